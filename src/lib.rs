@@ -1,0 +1,31 @@
+//! pgyard: a PostgreSQL proxy that splits reads from writes by measured freshness, pools connections and routes by shard.
+//!
+//! A folder is a layer and imports only lower layers (`tests/tidy.rs` checks it):
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 0 | [`types`] |
+//! | 1 | [`wire`], [`sql`], [`config`], [`metrics`] |
+//! | 2 | [`net`], [`auth`] |
+//! | 3 | [`server`], [`route`] |
+//! | 4 | [`pool`] |
+//! | 5 | [`cluster`] |
+//! | 7 | [`session`], [`admin`], [`http`], [`demo`] |
+//! | 8 | [`app`] |
+
+pub mod admin;
+pub mod app;
+pub mod auth;
+pub mod cluster;
+pub mod config;
+pub mod demo;
+pub mod http;
+pub mod metrics;
+pub mod net;
+pub mod pool;
+pub mod route;
+pub mod server;
+pub mod session;
+pub mod sql;
+pub mod types;
+pub mod wire;

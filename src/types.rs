@@ -1,0 +1,11 @@
+//! Values that every layer speaks of: log positions, identifiers, SQLSTATEs, secrets. No I/O, no dependencies on other layers.
+
+pub mod backoff;
+pub mod lsn;
+pub mod secret;
+pub mod sqlstate;
+
+pub use backoff::Backoff;
+pub use lsn::{Floor, Lsn, SystemId, Timeline};
+pub use secret::Secret;
+pub use sqlstate::SqlState;
