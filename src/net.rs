@@ -1,1 +1,9 @@
-//! net
+//! Sockets and the bytes in flight on them: streams (plain and TLS), buffers that idle sessions do not own, socket options.
+
+pub mod buffer;
+pub mod scratch;
+pub mod socket;
+pub mod stream;
+
+pub use buffer::Buffer;
+pub use stream::Stream;

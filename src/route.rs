@@ -1,1 +1,5 @@
-//! route
+//! Facts and session in, a need out. Pure: no fleet, no pool, no I/O.
+
+pub mod need;
+
+pub use need::{Need, RouteReason, SessionView, Target, decide};

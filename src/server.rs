@@ -1,1 +1,18 @@
-//! server
+//! One connection to a PostgreSQL server, and what pgyard knows of its state.
+//!
+//! Invariant: [`connection::ServerConnection::parameters`] and [`connection::ServerConnection::prepared`] say what the server
+//! has, not what a session wants; the difference is made good when a session takes the connection.
+
+pub mod connection;
+pub mod login;
+pub mod parameters;
+pub mod prepared;
+pub mod replies;
+pub mod target;
+
+pub use connection::{ServerConnection, ServerKey, TransactionStatus};
+pub use login::{ConnectError, cancel, connect};
+pub use parameters::{ParameterSet, ReportedParameters};
+pub use prepared::PreparedSet;
+pub use replies::{Expected, ReplyQueue, Verdict};
+pub use target::ServerTarget;

@@ -1,0 +1,483 @@
+//! The pool: idle connections, waiting sessions, and who gets what.
+
+use super::{Connector, HostPermits, WaitSlot};
+use crate::server::{ConnectError, ServerConnection};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A waiter of another relay thread goes first if it has waited this much longer: a hand-off within a thread is cheaper, but
+/// must not starve the others.
+const FOREIGN_HEAD_START: Duration = Duration::from_millis(5);
+/// Connections that one pool makes at the same time, so that a burst of clients is not a log-in storm for the server.
+const CONNECTING_MAX: usize = 4;
+
+/// Which pool it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    /// The host's process-wide id.
+    pub host_id: u32,
+    /// The host's name.
+    pub host: Arc<str>,
+    /// The database as clients name it.
+    pub database: Arc<str>,
+    /// The role.
+    pub role: Arc<str>,
+}
+
+/// Sizes and times of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Most connections.
+    pub size: usize,
+    /// Connections kept open even if idle.
+    pub min_idle: usize,
+    /// Most waiting sessions.
+    pub max_waiting: usize,
+    /// Longest wait.
+    pub checkout_timeout: Duration,
+    /// Idle connections are closed after this; zero is never.
+    pub idle_timeout: Duration,
+    /// Connections are closed at their next return after this; zero is never.
+    pub max_age: Duration,
+}
+
+/// Why a session gets no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CheckoutError {
+    /// All connections stayed in use.
+    #[error("no server connection was free within {waited:?}: all {size} of the pool for {role}@{host} are in use")]
+    TimedOut {
+        /// How long it waited.
+        waited: Duration,
+        /// The pool's size.
+        size: usize,
+        /// The pool's host.
+        host: Arc<str>,
+        /// The pool's role.
+        role: Arc<str>,
+    },
+    /// Too many wait already.
+    #[error("{waiting} sessions wait for a server connection of {role}@{host} already")]
+    TooManyWaiting {
+        /// How many wait.
+        waiting: usize,
+        /// The pool's host.
+        host: Arc<str>,
+        /// The pool's role.
+        role: Arc<str>,
+    },
+    /// A new connection could not be made.
+    #[error(transparent)]
+    Connect(Arc<ConnectError>),
+    /// The pool is gone: its host was taken out of the configuration.
+    #[error("the pool was closed")]
+    Closed,
+}
+
+/// A pool's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Most connections.
+    pub size: usize,
+    /// Connections that exist or are being made.
+    pub open: usize,
+    /// Of these, idle.
+    pub idle: usize,
+    /// Of these, being made.
+    pub connecting: usize,
+    /// Sessions that wait.
+    pub waiting: usize,
+    /// How long the first of them has waited.
+    pub oldest_wait: Duration,
+    /// Checkouts so far.
+    pub checkouts: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    slot: Arc<WaitSlot>,
+    ticket: u64,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct PoolState {
+    /// Idle connections by relay thread; the last returned is the first used.
+    idle: Vec<Vec<Box<ServerConnection>>>,
+    /// Waiting sessions by relay thread.
+    waiting: Vec<VecDeque<Waiter>>,
+    open: usize,
+    connecting: usize,
+    /// Connections opened before this are closed when they are returned.
+    valid_from: Instant,
+    closed: bool,
+}
+
+/// Server connections of one (host, database, role).
+pub struct Pool {
+    /// Which it is.
+    pub key: PoolKey,
+    connector: Connector,
+    permits: Arc<HostPermits>,
+    limits: arc_swap::ArcSwap<PoolLimits>,
+    state: Mutex<PoolState>,
+    checkouts: AtomicU64,
+    /// Told of every attempt to connect.
+    observer: Observer,
+}
+
+/// Is told how an attempt to connect ended.
+pub type Observer = Box<dyn Fn(Result<(), &ConnectError>) + Send + Sync>;
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("key", &self.key).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// An empty pool that serves `workers` relay threads.
+    pub fn new(
+        key: PoolKey,
+        connector: Connector,
+        permits: Arc<HostPermits>,
+        limits: PoolLimits,
+        workers: usize,
+        observer: Observer,
+    ) -> Arc<Pool> {
+        let state = PoolState {
+            idle: (0..workers.max(1)).map(|_| Vec::new()).collect(),
+            waiting: (0..workers.max(1)).map(|_| VecDeque::new()).collect(),
+            open: 0,
+            connecting: 0,
+            valid_from: Instant::now(),
+            closed: false,
+        };
+        let pool = Arc::new(Pool {
+            key,
+            connector,
+            permits,
+            limits: arc_swap::ArcSwap::from_pointee(limits),
+            state: Mutex::new(state),
+            checkouts: AtomicU64::new(0),
+            observer,
+        });
+        pool.permits.join(&pool);
+        pool
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An idle connection, if there is one and nobody waits.
+    pub fn try_checkout(&self, worker: usize) -> Option<Box<ServerConnection>> {
+        let mut state = self.lock();
+        if state.waiting.iter().any(|queue| !queue.is_empty()) {
+            return None;
+        }
+        let home = worker % state.idle.len();
+        let found = state.idle[home].pop();
+        let found = found.or_else(|| state.idle.iter_mut().find_map(Vec::pop));
+        drop(state);
+        if found.is_some() {
+            self.checkouts.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// Waits for a connection: one that is returned, or a new one.
+    ///
+    /// # Errors
+    /// See [`CheckoutError`].
+    ///
+    /// # Cancel safety
+    /// A connection that was handed over and not taken goes back to the pool.
+    pub async fn checkout(
+        self: &Arc<Self>,
+        slot: &Arc<WaitSlot>,
+        worker: usize,
+    ) -> Result<Box<ServerConnection>, CheckoutError> {
+        if let Some(connection) = self.try_checkout(worker) {
+            return Ok(connection);
+        }
+        let limits = self.limits.load();
+        let timeout = limits.checkout_timeout;
+        let ticket = slot.begin();
+        let wait = PoolWait { pool: self, slot };
+        {
+            let mut state = self.lock();
+            let waiting: usize = state.waiting.iter().map(VecDeque::len).sum();
+            if state.closed {
+                return Err(CheckoutError::Closed);
+            }
+            if waiting >= limits.max_waiting {
+                let (host, role) = (self.key.host.clone(), self.key.role.clone());
+                return Err(CheckoutError::TooManyWaiting { waiting, host, role });
+            }
+            let home = worker % state.waiting.len();
+            state.waiting[home].push_back(Waiter { slot: slot.clone(), ticket, since: Instant::now() });
+        }
+        drop(limits);
+        self.connect_for_waiters();
+        let outcome = match tokio::time::timeout(timeout, std::future::poll_fn(|cx| slot.poll(cx))).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CheckoutError::TimedOut {
+                waited: timeout,
+                size: self.limits.load().size,
+                host: self.key.host.clone(),
+                role: self.key.role.clone(),
+            }),
+        };
+        drop(wait);
+        if outcome.is_ok() {
+            self.checkouts.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// Takes a connection back: hands it to a waiting session, keeps it idle, or closes it.
+    pub fn give_back(self: &Arc<Self>, mut connection: Box<ServerConnection>) {
+        let now = Instant::now();
+        connection.returned = now;
+        let max_age = self.limits.load().max_age;
+        let too_old = !max_age.is_zero() && now.duration_since(connection.opened) > max_age;
+        if !connection.is_clean() || too_old {
+            return self.discard(connection);
+        }
+        let mut state = self.lock();
+        if state.closed || connection.opened < state.valid_from || state.open > self.limits.load().size {
+            drop(state);
+            return self.discard(connection);
+        }
+        while let Some(waiter) = next_waiter(&mut state.waiting, connection.worker, now) {
+            match waiter.slot.fill(waiter.ticket, connection) {
+                Ok(()) => return,
+                Err(back) => connection = back,
+            }
+        }
+        let home = connection.worker % state.idle.len();
+        state.idle[home].push(connection);
+    }
+
+    /// Closes a connection and frees its place.
+    pub fn discard(self: &Arc<Self>, connection: Box<ServerConnection>) {
+        drop(connection);
+        self.free_place();
+    }
+
+    fn free_place(self: &Arc<Self>) {
+        self.lock().open -= 1;
+        self.permits.release();
+        self.connect_for_waiters();
+        self.permits.wake_others(self);
+    }
+
+    /// Starts as many connections as waiting sessions can use and the limits allow. Needs a tokio run-time.
+    pub(super) fn connect_for_waiters(self: &Arc<Self>) {
+        loop {
+            let (size, wanted) = {
+                let mut state = self.lock();
+                state.waiting.iter_mut().for_each(|queue| queue.retain(|waiter| waiter.slot.is_waiting(waiter.ticket)));
+                let waiting: usize = state.waiting.iter().map(VecDeque::len).sum();
+                let size = self.limits.load().size;
+                let wanted = waiting > state.connecting && state.connecting < CONNECTING_MAX && state.open < size;
+                (size, wanted && !state.closed)
+            };
+            if !wanted || !self.start_connecting(size) {
+                return;
+            }
+        }
+    }
+
+    /// Starts one connection. False when there is no place for it or no run-time to make it in.
+    fn start_connecting(self: &Arc<Self>, size: usize) -> bool {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return false };
+        if !self.permits.try_acquire() && !(self.permits.reclaim_for(self) && self.permits.try_acquire()) {
+            return false;
+        }
+        {
+            let mut state = self.lock();
+            if state.open >= size || state.closed {
+                drop(state);
+                self.permits.release();
+                return false;
+            }
+            state.open += 1;
+            state.connecting += 1;
+        }
+        let place = ConnectingPlace { pool: self.clone(), done: false };
+        runtime.spawn(place.connect(crate::metrics::worker_index().unwrap_or(0)));
+        true
+    }
+
+    fn fail_waiters(&self, error: &Arc<ConnectError>) {
+        let mut state = self.lock();
+        // Somebody still holds a connection that will come back, and the server only said that it is full: waiting is right.
+        if error.is_server_full() && state.open > 0 {
+            return;
+        }
+        for waiter in state.waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+            waiter.slot.fail(waiter.ticket, CheckoutError::Connect(error.clone()));
+        }
+    }
+
+    /// Closes one idle connection, the least recently used of the busiest thread. False when there is none.
+    pub(super) fn close_one_idle(self: &Arc<Self>) -> bool {
+        let mut state = self.lock();
+        let Some(longest) = state.idle.iter_mut().max_by_key(|idle| idle.len()) else { return false };
+        if longest.is_empty() {
+            return false;
+        }
+        let connection = longest.remove(0);
+        state.open -= 1;
+        drop(state);
+        drop(connection);
+        self.permits.release();
+        true
+    }
+
+    /// Closes connections that were idle for too long and opens those that `min_idle` wants. Called every second or so.
+    pub fn maintain(self: &Arc<Self>) {
+        let limits = self.limits.load_full();
+        let now = Instant::now();
+        let mut expired = Vec::new();
+        let missing = {
+            let mut state = self.lock();
+            if !limits.idle_timeout.is_zero() {
+                let mut may_go = state.idle.iter().map(Vec::len).sum::<usize>().saturating_sub(limits.min_idle);
+                for idle in &mut state.idle {
+                    let old = idle.iter().take_while(|c| now.duration_since(c.returned) > limits.idle_timeout).count();
+                    let going = old.min(may_go);
+                    may_go -= going;
+                    expired.extend(idle.drain(..going));
+                }
+            }
+            let present = state.idle.iter().map(Vec::len).sum::<usize>() + state.connecting - expired.len().min(state.connecting);
+            if state.closed { 0 } else { limits.min_idle.saturating_sub(present) }
+        };
+        for connection in expired {
+            self.discard(connection);
+        }
+        for _ in 0..missing.min(CONNECTING_MAX) {
+            if !self.start_connecting(limits.size) {
+                break;
+            }
+        }
+    }
+
+    /// Closes all idle connections; those in use are closed when they are returned. For a host that was restarted, and for
+    /// changed settings.
+    pub fn renew(self: &Arc<Self>) {
+        let idle: Vec<_> = {
+            let mut state = self.lock();
+            state.valid_from = Instant::now();
+            state.idle.iter_mut().flat_map(|idle| idle.drain(..)).collect()
+        };
+        for connection in idle {
+            self.discard(connection);
+        }
+    }
+
+    /// Ends the pool: idle connections are closed, waiting sessions are told, those in use are closed when they are returned.
+    pub fn close(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            state.closed = true;
+            for waiter in state.waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+                waiter.slot.fail(waiter.ticket, CheckoutError::Closed);
+            }
+        }
+        self.renew();
+    }
+
+    /// Applies new limits; connections over a smaller size are closed as they are returned.
+    pub fn set_limits(self: &Arc<Self>, limits: PoolLimits) {
+        self.limits.store(Arc::new(limits));
+        self.connect_for_waiters();
+    }
+
+    /// The figures of now.
+    pub fn stats(&self) -> PoolStats {
+        let state = self.lock();
+        let first = state.waiting.iter().filter_map(|queue| queue.front()).map(|waiter| waiter.since).min();
+        PoolStats {
+            size: self.limits.load().size,
+            open: state.open,
+            idle: state.idle.iter().map(Vec::len).sum(),
+            connecting: state.connecting,
+            waiting: state.waiting.iter().map(VecDeque::len).sum(),
+            oldest_wait: first.map_or(Duration::ZERO, |since| since.elapsed()),
+            checkouts: self.checkouts.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The waiter to serve next: the first of this thread, unless one of another thread has waited much longer.
+fn next_waiter(waiting: &mut [VecDeque<Waiter>], worker: usize, now: Instant) -> Option<Waiter> {
+    let home = worker % waiting.len();
+    let age = |queue: &VecDeque<Waiter>| queue.front().map(|waiter| now.saturating_duration_since(waiter.since));
+    let local = age(&waiting[home]);
+    let foreign = (0..waiting.len()).filter(|index| *index != home).max_by_key(|index| age(&waiting[*index]));
+    let from = match (local, foreign) {
+        (Some(local), Some(other)) if age(&waiting[other]) > Some(local + FOREIGN_HEAD_START) => other,
+        (Some(_), _) => home,
+        (None, Some(other)) => other,
+        (None, None) => return None,
+    };
+    waiting[from].pop_front()
+}
+
+/// A session's wait; ending it puts back what came too late.
+struct PoolWait<'a> {
+    pool: &'a Arc<Pool>,
+    slot: &'a WaitSlot,
+}
+
+impl Drop for PoolWait<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.slot.end() {
+            self.pool.give_back(connection);
+        }
+    }
+}
+
+/// A place that is taken while a connection is being made.
+struct ConnectingPlace {
+    pool: Arc<Pool>,
+    done: bool,
+}
+
+impl ConnectingPlace {
+    async fn connect(mut self, worker: usize) {
+        match self.pool.connector.connect(worker).await {
+            Ok(connection) => {
+                self.done = true;
+                self.pool.lock().connecting -= 1;
+                (self.pool.observer)(Ok(()));
+                self.pool.give_back(connection);
+                self.pool.connect_for_waiters();
+            }
+            Err(error) => {
+                (self.pool.observer)(Err(&error));
+                let pool = self.pool.clone();
+                drop(self);
+                pool.fail_waiters(&Arc::new(error));
+            }
+        }
+    }
+}
+
+impl Drop for ConnectingPlace {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut state = self.pool.lock();
+            state.connecting -= 1;
+            state.open -= 1;
+            drop(state);
+            self.pool.permits.release();
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Opening a connection to a server: socket, TLS, start-up packet, authentication, and what the server says of itself.
+
+use super::{ReportedParameters, ServerConnection, ServerKey, ServerTarget};
+use crate::auth::{AuthError, KeyCache, ServerCredential, ServerLogin, ServerLoginStep, TransportSecurity};
+use crate::config::ServerTlsMode;
+use crate::net::stream::Socket;
+use crate::net::{Stream, socket};
+use crate::types::SqlState;
+use crate::wire::error_response::ErrorFields;
+use crate::wire::{Cursor, startup};
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Largest message that a server may send before its first ReadyForQuery. Bytes.
+const LOGIN_MESSAGE_MAX: usize = 64 * 1024;
+
+/// Why a connection to a server could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The socket failed or ended.
+    #[error("could not connect to {target}: {source}")]
+    Socket {
+        /// Which server.
+        target: String,
+        /// What failed.
+        source: io::Error,
+    },
+    /// It took longer than `pool.connect_timeout`.
+    #[error("could not connect to {0} within pool.connect_timeout")]
+    Timeout(String),
+    /// The server does not do TLS and the settings demand it.
+    #[error("{0} does not support TLS, which this host's sslmode demands")]
+    TlsRefused(String),
+    /// The server said no.
+    #[error("{target} refused the connection: {message}")]
+    Refused {
+        /// Which server.
+        target: String,
+        /// Its SQLSTATE.
+        state: SqlState,
+        /// Its message.
+        message: String,
+    },
+    /// The log-in failed on our side of it.
+    #[error("could not log in to {target}: {source}")]
+    Auth {
+        /// Which server.
+        target: String,
+        /// What failed.
+        source: AuthError,
+    },
+    /// The server broke the protocol.
+    #[error("{0} sent something that is not PostgreSQL's protocol")]
+    Protocol(String),
+}
+
+impl ConnectError {
+    /// The server is there and well, but takes no more connections.
+    pub fn is_server_full(&self) -> bool {
+        matches!(self, ConnectError::Refused { state: SqlState::TOO_MANY_CONNECTIONS, .. })
+    }
+
+    /// The server is there and answers: the circuit stays closed (28xxx, 3D000, 53300, our own log-in failures).
+    pub fn is_host_well(&self) -> bool {
+        match self {
+            ConnectError::Refused { state, .. } => !matches!(&state.class(), b"57" | b"58" | b"XX"),
+            ConnectError::Auth { .. } | ConnectError::TlsRefused(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The role or database is not there (yet): on a replica it may not have been replayed.
+    pub fn is_about_role(&self) -> bool {
+        match self {
+            ConnectError::Refused { state, .. } => state.class() == *b"28" || *state == SqlState::INVALID_CATALOG_NAME,
+            ConnectError::Auth { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Connects and logs in, within the target's time-out. The caller sets the connection's worker.
+///
+/// # Errors
+/// See [`ConnectError`].
+///
+/// # Cancel safety
+/// Dropping the future closes the socket.
+pub async fn connect(
+    target: &Arc<ServerTarget>,
+    database: &str,
+    role: &str,
+    credential: &ServerCredential,
+    keys: &Arc<KeyCache>,
+) -> Result<ServerConnection, ConnectError> {
+    let attempt = log_in(target, database, role, credential, keys);
+    match tokio::time::timeout(target.connect_timeout, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Timeout(target.to_string())),
+    }
+}
+
+/// Opens a socket to `target`, with TLS where its settings say so.
+///
+/// # Errors
+/// The socket or TLS fails, or the server does not do TLS and must.
+pub async fn open(target: &ServerTarget) -> Result<(Stream, TransportSecurity), ConnectError> {
+    let failed = |source| ConnectError::Socket { target: target.to_string(), source };
+    let mut socket = socket::connect(&target.address, target.port, target.keepalive).await.map_err(failed)?;
+    if target.is_unix() {
+        return Ok((Stream::Plain(socket), TransportSecurity::UnixSocket));
+    }
+    if target.tls_mode == ServerTlsMode::Disable {
+        return Ok((Stream::Plain(socket), TransportSecurity::Plaintext));
+    }
+    if !ask_for_tls(&mut socket).await.map_err(failed)? {
+        return match target.tls_mode {
+            ServerTlsMode::Prefer => Ok((Stream::Plain(socket), TransportSecurity::Plaintext)),
+            _ => Err(ConnectError::TlsRefused(target.to_string())),
+        };
+    }
+    let stream = target.tls.handshake(&target.address, socket).await.map_err(failed)?;
+    let endpoint_hash = target.tls.endpoint_hash(&stream);
+    Ok((Stream::ServerTls(Box::new(stream)), TransportSecurity::Tls { endpoint_hash }))
+}
+
+/// Sends an SSLRequest. Exactly one byte is read: what else came with it would be plain text before TLS, and the handshake
+/// then fails on it.
+async fn ask_for_tls(socket: &mut Socket) -> io::Result<bool> {
+    let mut request = Vec::new();
+    startup::put_tls_request(&mut request);
+    socket.write_all(&request).await?;
+    match socket.read_u8().await? {
+        b'S' => Ok(true),
+        b'N' => Ok(false),
+        // A very old server answers with an ErrorResponse.
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the answer to SSLRequest is neither S nor N")),
+    }
+}
+
+async fn log_in(
+    target: &Arc<ServerTarget>,
+    database: &str,
+    role: &str,
+    credential: &ServerCredential,
+    keys: &Arc<KeyCache>,
+) -> Result<ServerConnection, ConnectError> {
+    let failed = |source| ConnectError::Socket { target: target.to_string(), source };
+    let auth = |source| ConnectError::Auth { target: target.to_string(), source };
+    let (mut stream, security) = open(target).await?;
+    let mut packet = Vec::new();
+    startup::put_startup(&mut packet, &[("user", role), ("database", database)]);
+    stream.write_all(&packet).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)?;
+    let mut login = ServerLogin::new(role.to_owned(), credential.clone(), security, keys.clone());
+    let mut key = ServerKey::default();
+    let mut reported = ReportedParameters::default();
+    loop {
+        let (tag, body) = read_message(&mut stream, target).await?;
+        match tag {
+            b'R' => {
+                let mut step = login.receive(&body);
+                if let ServerLoginStep::Derive(request) = step {
+                    step = login.derived(derive(request).await);
+                }
+                match step {
+                    ServerLoginStep::Send(bytes) => {
+                        stream.write_all(&bytes).await.map_err(failed)?;
+                        stream.flush().await.map_err(failed)?;
+                    }
+                    ServerLoginStep::Fail(error) => return Err(auth(error)),
+                    ServerLoginStep::Continue | ServerLoginStep::Done | ServerLoginStep::Derive(_) => {}
+                }
+            }
+            b'K' => {
+                let mut cursor = Cursor::new(&body);
+                let process = cursor.int32().map_err(|_| ConnectError::Protocol(target.to_string()))?;
+                key = ServerKey { process, key: cursor.rest().into() };
+            }
+            b'S' => note_parameter(&body, &mut reported),
+            b'E' => {
+                let fields = ErrorFields::read(&body);
+                let (state, message) = (fields.state, fields.text());
+                return Err(ConnectError::Refused { target: target.to_string(), state, message });
+            }
+            b'N' | b'v' => {}
+            b'Z' => return Ok(ServerConnection::new(stream, target.clone(), key, reported, 0)),
+            _ => return Err(ConnectError::Protocol(target.to_string())),
+        }
+    }
+}
+
+/// Takes a ParameterStatus body in.
+pub fn note_parameter(body: &[u8], reported: &mut ReportedParameters) {
+    let mut cursor = Cursor::new(body);
+    if let (Ok(name), Ok(value)) = (cursor.string(), cursor.string()) {
+        reported.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+    }
+}
+
+/// Derives SCRAM keys on a thread that no session waits on.
+pub async fn derive(request: crate::auth::KeyRequest) -> crate::auth::DerivedKeys {
+    let fallback = request.clone();
+    match tokio::task::spawn_blocking(move || request.derive()).await {
+        Ok(keys) => keys,
+        // The run-time is shutting down; the log-in is about to be dropped too.
+        Err(_) => fallback.derive(),
+    }
+}
+
+async fn read_message(stream: &mut Stream, target: &ServerTarget) -> Result<(u8, Vec<u8>), ConnectError> {
+    let failed = |source| ConnectError::Socket { target: target.to_string(), source };
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).await.map_err(failed)?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    if !(4..=LOGIN_MESSAGE_MAX).contains(&length) {
+        return Err(ConnectError::Protocol(target.to_string()));
+    }
+    let mut body = vec![0; length - 4];
+    stream.read_exact(&mut body).await.map_err(failed)?;
+    Ok((head[0], body))
+}
+
+/// Asks the server with this key to cancel what it is doing, and waits until it has taken the request: the server closes the
+/// connection when it has signalled the process.
+///
+/// # Errors
+/// The socket or TLS fails.
+pub async fn cancel(target: &ServerTarget, key: &ServerKey) -> Result<(), ConnectError> {
+    let failed = |source| ConnectError::Socket { target: target.to_string(), source };
+    let attempt = async {
+        let (mut stream, _) = open(target).await?;
+        let mut packet = Vec::new();
+        startup::put_cancel(&mut packet, key.process, &key.key);
+        stream.write_all(&packet).await.map_err(failed)?;
+        stream.flush().await.map_err(failed)?;
+        let mut end = [0; 1];
+        // The end of the stream is the answer; so is a reset.
+        let _ = stream.read(&mut end).await;
+        Ok(())
+    };
+    match tokio::time::timeout(target.connect_timeout, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Timeout(target.to_string())),
+    }
+}

@@ -1,0 +1,163 @@
+//! Run-time parameters: what a session has set, what a server reports, and the SQL that turns one set into another.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Parameters that differ from the server's own defaults, by lower-case name; values are SQL text that can stand behind
+/// `SET name = `.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParameterSet {
+    values: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// Set before all others, in this order: they change what may be set, or reset one another.
+const FIRST: [&str; 2] = ["session_authorization", "role"];
+
+impl ParameterSet {
+    /// The SQL text of a value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(|value| value.as_ref())
+    }
+
+    /// Sets a value, as SQL text.
+    pub fn set(&mut self, name: Arc<str>, value: Arc<str>) {
+        if &*name == "session_authorization" {
+            self.values.remove("role");
+        }
+        self.values.insert(name, value);
+    }
+
+    /// Sets a value given as plain text.
+    pub fn set_text(&mut self, name: &str, value: &str) {
+        self.set(name.into(), quote_literal(value).into());
+    }
+
+    /// Back to the server's default.
+    pub fn unset(&mut self, name: &str) {
+        self.values.remove(name);
+    }
+
+    /// The value without its quotes, lower-cased: for the few parameters that pgyard itself obeys.
+    pub fn plain(&self, name: &str) -> Option<String> {
+        let text = self.get(name)?.trim();
+        let inner = text.strip_prefix('\'').and_then(|t| t.strip_suffix('\''));
+        Some(inner.map_or_else(|| text.to_owned(), |t| t.replace("''", "'")).to_lowercase())
+    }
+
+    /// Whether a boolean parameter is on.
+    pub fn is_on(&self, name: &str) -> Option<bool> {
+        match self.plain(name)?.as_str() {
+            "on" | "true" | "yes" | "1" | "t" | "y" => Some(true),
+            "off" | "false" | "no" | "0" | "f" | "n" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The SQL that turns a server with `self` into one with `wanted`: several statements, or nothing.
+    pub fn change_to(&self, wanted: &ParameterSet) -> String {
+        let mut sql = String::new();
+        let identity_changes = FIRST.iter().any(|name| self.get(name) != wanted.get(name));
+        if identity_changes {
+            // A role that may set nothing must not be in the way of what follows.
+            sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;");
+        }
+        for name in self.values.keys().filter(|name| !is_identity(name) && !wanted.values.contains_key(*name)) {
+            let _ = write!(sql, "RESET {};", quote_name(name));
+        }
+        for (name, value) in wanted.values.iter().filter(|(name, _)| !is_identity(name)) {
+            if self.values.get(name) != Some(value) {
+                let _ = write!(sql, "SET {} = {value};", quote_name(name));
+            }
+        }
+        if identity_changes {
+            for name in FIRST {
+                if let Some(value) = wanted.get(name) {
+                    let _ = write!(sql, "SET {name} = {value};");
+                }
+            }
+        }
+        sql
+    }
+}
+
+fn is_identity(name: &str) -> bool {
+    FIRST.contains(&name)
+}
+
+/// A string literal that reads the same whatever `standard_conforming_strings` is.
+pub fn quote_literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+fn quote_name(name: &str) -> String {
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if name.split('.').all(plain) {
+        return name.to_owned();
+    }
+    name.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect::<Vec<_>>().join(".")
+}
+
+/// What a server has said in ParameterStatus messages, in the order in which it said it first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReportedParameters {
+    values: Vec<(Box<str>, Box<str>)>,
+}
+
+impl ReportedParameters {
+    /// Takes in one ParameterStatus.
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.values.iter_mut().find(|(n, _)| &**n == name) {
+            Some((_, old)) => *old = value.into(),
+            None => self.values.push((name.into(), value.into())),
+        }
+    }
+
+    /// The last value reported.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.iter().find(|(n, _)| &**n == name).map(|(_, v)| &**v)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(n, v)| (&**n, &**v))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(pairs: &[(&str, &str)]) -> ParameterSet {
+        let mut set = ParameterSet::default();
+        for (name, value) in pairs {
+            set.set((*name).into(), (*value).into());
+        }
+        set
+    }
+
+    #[test]
+    fn changes_are_the_least_that_is_needed() {
+        let check = |from: &[(&str, &str)], to: &[(&str, &str)], sql: &str| assert_eq!(set(from).change_to(&set(to)), sql);
+        check(&[], &[], "");
+        check(&[("a", "1")], &[("a", "1")], "");
+        check(&[("a", "1")], &[("a", "2"), ("b", "x, y")], "SET a = 2;SET b = x, y;");
+        check(&[("a", "1"), ("app.tenant", "'7'")], &[], "RESET a;RESET app.tenant;");
+        check(&[], &[("my.Odd", "1")], "SET \"my\".\"Odd\" = 1;");
+        check(&[], &[("zone", "1"), ("role", "bob")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET zone = 1;SET role = bob;");
+        check(&[("role", "bob")], &[("a", "1")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET a = 1;");
+    }
+
+    #[test]
+    fn plain_values_are_read_back() {
+        let mut parameters = ParameterSet::default();
+        parameters.set_text("application_name", "it's");
+        parameters.set_text("x", "ON");
+        assert_eq!(parameters.get("application_name"), Some("'it''s'"));
+        assert_eq!(parameters.plain("application_name").as_deref(), Some("it's"));
+        assert_eq!(parameters.is_on("x"), Some(true));
+        assert_eq!(parameters.is_on("application_name"), None);
+        assert_eq!(quote_literal("a\\b'"), " E'a\\\\b'''");
+    }
+}

@@ -1,0 +1,69 @@
+//! ErrorResponse and NoticeResponse: the fields that decide what happens next.
+
+use super::Cursor;
+use crate::types::SqlState;
+
+/// The fields of an ErrorResponse that pgyard acts upon.
+///
+/// Spec: "Error and Notice Message Fields".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorFields<'a> {
+    /// The severity that is never translated (`V`), or `S` before version 9.6.
+    pub severity: &'a [u8],
+    /// The SQLSTATE.
+    pub state: SqlState,
+    /// The message.
+    pub message: &'a [u8],
+}
+
+impl<'a> ErrorFields<'a> {
+    /// Reads a body; what is missing or malformed is empty, for an error must never be lost.
+    pub fn read(body: &'a [u8]) -> Self {
+        let mut fields = ErrorFields { severity: b"", state: SqlState::INTERNAL_ERROR, message: b"" };
+        let mut cursor = Cursor::new(body);
+        while let Ok(code) = cursor.byte() {
+            if code == 0 {
+                break;
+            }
+            let Ok(value) = cursor.string() else { break };
+            match code {
+                b'V' => fields.severity = value,
+                b'S' if fields.severity.is_empty() => fields.severity = value,
+                b'C' => {
+                    if let Ok(state) = value.try_into() {
+                        fields.state = SqlState(state);
+                    }
+                }
+                b'M' => fields.message = value,
+                _ => {}
+            }
+        }
+        fields
+    }
+
+    /// Whether the server ends the connection after it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.severity, b"FATAL" | b"PANIC")
+    }
+
+    /// The message as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(self.message).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_fields_that_matter() {
+        let fields = ErrorFields::read(b"SFEHLER\0VFATAL\0C57P01\0Mgone\0\0");
+        assert_eq!(fields.state, SqlState::ADMIN_SHUTDOWN);
+        assert!(fields.is_fatal());
+        assert_eq!(fields.text(), "gone");
+        for bad in [&b""[..], b"\0", b"C57\0", b"M", b"Mno end", b"C\xff\xff\xff\xff\xff\xff\0\0"] {
+            assert_eq!(ErrorFields::read(bad).state, SqlState::INTERNAL_ERROR);
+        }
+    }
+}
