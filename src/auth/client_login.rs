@@ -548,7 +548,7 @@ mod tests {
             for body in &bodies {
                 if let ClientLoginStep::Derive(_) = step {
                     let keys = KeyRequest { password: Secret::new("x"), salt: vec![], iterations: 1 }.derive();
-                    step = login.derived(keys);
+                    login.derived(keys);
                 }
                 step = login.receive(body);
                 let accepted = matches!(step, ClientLoginStep::Accepted { .. });
