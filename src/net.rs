@@ -4,6 +4,7 @@ pub mod buffer;
 pub mod scratch;
 pub mod socket;
 pub mod stream;
+pub mod tls;
 
 pub use buffer::Buffer;
 pub use stream::Stream;
