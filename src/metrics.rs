@@ -35,7 +35,7 @@ mod registry;
 #[cfg(test)]
 pub(crate) mod strict_parser;
 
-pub use cells::set_worker;
+pub use cells::{set_worker, worker_index};
 pub use database::DatabaseMetrics;
 pub use fleet::{HostMetrics, HostReading, PoolMetrics, PoolReading};
 pub use front::FrontMetrics;

@@ -2,4 +2,4 @@
 
 pub mod need;
 
-pub use need::{Need, RouteReason, SessionView, Target, decide};
+pub use need::{Need, SessionView, Target, decide};

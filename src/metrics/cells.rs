@@ -16,6 +16,11 @@ pub fn set_worker(index: usize) {
     WORKER.set(index);
 }
 
+/// Which worker this thread is, if it is one.
+pub fn worker_index() -> Option<usize> {
+    Some(WORKER.get()).filter(|index| *index != usize::MAX)
+}
+
 /// Cells of a [`Line`].
 const LINE_CELLS: usize = 16;
 

@@ -62,10 +62,20 @@ label_values! {
         Transaction = "transaction",
         /// The session is bound to its server.
         Pinned = "pinned",
+        /// Begins a READ ONLY transaction.
+        ReadOnlyTransaction = "read_only_transaction",
         /// A routing comment said so.
         Hint = "hint",
         /// `SET pgyard.route` or the configuration said so.
         Setting = "setting",
+        /// `reads_on_primary = "always"` put the primary into the rotation.
+        Rotation = "rotation",
+        /// `split = false`: everything goes to the primary.
+        SplitOff = "split_off",
+        /// The catalogue has not been read since it last changed.
+        Catalogue = "catalogue",
+        /// A replica could not answer it, so it was sent again.
+        Retry = "retry",
         /// INSERT, UPDATE, DELETE, MERGE, TRUNCATE, COPY FROM, CALL, DO.
         Write = "write",
         /// DDL and other utility statements.
@@ -96,7 +106,14 @@ label_values! {
 impl QueryReason {
     /// Whether a replica can serve a statement for this reason. The other reasons are not rendered for replicas while they are 0, which is always.
     pub(super) const fn possible_on_replica(self) -> bool {
-        (self as usize) < (QueryReason::Write as usize) && !matches!(self, QueryReason::NoReplica | QueryReason::Freshness)
+        (self as usize) < (QueryReason::Write as usize) && !matches!(
+                self,
+                QueryReason::NoReplica
+                    | QueryReason::Freshness
+                    | QueryReason::Rotation
+                    | QueryReason::SplitOff
+                    | QueryReason::Catalogue
+            )
     }
 }
 
@@ -242,6 +259,6 @@ mod tests {
     fn only_reads_reach_replicas() {
         let possible = |reason: QueryReason| reason.possible_on_replica();
         let on_replicas: Vec<&str> = QueryReason::ALL.into_iter().filter(|r| possible(*r)).map(|r| r.label()).collect();
-        assert_eq!(on_replicas, ["read", "session", "server", "transaction", "pinned", "hint", "setting"]);
+        assert_eq!(on_replicas, ["read", "session", "server", "transaction", "pinned", "read_only_transaction", "hint", "setting", "retry"]);
     }
 }

@@ -1,5 +1,6 @@
 //! Which kind of node a unit of work needs, and the reason that is shown to people and counted.
 
+use crate::metrics::QueryReason;
 use crate::sql::{Access, Command, Isolation, RouteHint, StatementFacts, WriteReason};
 
 /// What the decision depends on besides the text.
@@ -32,142 +33,24 @@ pub struct Need {
     /// Where to.
     pub target: Target,
     /// Why.
-    pub reason: RouteReason,
+    pub reason: QueryReason,
 }
 
-/// Why a unit goes where it goes: a metric label and an explanation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteReason {
-    /// Proven to be a read.
-    Read,
-    /// A transaction that is READ ONLY.
-    ReadOnlyTransaction,
-    /// It is not a read, for this reason.
-    Write(WriteReason),
-    /// It says something of the session or begins a transaction.
-    Session,
-    /// It describes a server.
-    Server,
-    /// A transaction is open on that server.
-    Transaction,
-    /// The session is pinned to that server.
-    Pinned,
-    /// A comment said so.
-    Hint,
-    /// `SET pgyard.route` said so.
-    Setting,
-    /// Splitting is off for the database.
-    SplitOff,
-    /// The catalogue has not been read (again) yet.
-    Catalogue,
-    /// No replica is fresh enough for this session.
-    Freshness,
-    /// No replica is eligible.
-    NoReplica,
-    /// A replica refused or failed it.
-    Retry,
-    /// The primary takes part in the rotation.
-    Rotation,
-    /// The request was too large to be looked at whole.
-    TooLarge,
-}
-
-impl RouteReason {
-    /// Every label, for metrics registered up front; [`RouteReason::index`] points into it.
-    pub const LABELS: [&'static str; 27] = [
-        "read",
-        "read_only_transaction",
-        "session",
-        "server",
-        "transaction",
-        "pinned",
-        "hint",
-        "setting",
-        "split_off",
-        "catalogue",
-        "freshness",
-        "no_replica",
-        "retry",
-        "rotation",
-        "too_large",
-        "write",
-        "utility",
-        "nested_write",
-        "lock",
-        "volatile_function",
-        "unknown_function",
-        "suspect_object",
-        "session_bound",
-        "several_statements",
-        "unparsed",
-        "unsafe_lexing",
-        "server_file",
-    ];
-
-    /// Its place in [`RouteReason::LABELS`].
-    pub fn index(self) -> usize {
-        match self {
-            RouteReason::Read => 0,
-            RouteReason::ReadOnlyTransaction => 1,
-            RouteReason::Session => 2,
-            RouteReason::Server => 3,
-            RouteReason::Transaction => 4,
-            RouteReason::Pinned => 5,
-            RouteReason::Hint => 6,
-            RouteReason::Setting => 7,
-            RouteReason::SplitOff => 8,
-            RouteReason::Catalogue => 9,
-            RouteReason::Freshness => 10,
-            RouteReason::NoReplica => 11,
-            RouteReason::Retry => 12,
-            RouteReason::Rotation => 13,
-            RouteReason::TooLarge => 14,
-            RouteReason::Write(reason) => 15 + reason as usize,
-        }
-    }
-
-    /// The metric label.
-    pub fn label(self) -> &'static str {
-        Self::LABELS[self.index()]
-    }
-
-    /// A sentence for people.
-    pub fn explain(self) -> &'static str {
-        match self {
-            RouteReason::Read => "it is proven to be a read",
-            RouteReason::ReadOnlyTransaction => "it begins a READ ONLY transaction, whose statements so far are reads",
-            RouteReason::Session => "it says something of the session: it goes to the server that the session has, else to the primary",
-            RouteReason::Server => "it describes a server or a session: it goes to the server that the session has, else to the primary",
-            RouteReason::Transaction => "a transaction runs on one server",
-            RouteReason::Pinned => "the session is pinned to its server",
-            RouteReason::Hint => "a comment in the text says so",
-            RouteReason::Setting => "pgyard.route says so",
-            RouteReason::SplitOff => "routing.split is off for this database",
-            RouteReason::Catalogue => "the catalogue has not been read since it last changed",
-            RouteReason::Freshness => "no replica has replayed this session's last write yet",
-            RouteReason::NoReplica => "no replica is eligible",
-            RouteReason::Retry => "a replica could not answer it",
-            RouteReason::Rotation => "reads_on_primary = \"always\" puts the primary into the rotation",
-            RouteReason::TooLarge => "the request is larger than pgyard holds in memory to look at",
-            RouteReason::Write(reason) => explain_write(reason),
-        }
-    }
-}
-
-fn explain_write(reason: WriteReason) -> &'static str {
+/// The metric's reason for a write.
+pub fn write_reason(reason: WriteReason) -> QueryReason {
     match reason {
-        WriteReason::Command => "it writes",
-        WriteReason::Utility => "it is DDL or a utility statement",
-        WriteReason::Nested => "it contains a statement that writes",
-        WriteReason::Lock => "it takes row or table locks",
-        WriteReason::VolatileFunction => "it calls a volatile function, which may write",
-        WriteReason::UnknownFunction => "it calls a function that the catalogue does not know",
-        WriteReason::SuspectObject => "it names an object that may call something volatile or that a replica lacks",
-        WriteReason::SessionBound => "it is bound to a session on the primary",
-        WriteReason::SeveralStatements => "it holds several statements that are not all reads",
-        WriteReason::Unparsed => "it could not be proven to be a read",
-        WriteReason::UnsafeLexing => "standard_conforming_strings is off or the client encoding is not ASCII-safe, so the text cannot be trusted",
-        WriteReason::ServerFile => "it writes a file or runs a program on the server",
+        WriteReason::Command => QueryReason::Write,
+        WriteReason::Utility => QueryReason::Utility,
+        WriteReason::Nested => QueryReason::NestedWrite,
+        WriteReason::Lock => QueryReason::Lock,
+        WriteReason::VolatileFunction => QueryReason::VolatileFunction,
+        WriteReason::UnknownFunction => QueryReason::UnknownFunction,
+        WriteReason::SuspectObject => QueryReason::SuspectObject,
+        WriteReason::SessionBound => QueryReason::SessionBound,
+        WriteReason::SeveralStatements => QueryReason::SeveralStatements,
+        WriteReason::Unparsed => QueryReason::Unparsed,
+        WriteReason::UnsafeLexing => QueryReason::UnsafeLexing,
+        WriteReason::ServerFile => QueryReason::ServerFile,
     }
 }
 
@@ -178,25 +61,25 @@ pub fn decide(view: &SessionView, access: Access, hint: Option<RouteHint>, state
     let primary = |reason| Need { target: Target::Primary, reason };
     let replica = |reason| Need { target: Target::Replica, reason };
     match (hint, view.setting) {
-        (Some(RouteHint::Primary), _) => return primary(RouteReason::Hint),
-        (Some(RouteHint::Replica), _) => return replica(RouteReason::Hint),
-        (None, Some(RouteHint::Primary)) => return primary(RouteReason::Setting),
+        (Some(RouteHint::Primary), _) => return primary(QueryReason::Hint),
+        (Some(RouteHint::Replica), _) => return replica(QueryReason::Hint),
+        (None, Some(RouteHint::Primary)) => return primary(QueryReason::Setting),
         // The setting is broad: it turns off the proof for what is not understood, not the knowledge that something writes.
-        (None, Some(RouteHint::Replica)) if is_replica_possible(access) => return replica(RouteReason::Setting),
+        (None, Some(RouteHint::Replica)) if is_replica_possible(access) => return replica(QueryReason::Setting),
         _ => {}
     }
     if !view.split {
-        return primary(RouteReason::SplitOff);
+        return primary(QueryReason::SplitOff);
     }
     if !view.catalogue_is_current {
-        return primary(RouteReason::Catalogue);
+        return primary(QueryReason::Catalogue);
     }
     match access {
-        Access::Read => replica(RouteReason::Read),
-        Access::Session if begins_read_only(view, statements) => replica(RouteReason::ReadOnlyTransaction),
-        Access::Session => primary(RouteReason::Session),
-        Access::Server => primary(RouteReason::Server),
-        Access::Write(reason) => primary(RouteReason::Write(reason)),
+        Access::Read => replica(QueryReason::Read),
+        Access::Session if begins_read_only(view, statements) => replica(QueryReason::ReadOnlyTransaction),
+        Access::Session => primary(QueryReason::Session),
+        Access::Server => primary(QueryReason::Server),
+        Access::Write(reason) => primary(write_reason(reason)),
     }
 }
 
@@ -256,13 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_in_step_with_the_reasons() {
-        let mut seen = std::collections::HashSet::new();
-        for label in RouteReason::LABELS {
-            assert!(seen.insert(label), "{label} twice");
-        }
-        for reason in [WriteReason::Command, WriteReason::Lock, WriteReason::ServerFile, WriteReason::UnsafeLexing] {
-            assert_eq!(RouteReason::Write(reason).label(), reason.label());
+    fn labels_are_in_step_with_the_facts() {
+        use WriteReason::*;
+        let all = [Command, Utility, Nested, Lock, VolatileFunction, UnknownFunction, SuspectObject, SessionBound];
+        for reason in all.into_iter().chain([SeveralStatements, Unparsed, UnsafeLexing, ServerFile]) {
+            assert_eq!(write_reason(reason).label(), reason.label());
         }
     }
 

@@ -4,6 +4,7 @@ use super::{ReportedParameters, ServerConnection, ServerKey, ServerTarget};
 use crate::auth::{AuthError, KeyCache, ServerCredential, ServerLogin, ServerLoginStep, TransportSecurity};
 use crate::config::ServerTlsMode;
 use crate::net::stream::Socket;
+use crate::net::tls::{ServerTls, TlsError};
 use crate::net::{Stream, socket};
 use crate::types::SqlState;
 use crate::wire::error_response::ErrorFields;
@@ -29,6 +30,14 @@ pub enum ConnectError {
     /// It took longer than `pool.connect_timeout`.
     #[error("could not connect to {0} within pool.connect_timeout")]
     Timeout(String),
+    /// The TLS handshake failed.
+    #[error("could not speak TLS with {target}: {source}")]
+    Tls {
+        /// Which server.
+        target: String,
+        /// What failed.
+        source: TlsError,
+    },
     /// The server does not do TLS and the settings demand it.
     #[error("{0} does not support TLS, which this host's sslmode demands")]
     TlsRefused(String),
@@ -65,7 +74,7 @@ impl ConnectError {
     pub fn is_host_well(&self) -> bool {
         match self {
             ConnectError::Refused { state, .. } => !matches!(&state.class(), b"57" | b"58" | b"XX"),
-            ConnectError::Auth { .. } | ConnectError::TlsRefused(_) => true,
+            ConnectError::Auth { .. } | ConnectError::TlsRefused(_) | ConnectError::Tls { .. } => true,
             _ => false,
         }
     }
@@ -111,17 +120,21 @@ pub async fn open(target: &ServerTarget) -> Result<(Stream, TransportSecurity), 
     if target.is_unix() {
         return Ok((Stream::Plain(socket), TransportSecurity::UnixSocket));
     }
-    if target.tls_mode == ServerTlsMode::Disable {
+    if target.tls.mode() == ServerTlsMode::Disable {
         return Ok((Stream::Plain(socket), TransportSecurity::Plaintext));
     }
     if !ask_for_tls(&mut socket).await.map_err(failed)? {
-        return match target.tls_mode {
+        return match target.tls.mode() {
             ServerTlsMode::Prefer => Ok((Stream::Plain(socket), TransportSecurity::Plaintext)),
             _ => Err(ConnectError::TlsRefused(target.to_string())),
         };
     }
-    let stream = target.tls.handshake(&target.address, socket).await.map_err(failed)?;
-    let endpoint_hash = target.tls.endpoint_hash(&stream);
+    let tls = |source| ConnectError::Tls { target: target.to_string(), source };
+    let name = ServerTls::server_name(&target.address).map_err(tls)?;
+    let Some(connector) = target.tls.connector() else { return Err(ConnectError::TlsRefused(target.to_string())) };
+    let shaken = connector.connect(name, socket).await;
+    let stream = shaken.map_err(|source| tls(TlsError::from_handshake(&target.address, source)))?;
+    let endpoint_hash = ServerTls::endpoint_hash(stream.get_ref().1);
     Ok((Stream::ServerTls(Box::new(stream)), TransportSecurity::Tls { endpoint_hash }))
 }
 

@@ -1,6 +1,5 @@
 //! Where a server is and how it is spoken to.
 
-use crate::config::ServerTlsMode;
 use crate::net::tls::ServerTls;
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +12,8 @@ pub struct ServerTarget {
     pub address: String,
     /// The port.
     pub port: u16,
-    /// TLS settings; not used on Unix sockets.
+    /// TLS settings, with libpq's `sslmode`; not used on Unix sockets.
     pub tls: Arc<ServerTls>,
-    /// libpq's `sslmode`.
-    pub tls_mode: ServerTlsMode,
     /// TCP keep-alive idle time.
     pub keepalive: Duration,
     /// Time to connect and log in.
