@@ -10,6 +10,7 @@
 //! | 3 | [`server`], [`route`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
+//! | 6 | [`database`] |
 //! | 7 | [`session`], [`admin`], [`http`], [`demo`] |
 //! | 8 | [`app`] |
 
@@ -18,6 +19,7 @@ pub mod app;
 pub mod auth;
 pub mod cluster;
 pub mod config;
+pub mod database;
 pub mod demo;
 pub mod http;
 pub mod metrics;

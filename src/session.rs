@@ -1,1 +1,24 @@
-//! session
+//! One client's session, from its log-in to its end.
+//!
+//! A session takes requests in *units*: a simple query, or an extended pipeline up to its Sync or Flush. A unit is looked at
+//! ([`unit`]), given a server connection ([`attach`]), translated and sent ([`send`]), its answers relayed ([`relay`],
+//! [`exchange`]), and its effects on the session noted ([`settle`]). What goes wrong on the way is decided in [`recover`].
+//!
+//! Invariants: the client gets the server's bytes in the server's order; a unit is sent again only while nothing of its answer
+//! was forwarded and it cannot have taken effect; a server connection that is not clean never reaches another session.
+
+pub mod attach;
+pub mod exchange;
+pub mod link;
+pub mod local;
+pub mod login;
+pub mod recover;
+pub mod relay;
+pub mod run;
+pub mod send;
+pub mod settle;
+pub mod state;
+pub mod unit;
+
+pub use login::{Front, serve_client};
+pub use run::{Session, SessionEnd};

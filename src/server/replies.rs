@@ -53,12 +53,19 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
     queue: VecDeque<Expected>,
+    /// Answers that would have given or taken a statement's name, and that an error dropped.
+    dropped_names: usize,
 }
 
 impl ReplyQueue {
     /// One more expected answer.
     pub fn push(&mut self, expected: Expected) {
         self.queue.push_back(expected);
+    }
+
+    /// How many names given or taken an error has dropped since this was asked last.
+    pub fn take_dropped_names(&mut self) -> usize {
+        std::mem::take(&mut self.dropped_names)
     }
 
     /// Whether nothing is expected any more.
@@ -134,6 +141,9 @@ impl ReplyQueue {
         while let Some(next) = self.queue.front() {
             if matches!(next, Expected::Sync | Expected::QuietSync) {
                 break;
+            }
+            if matches!(next, Expected::Parse { id: 1.., show: true } | Expected::Fake(_)) {
+                self.dropped_names += 1;
             }
             self.queue.pop_front();
         }

@@ -1,0 +1,235 @@
+//! The databases that clients may name.
+
+use super::role::RolePools;
+use super::statements::Statements;
+use super::upstream::Upstream;
+use crate::auth::ServerCredential;
+use crate::cluster::DatabaseCatalogue;
+use crate::config::DatabaseSettings;
+use crate::metrics::{DatabaseMetrics, Registry};
+use crate::sql::Catalogue;
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Databases that `*` may bring into being, so that a client can't fill the memory with names.
+const WILDCARD_DATABASES_MAX: usize = 1000;
+
+/// One database as clients name it.
+#[derive(Debug)]
+pub struct Database {
+    /// Unique in this process.
+    pub id: u64,
+    /// The name clients use.
+    pub name: Arc<str>,
+    upstream: Arc<Upstream>,
+    catalogue: Arc<DatabaseCatalogue>,
+    /// What is counted of it.
+    pub metrics: Arc<DatabaseMetrics>,
+    /// Its prepared statements.
+    pub statements: Statements,
+    roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
+    paused: watch::Sender<bool>,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Database {
+    /// The hosts that serve it.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> arc_swap::Guard<Arc<DatabaseSettings>> {
+        self.upstream.settings()
+    }
+
+    /// Its name on the servers.
+    pub fn server_name(&self) -> String {
+        self.settings().server_name.clone().unwrap_or_else(|| self.name.to_string())
+    }
+
+    /// The catalogue as it was last read; the built-in one until then.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.current()
+    }
+
+    /// Whether the catalogue has been read, and no DDL has passed since.
+    pub fn catalogue_is_current(&self) -> bool {
+        self.catalogue.is_current()
+    }
+
+    /// DDL has passed: the catalogue is read again, and until then nothing is taken for a read.
+    pub fn catalogue_changed(&self) {
+        self.catalogue.mark_changed();
+    }
+
+    fn roles_locked(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<RolePools>>> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pools of a role that has just proven itself with `credential`.
+    pub fn role(self: &Arc<Self>, role: &str, credential: ServerCredential) -> Arc<RolePools> {
+        let mut roles = self.roles_locked();
+        if let Some(found) = roles.get(role) {
+            found.set_credential(credential);
+            return found.clone();
+        }
+        let name: Arc<str> = role.into();
+        let made = RolePools::new(name.clone(), Arc::downgrade(self), credential);
+        roles.insert(name, made.clone());
+        made
+    }
+
+    /// Every role that has logged in.
+    pub fn roles(&self) -> Vec<Arc<RolePools>> {
+        let mut roles: Vec<_> = self.roles_locked().values().cloned().collect();
+        roles.sort_by(|a, b| a.role.cmp(&b.role));
+        roles
+    }
+
+    /// Holds new requests back, or lets them go on.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    /// Whether new requests are held back.
+    pub fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    /// Waits until requests are not held back.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn resumed(&self) {
+        let mut paused = self.paused.subscribe();
+        // The sender lives as long as `self`.
+        let _ = paused.wait_for(|paused| !paused).await;
+    }
+
+    /// Closes idle connections that are too old and opens those that are wanted.
+    pub fn maintain(&self) {
+        for role in self.roles() {
+            role.pools().iter().for_each(|pool| pool.maintain());
+        }
+    }
+
+    fn apply(&self) {
+        let fleet = self.upstream.cluster.fleet();
+        for role in self.roles() {
+            role.retain_hosts(|id| fleet.hosts.iter().any(|view| view.host.id == id));
+            let limits = role.limits(self);
+            role.pools().iter().for_each(|pool| pool.set_limits(limits.clone()));
+        }
+    }
+
+    fn close(&self) {
+        for role in self.roles() {
+            role.retain_hosts(|_| false);
+        }
+    }
+}
+
+/// All databases.
+#[derive(Debug)]
+pub struct Directory {
+    upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
+    databases: ArcSwap<HashMap<Arc<str>, Arc<Database>>>,
+    making: Mutex<()>,
+    registry: Registry,
+}
+
+impl Directory {
+    /// The databases behind these upstreams; `*` among them serves any other name.
+    pub fn new(upstreams: HashMap<String, Arc<Upstream>>, registry: Registry) -> Self {
+        let directory = Directory {
+            upstreams: ArcSwap::from_pointee(upstreams),
+            databases: ArcSwap::default(),
+            making: Mutex::default(),
+            registry,
+        };
+        let names: Vec<String> = directory.upstreams.load().keys().filter(|name| *name != "*").cloned().collect();
+        names.iter().for_each(|name| drop(directory.find(name)));
+        directory
+    }
+
+    /// The database with this name; made when `*` serves it and it is asked for first.
+    pub fn find(&self, name: &str) -> Option<Arc<Database>> {
+        if let Some(database) = self.databases.load().get(name) {
+            return Some(database.clone());
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.databases.load();
+        if let Some(database) = known.get(name) {
+            return Some(database.clone());
+        }
+        let upstreams = self.upstreams.load();
+        let upstream = match upstreams.get(name) {
+            Some(own) => own,
+            None if known.len() < WILDCARD_DATABASES_MAX => upstreams.get("*")?,
+            None => return None,
+        };
+        let database = self.make(name, upstream);
+        let mut databases = known.as_ref().clone();
+        databases.insert(database.name.clone(), database.clone());
+        self.databases.store(Arc::new(databases));
+        Some(database)
+    }
+
+    fn make(&self, name: &str, upstream: &Arc<Upstream>) -> Arc<Database> {
+        let server_name = upstream.settings().server_name.clone().unwrap_or_else(|| name.to_owned());
+        Arc::new(Database {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name: name.into(),
+            upstream: upstream.clone(),
+            catalogue: upstream.cluster.catalogue(&server_name),
+            metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
+            statements: Statements::default(),
+            roles: Mutex::default(),
+            paused: watch::Sender::new(false),
+        })
+    }
+
+    /// Forgets a database that `*` brought into being and that turned out not to exist.
+    pub fn forget_unused(&self, name: &str) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut databases = self.databases.load().as_ref().clone();
+        let unused = databases.get(name).is_some_and(|database| database.roles_locked().is_empty());
+        if unused && !self.upstreams.load().contains_key(name) {
+            databases.remove(name);
+            self.registry.forget(&[("database", name)]);
+            self.databases.store(Arc::new(databases));
+        }
+    }
+
+    /// Every database that a client has named or the configuration lists.
+    pub fn all(&self) -> Vec<Arc<Database>> {
+        let mut all: Vec<_> = self.databases.load().values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Every upstream by the name of its entry.
+    pub fn upstreams(&self) -> Arc<HashMap<String, Arc<Upstream>>> {
+        self.upstreams.load_full()
+    }
+
+    /// Replaces the upstreams after a reload. Databases whose entry is gone are closed; sessions in them end with their next
+    /// request.
+    pub fn apply(&self, upstreams: HashMap<String, Arc<Upstream>>) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut databases = self.databases.load().as_ref().clone();
+        databases.retain(|name, database| {
+            let serves = upstreams.get(&**name).or_else(|| upstreams.get("*"));
+            let stays = serves.is_some_and(|upstream| Arc::ptr_eq(upstream, &database.upstream));
+            if stays { database.apply() } else { database.close() }
+            stays
+        });
+        self.upstreams.store(Arc::new(upstreams));
+        self.databases.store(Arc::new(databases));
+    }
+}

@@ -1,0 +1,138 @@
+//! The pools of one role in one database, one per host.
+
+use super::directory::Database;
+use crate::auth::ServerCredential;
+use crate::cluster::{Host, HostReport};
+use crate::config::PoolMode;
+use crate::pool::{Connector, Pool, PoolKey, PoolLimits};
+use crate::server::ReportedParameters;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// A role's server connections.
+#[derive(Debug)]
+pub struct RolePools {
+    /// The role.
+    pub role: Arc<str>,
+    database: Weak<Database>,
+    credential: Arc<ArcSwap<ServerCredential>>,
+    pools: ArcSwap<Vec<Arc<Pool>>>,
+    making: Mutex<()>,
+    /// What a server of this role last reported at log-in: the welcome for the next client.
+    welcome: ArcSwapOption<ReportedParameters>,
+}
+
+impl RolePools {
+    pub(super) fn new(role: Arc<str>, database: Weak<Database>, credential: ServerCredential) -> Arc<Self> {
+        Arc::new(RolePools {
+            role,
+            database,
+            credential: Arc::new(ArcSwap::from_pointee(credential)),
+            pools: ArcSwap::default(),
+            making: Mutex::default(),
+            welcome: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Replaces what proves the role to servers: a client has just logged in with it. Says whether it changed.
+    pub fn set_credential(&self, credential: ServerCredential) -> bool {
+        if **self.credential.load() == credential {
+            return false;
+        }
+        self.credential.store(Arc::new(credential));
+        true
+    }
+
+    /// The pool for a host; made when it is asked for first. `None` when the database is gone.
+    pub fn pool(&self, host: &Arc<Host>) -> Option<Arc<Pool>> {
+        let found = |pools: &[Arc<Pool>]| pools.iter().find(|pool| pool.key.host_id == host.id).cloned();
+        if let Some(pool) = found(&self.pools.load()) {
+            return Some(pool);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.pools.load().as_ref().clone();
+        if let Some(pool) = found(&pools) {
+            return Some(pool);
+        }
+        let pool = self.make(host)?;
+        pools.push(pool.clone());
+        self.pools.store(Arc::new(pools));
+        Some(pool)
+    }
+
+    fn make(&self, host: &Arc<Host>) -> Option<Arc<Pool>> {
+        let database = self.database.upgrade()?;
+        let upstream = database.upstream();
+        let key = PoolKey {
+            host_id: host.id,
+            host: host.settings.name.as_str().into(),
+            database: database.name.clone(),
+            role: self.role.clone(),
+        };
+        let connector = Connector {
+            target: upstream.target(host)?,
+            database: database.server_name(),
+            role: self.role.to_string(),
+            credential: self.credential.clone(),
+            keys: upstream.keys().clone(),
+        };
+        let (cluster, host_id) = (Arc::downgrade(&upstream.cluster), host.id);
+        let observer = Box::new(move |outcome: Result<(), &crate::server::ConnectError>| {
+            let Some(cluster) = cluster.upgrade() else { return };
+            match outcome {
+                Ok(()) => cluster.report(host_id, HostReport::Ok),
+                Err(error) if error.is_host_well() => {}
+                Err(_) => cluster.report(host_id, HostReport::ConnectFailed),
+            }
+        });
+        let pool =
+            Pool::new(key, connector, upstream.permits(host), self.limits(&database), upstream.workers(), observer);
+        Some(pool)
+    }
+
+    /// The limits that the settings give this role.
+    pub fn limits(&self, database: &Database) -> PoolLimits {
+        let settings = database.settings();
+        let user = settings.users.iter().find(|user| *user.name == *self.role);
+        PoolLimits {
+            size: user.and_then(|user| user.pool_size).unwrap_or(settings.pool.size),
+            min_idle: settings.pool.min_idle,
+            max_waiting: settings.pool.max_waiting,
+            checkout_timeout: settings.pool.checkout_timeout,
+            idle_timeout: settings.pool.idle_timeout,
+            max_age: settings.pool.max_age,
+        }
+    }
+
+    /// When this role's sessions give their connection back.
+    pub fn mode(&self, database: &Database) -> PoolMode {
+        let settings = database.settings();
+        let user = settings.users.iter().find(|user| *user.name == *self.role);
+        user.and_then(|user| user.pool_mode).unwrap_or(settings.pool.mode)
+    }
+
+    /// All pools.
+    pub fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
+        self.pools.load_full()
+    }
+
+    /// Keeps the pools of these hosts and closes the others.
+    pub(super) fn retain_hosts(&self, keep: impl Fn(u32) -> bool) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, gone): (Vec<_>, Vec<_>) = self.pools.load().iter().cloned().partition(|pool| keep(pool.key.host_id));
+        if !gone.is_empty() {
+            self.pools.store(Arc::new(kept));
+            gone.iter().for_each(Pool::close);
+        }
+    }
+
+    /// What a server reports to this role at log-in, if one was asked before.
+    pub fn welcome(&self) -> Option<Arc<ReportedParameters>> {
+        self.welcome.load_full()
+    }
+
+    /// Notes what a server reports to this role at log-in.
+    pub fn set_welcome(&self, reported: ReportedParameters) {
+        self.welcome.store(Some(Arc::new(reported)));
+    }
+}

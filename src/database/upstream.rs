@@ -1,0 +1,117 @@
+//! The hosts of one configured database entry: its cluster, the caps per host, and how each host is spoken to. An entry `*`
+//! has one upstream for all the databases that clients name.
+
+use crate::auth::KeyCache;
+use crate::cluster::{Balancer, Cluster, Host};
+use crate::config::DatabaseSettings;
+use crate::net::tls::{ServerTls, TlsError};
+use crate::pool::HostPermits;
+use crate::server::ServerTarget;
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What a host's connections share.
+#[derive(Clone, Debug)]
+struct HostAccess {
+    target: Arc<ServerTarget>,
+    permits: Arc<HostPermits>,
+}
+
+/// The hosts of one configured database entry.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Who is primary, who is how fresh.
+    pub cluster: Arc<Cluster>,
+    settings: ArcSwap<DatabaseSettings>,
+    balancer: ArcSwap<Balancer>,
+    access: Mutex<HashMap<u32, HostAccess>>,
+    keys: Arc<KeyCache>,
+    workers: usize,
+    keepalive: Duration,
+}
+
+impl Upstream {
+    /// The upstream of a started cluster.
+    pub fn new(
+        cluster: Arc<Cluster>,
+        settings: Arc<DatabaseSettings>,
+        keys: Arc<KeyCache>,
+        workers: usize,
+        keepalive: Duration,
+    ) -> Arc<Self> {
+        let balancer = ArcSwap::from_pointee(Balancer::new(settings.routing.balance, rand::random()));
+        let access = Mutex::default();
+        Arc::new(Upstream { cluster, settings: ArcSwap::new(settings), balancer, access, keys, workers, keepalive })
+    }
+
+    /// The entry's settings.
+    pub fn settings(&self) -> arc_swap::Guard<Arc<DatabaseSettings>> {
+        self.settings.load()
+    }
+
+    /// How replicas are chosen.
+    pub fn balancer(&self) -> arc_swap::Guard<Arc<Balancer>> {
+        self.balancer.load()
+    }
+
+    /// SCRAM keys derived before.
+    pub fn keys(&self) -> &Arc<KeyCache> {
+        &self.keys
+    }
+
+    /// Relay threads.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Applies new settings to what is not the cluster's own. The targets are made anew, so that changed TLS files are read.
+    pub fn apply(&self, settings: Arc<DatabaseSettings>) {
+        if self.balancer.load().balance() != settings.routing.balance {
+            self.balancer.store(Arc::new(Balancer::new(settings.routing.balance, rand::random())));
+        }
+        let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        for host in access.values() {
+            host.permits.set_maximum(settings.pool.max_per_host);
+        }
+        let fleet = self.cluster.fleet();
+        access.retain(|id, _| fleet.hosts.iter().any(|view| view.host.id == *id));
+        self.settings.store(settings);
+    }
+
+    fn host_access(&self, host: &Host) -> Result<HostAccess, TlsError> {
+        let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = access.get(&host.id) {
+            return Ok(found.clone());
+        }
+        let settings = self.settings.load();
+        let target = ServerTarget {
+            address: host.settings.address.clone(),
+            port: host.settings.port,
+            tls: ServerTls::load(&host.settings.tls)?,
+            keepalive: self.keepalive,
+            connect_timeout: settings.pool.connect_timeout,
+        };
+        let made = HostAccess { target: Arc::new(target), permits: Arc::new(HostPermits::new(settings.pool.max_per_host)) };
+        access.insert(host.id, made.clone());
+        Ok(made)
+    }
+
+    /// How to reach a host; `None`, with a line in the log, when its TLS files can't be loaded.
+    pub fn target(&self, host: &Host) -> Option<Arc<ServerTarget>> {
+        match self.host_access(host) {
+            Ok(access) => Some(access.target),
+            Err(error) => {
+                tracing::error!(host = host.settings.name, %error, "tls settings of a host can't be loaded");
+                None
+            }
+        }
+    }
+
+    /// The cap on a host's connections.
+    pub fn permits(&self, host: &Host) -> Arc<HostPermits> {
+        let fallback = || Arc::new(HostPermits::new(self.settings.load().pool.max_per_host));
+        self.host_access(host).map_or_else(|_| fallback(), |access| access.permits)
+    }
+}

@@ -1,0 +1,244 @@
+//! A server's bytes on their way to the client: judged message by message, forwarded by ranges.
+//!
+//! Rows and COPY data are never copied into values: only headers are read. The few messages whose body matters (errors,
+//! parameter reports, ReadyForQuery) wait in the server's inbox until they are whole.
+
+use crate::metrics::RetryReason;
+use crate::net::Buffer;
+use crate::server::login::note_parameter;
+use crate::server::{Expected, ServerConnection, TransactionStatus, Verdict};
+use crate::types::SqlState;
+use crate::wire::WireError;
+use crate::wire::error_response::ErrorFields;
+use crate::wire::frame::{HEADER_LEN, header};
+
+/// A message that must be whole is passed unseen beyond this. Bytes.
+const INSPECT_MAX: usize = 1024 * 1024;
+
+/// Where a COPY FROM STDIN stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyPhase {
+    /// No COPY.
+    #[default]
+    None,
+    /// The client's data goes to the server.
+    In,
+    /// The client has ended its data; in the extended protocol its Sync is still to come.
+    Ended,
+}
+
+/// What happened in the answers to a unit so far.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// The unit may be sent again: on a replica, outside a transaction, for a session that is not pinned.
+    pub may_retry: bool,
+    /// Something was forwarded that can't be taken back.
+    pub committed: bool,
+    /// The replica refused; its answer is dropped up to ReadyForQuery.
+    pub refused: Option<RetryReason>,
+    /// The unit uses the extended protocol.
+    pub extended: bool,
+    /// COPY FROM STDIN.
+    pub copy: CopyPhase,
+    /// The last error that the client saw or would have seen.
+    pub error: Option<SqlState>,
+    /// The server ends the connection.
+    pub fatal: bool,
+    /// A query of pgyard's own failed.
+    pub own_error: Option<String>,
+    /// The last CommandComplete was a ROLLBACK.
+    pub rolled_back: bool,
+    /// CommandCompletes.
+    pub completed: usize,
+    /// Parameters were reported.
+    pub reported: bool,
+    /// Whether the rest of the message under way is forwarded.
+    body_forward: bool,
+    /// Bytes forwarded.
+    pub bytes: u64,
+}
+
+/// Ranges of a chunk that are forwarded; neighbours become one.
+struct Ranges<'a> {
+    chunk: &'a [u8],
+    start: usize,
+    end: usize,
+    outbox: &'a mut Buffer,
+}
+
+impl Ranges<'_> {
+    fn add(&mut self, from: usize, to: usize) {
+        if self.end == from && self.start < self.end {
+            self.end = to;
+        } else {
+            self.flush();
+            (self.start, self.end) = (from, to);
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.start < self.end {
+            self.outbox.push(&self.chunk[self.start..self.end]);
+        }
+        self.start = self.end;
+    }
+}
+
+/// Judges `chunk`, which follows what is in the server's inbox. Forwarded bytes are appended to `outbox`, except the last range
+/// when nothing is before it: that range of `chunk` is returned, to be written without a copy.
+///
+/// # Errors
+/// The server broke the protocol; its connection can't be used any more.
+pub fn take_chunk(
+    chunk: &[u8],
+    server: &mut ServerConnection,
+    answer: &mut Answer,
+    outbox: &mut Buffer,
+) -> Result<std::ops::Range<usize>, WireError> {
+    if server.inbox.is_empty() {
+        let mut ranges = Ranges { chunk, start: 0, end: 0, outbox };
+        let used = judge_all(&mut ranges, server, answer)?;
+        let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_retry);
+        if !direct {
+            ranges.flush();
+        }
+        let range = ranges.start..ranges.end;
+        server.inbox.push(&chunk[used..]);
+        return Ok(range);
+    }
+    let mut whole = std::mem::take(&mut server.inbox);
+    whole.push(chunk);
+    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
+    let used = judge_all(&mut ranges, server, answer)?;
+    ranges.flush();
+    whole.consume(used);
+    server.inbox = whole;
+    Ok(0..0)
+}
+
+/// Judges the messages in the ranges' chunk; returns how many bytes were used. What is left is the head of a message.
+fn judge_all(ranges: &mut Ranges<'_>, server: &mut ServerConnection, answer: &mut Answer) -> Result<usize, WireError> {
+    let chunk = ranges.chunk;
+    let mut place = server.body_left.min(chunk.len());
+    if place > 0 {
+        server.body_left -= place;
+        if answer.body_forward {
+            forward(ranges, answer, 0, place);
+        }
+    }
+    put_fakes(ranges, server, answer);
+    while place < chunk.len() {
+        let rest = &chunk[place..];
+        let Some(head) = header(rest)? else { break };
+        let whole = rest.len() >= head.total;
+        if !whole && must_be_whole(head.tag) && head.total <= INSPECT_MAX {
+            break;
+        }
+        let end = place + head.total.min(rest.len());
+        let body = &rest[HEADER_LEN.min(rest.len())..end - place];
+        let verdict = judge(head.tag, body, server, answer)?;
+        answer.body_forward = verdict == Verdict::Forward && answer.refused.is_none();
+        if answer.body_forward {
+            forward(ranges, answer, place, end);
+        }
+        server.body_left = head.total - (end - place);
+        place = end;
+        put_fakes(ranges, server, answer);
+    }
+    Ok(place)
+}
+
+fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {
+    answer.bytes += (to - from) as u64;
+    ranges.add(from, to);
+}
+
+fn put_fakes(ranges: &mut Ranges<'_>, server: &mut ServerConnection, answer: &Answer) {
+    while let Some(tag) = server.replies.take_fake() {
+        if answer.refused.is_none() {
+            ranges.flush();
+            crate::wire::reply::put_bare(ranges.outbox.writer(), tag);
+        }
+    }
+}
+
+fn must_be_whole(tag: u8) -> bool {
+    matches!(tag, b'E' | b'N' | b'S' | b'Z' | b'A')
+}
+
+fn judge(tag: u8, body: &[u8], server: &mut ServerConnection, answer: &mut Answer) -> Result<Verdict, WireError> {
+    match tag {
+        // The bulk of the traffic first.
+        b'D' | b'd' | b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'C' | b's' | b'I' | b'V' | b'H' | b'G' | b'W' | b'c' => {}
+        b'Z' => server.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'E')),
+        b'E' => note_error(body, server, answer),
+        b'N' => return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward }),
+        b'S' => {
+            note_parameter(body, &mut server.reported);
+            answer.reported = true;
+            return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward });
+        }
+        b'A' => return Ok(Verdict::Forward),
+        other => return Err(WireError::Type(other)),
+    }
+    if let (b'1', Some(Expected::Parse { id: id @ 1.., .. })) = (tag, server.replies.front()) {
+        server.prepared.insert(id);
+    }
+    let own = server.replies.front() == Some(Expected::Own);
+    let verdict = server.replies.judge(tag);
+    if own {
+        return Ok(verdict);
+    }
+    match tag {
+        b'G' => begin_copy(server, answer),
+        b'C' => {
+            answer.completed += 1;
+            answer.rolled_back = body.starts_with(b"ROLLBACK\0");
+        }
+        _ => {}
+    }
+    // What only prepares an answer can be taken back; what is an answer can't.
+    if answer.refused.is_none() && verdict == Verdict::Forward && !matches!(tag, b'1' | b'2' | b'3' | b'T' | b't' | b'n') {
+        answer.committed = true;
+    }
+    Ok(verdict)
+}
+
+fn begin_copy(server: &mut ServerConnection, answer: &mut Answer) {
+    answer.copy = CopyPhase::In;
+    if answer.extended {
+        server.replies.begin_copy_in();
+    }
+}
+
+fn note_error(body: &[u8], server: &mut ServerConnection, answer: &mut Answer) {
+    let fields = ErrorFields::read(body);
+    answer.fatal |= fields.is_fatal();
+    if server.replies.front() == Some(Expected::Own) {
+        answer.own_error = Some(fields.text());
+        return;
+    }
+    answer.error = Some(fields.state);
+    if answer.copy == CopyPhase::In && !answer.extended {
+        answer.copy = CopyPhase::None;
+    }
+    if answer.may_retry && !answer.committed && answer.refused.is_none() {
+        answer.refused = refusal(fields.state);
+    }
+}
+
+/// Why a replica's error does not mean that the statement is wrong; `None` when the primary would say the same.
+pub fn refusal(state: SqlState) -> Option<RetryReason> {
+    match &state.0 {
+        // Read-only transaction, feature not supported in recovery, object not in prerequisite state.
+        b"25006" | b"0A000" | b"55000" => Some(RetryReason::ReplicaRefused),
+        b"40001" | b"40P01" | b"57P04" => Some(RetryReason::RecoveryConflict),
+        // Objects, roles and rights that were not replayed yet.
+        b"42P01" | b"42703" | b"42883" | b"3F000" | b"42704" | b"42501" => Some(RetryReason::MissingObject),
+        b"57P01" | b"57P02" | b"57P03" => Some(RetryReason::ReplicaLost),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use super::*;
+use crate::config::{ServerTlsMode, ServerTlsSettings};
+use crate::net::stream::Socket;
+use crate::net::tls::ServerTls;
+use crate::net::Stream;
+use crate::server::{ReportedParameters, ServerKey, ServerTarget};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A server connection whose socket is never used.
+fn server(expected: &[Expected]) -> ServerConnection {
+    let (near, _far) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    near.set_nonblocking(true).expect("an option");
+    let stream = Stream::Plain(Socket::Unix(tokio::net::UnixStream::from_std(near).expect("a run-time")));
+    let tls = ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None };
+    let target = ServerTarget {
+        address: "/tmp".into(),
+        port: 1,
+        tls: ServerTls::load(&tls).expect("no files"),
+        keepalive: Duration::ZERO,
+        connect_timeout: Duration::ZERO,
+    };
+    let mut server = ServerConnection::new(stream, Arc::new(target), ServerKey::default(), ReportedParameters::default(), 0);
+    expected.iter().for_each(|e| server.replies.push(*e));
+    server
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    crate::wire::frame::put_message(&mut out, tag, |b| b.extend_from_slice(body));
+    out
+}
+
+fn stream(messages: &[(u8, &[u8])]) -> Vec<u8> {
+    messages.iter().flat_map(|(tag, body)| message(*tag, body)).collect()
+}
+
+/// Feeds `bytes` in pieces of `step` and returns what the client gets.
+fn feed(bytes: &[u8], step: usize, server: &mut ServerConnection, answer: &mut Answer) -> Vec<u8> {
+    let mut outbox = Buffer::new();
+    let mut client = Vec::new();
+    for piece in bytes.chunks(step) {
+        let range = take_chunk(piece, server, answer, &mut outbox).expect("right messages");
+        if answer.committed || !answer.may_retry {
+            client.extend_from_slice(outbox.as_slice());
+            outbox.clear();
+        }
+        client.extend_from_slice(&piece[range]);
+    }
+    client.extend_from_slice(outbox.as_slice());
+    client
+}
+
+#[tokio::test]
+async fn the_same_bytes_come_out_however_they_are_cut() {
+    let bytes = stream(&[
+        (b'S', b"TimeZone\0UTC\0"),
+        (b'T', b"columns"),
+        (b'D', &[7; 300]),
+        (b'N', b"SNOTICE\0\0"),
+        (b'D', b""),
+        (b'C', b"SELECT 2\0"),
+        (b'Z', b"T"),
+    ]);
+    for step in [1, 2, 3, 5, 7, 64, 1000] {
+        let mut server = server(&[Expected::Through]);
+        let mut answer = Answer::default();
+        assert_eq!(feed(&bytes, step, &mut server, &mut answer), bytes, "step {step}");
+        assert!(server.replies.is_empty() && server.inbox.is_empty() && server.body_left == 0);
+        assert_eq!(server.status, TransactionStatus::Open);
+        assert_eq!(server.reported.get("TimeZone"), Some("UTC"));
+        assert_eq!(answer.completed, 1);
+    }
+}
+
+#[tokio::test]
+async fn own_queries_are_not_seen() {
+    let bytes = stream(&[(b'S', b"a\0b\0"), (b'C', b"SET\0"), (b'Z', b"I"), (b'C', b"SELECT 0\0"), (b'Z', b"I")]);
+    for step in [1, 4, 1000] {
+        let mut server = server(&[Expected::Own, Expected::Through]);
+        let mut answer = Answer::default();
+        let seen = feed(&bytes, step, &mut server, &mut answer);
+        assert_eq!(seen, stream(&[(b'C', b"SELECT 0\0"), (b'Z', b"I")]));
+        assert_eq!(answer.completed, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_unit_leaves_no_trace() {
+    let error = b"SERROR\0VERROR\0C25006\0Mcannot\0\0";
+    let bytes = stream(&[(b'1', b""), (b'2', b""), (b'T', b"x"), (b'E', error), (b'Z', b"I")]);
+    for step in [1, 6, 1000] {
+        let mut server = server(&[Expected::Through]);
+        let mut answer = Answer { may_retry: true, extended: true, ..Answer::default() };
+        let mut outbox = Buffer::new();
+        for piece in bytes.chunks(step) {
+            let range = take_chunk(piece, &mut server, &mut answer, &mut outbox).expect("right messages");
+            assert!(range.is_empty());
+        }
+        assert_eq!(answer.refused, Some(RetryReason::ReplicaRefused));
+        assert!(!answer.committed, "what was held back can be dropped");
+        assert!(server.replies.is_empty());
+    }
+    let mut server = server(&[Expected::Through]);
+    let mut answer = Answer { may_retry: true, ..Answer::default() };
+    let late = stream(&[(b'T', b"x"), (b'D', b"row"), (b'E', error), (b'Z', b"I")]);
+    assert_eq!(feed(&late, 5, &mut server, &mut answer), late, "after the first row the error stands");
+    assert_eq!(answer.refused, None);
+}
+
+#[tokio::test]
+async fn parse_complete_enters_the_statement_and_an_error_does_not() {
+    let expected = [Expected::Parse { id: 7, show: false }, Expected::Bind, Expected::Execute, Expected::Sync];
+    let mut good = server(&expected);
+    let mut answer = Answer::default();
+    let bytes = stream(&[(b'1', b""), (b'2', b""), (b'C', b"X\0"), (b'Z', b"I")]);
+    assert_eq!(feed(&bytes, 1000, &mut good, &mut answer), stream(&[(b'2', b""), (b'C', b"X\0"), (b'Z', b"I")]));
+    assert!(good.prepared.touch(7));
+    let mut bad = server(&expected);
+    let mut answer = Answer::default();
+    feed(&stream(&[(b'E', b"C42601\0\0"), (b'Z', b"I")]), 1000, &mut bad, &mut answer);
+    assert!(!bad.prepared.touch(7));
+    assert_eq!(answer.error, Some(SqlState::SYNTAX_ERROR));
+}
+
+#[tokio::test]
+async fn what_is_not_the_protocol_is_an_error() {
+    for bytes in [&b"?\0\0\0\x04"[..], b"D\0\0\0\x03", b"R\0\0\0\x08\0\0\0\0"] {
+        let mut server = server(&[Expected::Through]);
+        assert!(take_chunk(bytes, &mut server, &mut Answer::default(), &mut Buffer::new()).is_err());
+    }
+}

@@ -1,0 +1,341 @@
+//! Putting a unit into a server's outbox: statement names translated, missing statements made, and for each message the
+//! answer that is to be expected.
+
+use super::local;
+use super::state::SessionState;
+use super::unit::{Unit, UnitKind};
+use crate::database::{Database, PreparedStatement, meaning};
+use crate::server::prepared::server_name;
+use crate::server::{Expected, ServerConnection, TransactionStatus};
+use crate::wire::bind::BindMessage;
+use crate::wire::frame::{put_message, put_string};
+use crate::wire::named::NamedMessage;
+use crate::wire::parse::ParseMessage;
+use crate::wire::{Frame, WireError, frame_at};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is to be written first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// All of it is in the server's outbox.
+    InOutbox,
+    /// The unit's bytes are to be written as they are, behind what is in the outbox.
+    AsItIs,
+}
+
+static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(1);
+
+/// Appends a query of pgyard's own, whose answer nobody sees.
+pub fn put_own_query(server: &mut ServerConnection, sql: &str) {
+    put_message(server.outbox.writer(), b'Q', |body| put_string(body, sql.as_bytes()));
+    server.replies.push(Expected::Own);
+    // A simple query destroys the unnamed statement.
+    server.unnamed = 0;
+}
+
+/// Makes the server's parameters those of the session; nothing to do when they are the same.
+pub fn put_parameters(server: &mut ServerConnection, state: &SessionState) {
+    if Arc::ptr_eq(&server.parameters, &state.parameters) || server.status == TransactionStatus::Failed {
+        return;
+    }
+    let sql = server.parameters.change_to(&state.parameters);
+    if !sql.is_empty() {
+        put_own_query(server, &sql);
+    }
+    server.parameters = state.parameters.clone();
+}
+
+/// Translates a unit for `server`.
+///
+/// # Errors
+/// A message of the unit is malformed; [`super::unit::cut`] has looked at all of them, so this does not happen.
+pub fn put_unit(
+    input: &[u8],
+    unit: &Unit,
+    state: &mut SessionState,
+    server: &mut ServerConnection,
+    database: &Database,
+) -> Result<Sent, WireError> {
+    state.journal.clear();
+    put_shown_setting(unit, state, server);
+    match unit.kind {
+        UnitKind::Query => Ok(put_query(unit, state, server)),
+        UnitKind::Function => {
+            server.replies.push(Expected::Through);
+            Ok(Sent::AsItIs)
+        }
+        UnitKind::Pipeline if unit.verbatim && !state.pipeline_open => {
+            if let Some(parse) = first_unnamed(&input[..unit.len])? {
+                remember_unnamed(&parse, state);
+                server.unnamed = state.unnamed.tag;
+            }
+            server.replies.push(Expected::Through);
+            Ok(Sent::AsItIs)
+        }
+        _ => {
+            evict(server, state, database);
+            Translation { unit, state, server, database, pending: Vec::new() }.put_messages(&input[..unit.len])?;
+            Ok(Sent::InOutbox)
+        }
+    }
+}
+
+/// `SHOW pgyard.route` of a session that has not set it: the server is told the value first.
+fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConnection) {
+    if !unit.needs_care || state.pipeline_open {
+        return;
+    }
+    let Some(name) = local::shown_setting(unit, state) else { return };
+    if let Some(value) = local::default_setting(&name, state) {
+        put_own_query(server, &format!("SET {name} = '{value}'"));
+        let mut parameters = server.parameters.as_ref().clone();
+        parameters.set_text(&name, value);
+        server.parameters = Arc::new(parameters);
+    }
+}
+
+fn put_query(unit: &Unit, state: &mut SessionState, server: &mut ServerConnection) -> Sent {
+    let target = unit.first.as_ref().filter(|facts| facts.needs_care).and_then(|facts| local::deallocated(facts, state));
+    let rewritten = target.map(|(name, statement)| (name, statement.clone()));
+    state.unnamed.tag = 0;
+    server.unnamed = 0;
+    let Some((name, statement)) = rewritten else {
+        server.replies.push(Expected::Through);
+        return Sent::AsItIs;
+    };
+    if !server.prepared.touch(statement.id) {
+        put_statement(server, &statement);
+        put_message(server.outbox.writer(), b'S', |_| {});
+        server.replies.push(Expected::QuietSync);
+    }
+    let sql = format!("DEALLOCATE {}", server_name(statement.id));
+    put_message(server.outbox.writer(), b'Q', |body| put_string(body, sql.as_bytes()));
+    server.replies.push(Expected::Through);
+    server.prepared.remove(statement.id);
+    state.forget_statement(name.as_bytes());
+    Sent::InOutbox
+}
+
+fn put_statement(server: &mut ServerConnection, statement: &PreparedStatement) {
+    ParseMessage::put(server.outbox.writer(), server_name(statement.id).as_bytes(), &statement.definition);
+    server.replies.push(Expected::Parse { id: statement.id, show: false });
+}
+
+fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireError> {
+    let mut last = None;
+    while let Some(frame) = frame_at(messages)? {
+        if frame.tag == b'P' {
+            last = Some(ParseMessage::read(frame.body)?);
+        }
+        messages = &messages[frame.total..];
+    }
+    Ok(last)
+}
+
+fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
+    state.unnamed.tag = NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed);
+    state.unnamed.definition.clear();
+    state.unnamed.definition.extend_from_slice(parse.definition);
+    state.unnamed.text_len = parse.text.len();
+}
+
+/// Closes the statements that are one too many, in a pipeline of their own, so that an error in the unit can't leave them half
+/// closed. In the middle of a client's pipeline that is not possible, and the limit waits.
+fn evict(server: &mut ServerConnection, state: &SessionState, database: &Database) {
+    if state.pipeline_open {
+        return;
+    }
+    let limit = database.settings().pool.max_prepared;
+    let mut closed = false;
+    while let Some(id) = server.prepared.evict(limit, |_| false) {
+        NamedMessage::put_statement(server.outbox.writer(), b'C', server_name(id).as_bytes());
+        server.replies.push(Expected::Close { show: false });
+        closed = true;
+    }
+    if closed {
+        put_message(server.outbox.writer(), b'S', |_| {});
+        server.replies.push(Expected::QuietSync);
+    }
+}
+
+/// One unit's way into the outbox.
+struct Translation<'a> {
+    unit: &'a Unit,
+    state: &'a mut SessionState,
+    server: &'a mut ServerConnection,
+    database: &'a Database,
+    /// Statements whose Parse is on its way.
+    pending: Vec<u64>,
+}
+
+impl Translation<'_> {
+    fn put_messages(&mut self, mut messages: &[u8]) -> Result<(), WireError> {
+        while let Some(frame) = frame_at(messages)? {
+            let (message, rest) = messages.split_at(frame.total);
+            match frame.tag {
+                b'P' => self.put_parse(message, &frame)?,
+                b'B' => self.put_bind(message, &frame)?,
+                b'D' => self.put_describe(message, &frame)?,
+                b'C' => self.put_close(message, &frame)?,
+                b'E' => self.put(message, Expected::Execute),
+                b'S' => self.put(message, Expected::Sync),
+                _ => self.put_flush(),
+            }
+            messages = rest;
+        }
+        if self.unit.kind == UnitKind::Part {
+            // The server answers a pipeline at its end or at a Flush; without one this part would wait for ever.
+            put_message(self.server.outbox.writer(), b'H', |_| {});
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, message: &[u8], expected: Expected) {
+        self.server.outbox.push(message);
+        self.server.replies.push(expected);
+    }
+
+    /// Parse and Describe bind nothing: a Sync in place of the Flush answers them, and the connection is free again.
+    fn put_flush(&mut self) {
+        if self.unit.binds || self.state.pipeline_open {
+            put_message(self.server.outbox.writer(), b'H', |_| {});
+        } else {
+            put_message(self.server.outbox.writer(), b'S', |_| {});
+            self.server.replies.push(Expected::QuietSync);
+        }
+    }
+
+    fn put_parse(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
+        let parse = ParseMessage::read(frame.body)?;
+        let facts = crate::database::classify(self.database, parse.text, self.state.lexing);
+        if let Some((name, statement)) = local::deallocated(&facts, self.state) {
+            let statement = statement.clone();
+            return self.put_deallocate(&parse, &name, &statement);
+        }
+        if parse.name.is_empty() {
+            remember_unnamed(&parse, self.state);
+            self.server.unnamed = self.state.unnamed.tag;
+            self.put(message, Expected::Parse { id: 0, show: true });
+            return Ok(());
+        }
+        if let Some(existing) = self.state.statement(parse.name).cloned() {
+            // The server must say that the name is taken, so that its pipeline fails as the client's does.
+            self.ensure(&existing);
+            ParseMessage::put(self.server.outbox.writer(), server_name(existing.id).as_bytes(), parse.definition);
+            self.server.replies.push(Expected::Parse { id: 0, show: true });
+            return Ok(());
+        }
+        let meaning = meaning(&self.state.parameters);
+        let statement = self.database.statements.intern(parse.definition, parse.text.len(), &meaning);
+        self.state.name_statement(parse.name, statement.clone());
+        if self.server.prepared.touch(statement.id) || self.pending.contains(&statement.id) {
+            self.server.replies.push(Expected::Fake(b'1'));
+        } else {
+            ParseMessage::put(self.server.outbox.writer(), server_name(statement.id).as_bytes(), parse.definition);
+            self.server.replies.push(Expected::Parse { id: statement.id, show: true });
+            self.pending.push(statement.id);
+        }
+        Ok(())
+    }
+
+    /// `DEALLOCATE name` of a statement that the server knows under another name.
+    fn put_deallocate(
+        &mut self,
+        parse: &ParseMessage<'_>,
+        name: &str,
+        statement: &Arc<PreparedStatement>,
+    ) -> Result<(), WireError> {
+        self.ensure(statement);
+        self.server.prepared.remove(statement.id);
+        self.pending.retain(|id| *id != statement.id);
+        self.state.forget_statement(name.as_bytes());
+        let mut definition = format!("DEALLOCATE {}\0", server_name(statement.id)).into_bytes();
+        definition.extend_from_slice(&[0, 0]);
+        ParseMessage::put(self.server.outbox.writer(), parse.name, &definition);
+        self.server.unnamed = 0;
+        self.state.unnamed.tag = 0;
+        self.server.replies.push(Expected::Parse { id: 0, show: true });
+        Ok(())
+    }
+
+    /// Sees to it that the server holds the statement.
+    fn ensure(&mut self, statement: &PreparedStatement) {
+        if !self.server.prepared.touch(statement.id) && !self.pending.contains(&statement.id) {
+            put_statement(self.server, statement);
+            self.pending.push(statement.id);
+        }
+    }
+
+    /// Sees to it that the server's unnamed statement is the session's.
+    fn ensure_unnamed(&mut self) {
+        let unnamed = &self.state.unnamed;
+        if unnamed.tag != 0 && self.server.unnamed != unnamed.tag {
+            ParseMessage::put(self.server.outbox.writer(), b"", &unnamed.definition);
+            self.server.replies.push(Expected::Parse { id: 0, show: false });
+            self.server.unnamed = unnamed.tag;
+        } else if unnamed.tag == 0 && self.server.unnamed != 0 {
+            // Another session's: it must not be found.
+            NamedMessage::put_statement(self.server.outbox.writer(), b'C', b"");
+            self.server.replies.push(Expected::Close { show: false });
+            self.server.unnamed = 0;
+        }
+    }
+
+    fn put_bind(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
+        let bind = BindMessage::read(frame.body)?;
+        if bind.statement.is_empty() {
+            self.ensure_unnamed();
+            self.put(message, Expected::Bind);
+            return Ok(());
+        }
+        let name = self.server_side_name(bind.statement);
+        bind.put_head(self.server.outbox.writer(), &name, bind.rest.len());
+        self.server.replies.push(Expected::Bind);
+        Ok(())
+    }
+
+    /// The name under which the server knows a statement; for an unknown one a name that it does not know either.
+    fn server_side_name(&mut self, name: &[u8]) -> Vec<u8> {
+        match self.state.statement(name).cloned() {
+            Some(statement) => {
+                self.ensure(&statement);
+                server_name(statement.id).into_bytes()
+            }
+            None if name.starts_with(b"pgyard_") => [b"?", name].concat(),
+            None => name.to_vec(),
+        }
+    }
+
+    fn put_describe(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
+        let describe = NamedMessage::read(frame.body)?;
+        if !describe.statement {
+            self.put(message, Expected::DescribePortal);
+        } else if describe.name.is_empty() {
+            self.ensure_unnamed();
+            self.put(message, Expected::DescribeStatement);
+        } else {
+            let name = self.server_side_name(describe.name);
+            NamedMessage::put_statement(self.server.outbox.writer(), b'D', &name);
+            self.server.replies.push(Expected::DescribeStatement);
+        }
+        Ok(())
+    }
+
+    /// A named statement is closed for the session only: the server keeps it for the next one that wants it.
+    fn put_close(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
+        let close = NamedMessage::read(frame.body)?;
+        if close.statement && !close.name.is_empty() {
+            self.state.forget_statement(close.name);
+            self.server.replies.push(Expected::Fake(b'3'));
+            return Ok(());
+        }
+        if close.statement {
+            self.state.unnamed.tag = 0;
+            self.server.unnamed = 0;
+        }
+        self.put(message, Expected::Close { show: true });
+        Ok(())
+    }
+}
+

@@ -1,0 +1,263 @@
+//! What a session is, apart from its sockets: parameters, prepared statements, transaction, pins, and what it must see.
+
+use crate::cluster::Ticket;
+use crate::config::Consistency;
+use crate::database::PreparedStatement;
+use crate::route::SessionView;
+use crate::server::{ParameterSet, TransactionStatus};
+use crate::sql::{Isolation, Lexing, Pins, RouteHint};
+use crate::types::Floor;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a read of this session must see.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Freshness {
+    /// Nothing in particular.
+    Any,
+    /// What this position covers.
+    Floor(Floor),
+    /// A write was acknowledged; its position is not known yet.
+    Pending(Ticket),
+}
+
+/// The unnamed statement, kept so that it can be made again on another server.
+#[derive(Debug, Default)]
+pub struct UnnamedStatement {
+    /// Which Parse it came from; 0 is none. Unique in this process.
+    pub tag: u64,
+    /// What follows the name in the Parse message.
+    pub definition: Vec<u8>,
+    /// Length of the text at its front.
+    pub text_len: usize,
+}
+
+/// A transaction block on the server that the session has.
+#[derive(Clone, Debug)]
+pub struct OpenTransaction {
+    /// Parameters of the session and of the server when it began: a roll-back restores both.
+    pub at_begin: (Arc<ParameterSet>, Arc<ParameterSet>),
+    /// The same at each savepoint.
+    pub savepoints: Vec<(Arc<str>, Arc<ParameterSet>, Arc<ParameterSet>)>,
+    /// How it began, if it is READ ONLY on a replica and can begin again on the primary.
+    pub movable: Option<Isolation>,
+    /// DEFERRABLE was asked for.
+    pub deferrable: bool,
+    /// Statements other than BEGIN that it has run.
+    pub statements: u64,
+    /// It ran something on the primary that is not a plain read.
+    pub wrote: bool,
+    /// It changed the catalogue.
+    pub changed_catalogue: bool,
+}
+
+/// What must be undone when a unit is sent again or an error drops it.
+#[derive(Debug)]
+pub enum StatementChange {
+    /// A name was given.
+    Added(Box<[u8]>),
+    /// A name that was not there was taken away.
+    Nothing,
+    /// A name was taken away.
+    Removed(Box<[u8]>, Arc<PreparedStatement>),
+}
+
+/// A session's state.
+#[derive(Debug)]
+pub struct SessionState {
+    /// What the client has set.
+    pub parameters: Arc<ParameterSet>,
+    /// What it asked for in its start-up packet: RESET goes back to this.
+    pub startup: Arc<ParameterSet>,
+    /// Named statements.
+    pub statements: Option<Box<HashMap<Box<[u8]>, Arc<PreparedStatement>>>>,
+    /// The unnamed statement.
+    pub unnamed: UnnamedStatement,
+    /// Names given and taken by the unit under way.
+    pub journal: Vec<StatementChange>,
+    /// What binds the session to its server.
+    pub pins: Pins,
+    /// What its reads must see.
+    pub freshness: Freshness,
+    /// Its transaction block, if one is open.
+    pub transaction: Option<OpenTransaction>,
+    /// Its server was lost in a transaction: everything fails with 25P02 until ROLLBACK.
+    pub lost_transaction: bool,
+    /// An error was reported in an extended pipeline that no server holds: messages are dropped up to Sync.
+    pub skipping: bool,
+    /// The server waits for the Sync of a pipeline.
+    pub pipeline_open: bool,
+    /// How texts are read.
+    pub lexing: Lexing,
+    /// What its reads may miss.
+    pub consistency: Consistency,
+    /// What the route depends on.
+    pub view: SessionView,
+}
+
+impl SessionState {
+    /// A session that has just logged in.
+    pub fn new(startup: ParameterSet, consistency: Consistency, split: bool) -> Self {
+        let startup = Arc::new(startup);
+        let mut state = SessionState {
+            parameters: startup.clone(),
+            startup,
+            statements: None,
+            unnamed: UnnamedStatement::default(),
+            journal: Vec::new(),
+            pins: Pins::NONE,
+            freshness: Freshness::Any,
+            transaction: None,
+            lost_transaction: false,
+            skipping: false,
+            pipeline_open: false,
+            lexing: Lexing { standard_conforming_strings: true, ascii_safe_encoding: true },
+            consistency,
+            view: SessionView {
+                split,
+                setting: None,
+                read_only_by_default: false,
+                isolation_by_default: Isolation::ReadCommitted,
+                catalogue_is_current: true,
+            },
+        };
+        state.parameters_changed();
+        state
+    }
+
+    /// The status that the client believes in.
+    pub fn status(&self) -> TransactionStatus {
+        match (&self.transaction, self.lost_transaction) {
+            (_, true) => TransactionStatus::Failed,
+            (Some(_), false) => TransactionStatus::Open,
+            (None, false) => TransactionStatus::Idle,
+        }
+    }
+
+    /// A named statement.
+    pub fn statement(&self, name: &[u8]) -> Option<&Arc<PreparedStatement>> {
+        self.statements.as_ref()?.get(name)
+    }
+
+    /// Gives a name, noting it in the journal.
+    pub fn name_statement(&mut self, name: &[u8], statement: Arc<PreparedStatement>) {
+        self.statements.get_or_insert_default().insert(name.into(), statement);
+        self.journal.push(StatementChange::Added(name.into()));
+    }
+
+    /// Takes a name away, noting it in the journal.
+    pub fn forget_statement(&mut self, name: &[u8]) -> Option<Arc<PreparedStatement>> {
+        let Some((name, statement)) = self.statements.as_mut().and_then(|known| known.remove_entry(name)) else {
+            self.journal.push(StatementChange::Nothing);
+            return None;
+        };
+        self.journal.push(StatementChange::Removed(name, statement.clone()));
+        Some(statement)
+    }
+
+    /// Undoes the names of the unit from the `kept`-th change on.
+    pub fn undo_names(&mut self, kept: usize) {
+        while self.journal.len() > kept {
+            match self.journal.pop() {
+                Some(StatementChange::Added(name)) => drop(self.statements.as_mut().and_then(|known| known.remove(&name))),
+                Some(StatementChange::Removed(name, statement)) => {
+                    self.statements.get_or_insert_default().insert(name, statement);
+                }
+                Some(StatementChange::Nothing) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// Draws the conclusions from a change of `parameters`.
+    pub fn parameters_changed(&mut self) {
+        let parameters = &self.parameters;
+        let strings = parameters.is_on("standard_conforming_strings").unwrap_or(true);
+        let encoding = parameters.plain("client_encoding").unwrap_or_default();
+        self.lexing = Lexing { standard_conforming_strings: strings, ascii_safe_encoding: is_ascii_safe(&encoding) };
+        self.view.setting = parameters.plain("pgyard.route").and_then(|route| route_setting(&route).flatten());
+        self.view.read_only_by_default = parameters.is_on("default_transaction_read_only").unwrap_or(false);
+        self.view.isolation_by_default = match parameters.plain("default_transaction_isolation").as_deref() {
+            Some("serializable") => Isolation::Serializable,
+            Some("repeatable read") => Isolation::RepeatableRead,
+            _ => Isolation::ReadCommitted,
+        };
+    }
+}
+
+/// A value of `pgyard.route`; the outer `None` is a value that it can't have.
+pub fn route_setting(value: &str) -> Option<Option<RouteHint>> {
+    match value {
+        "primary" => Some(Some(RouteHint::Primary)),
+        "replica" => Some(Some(RouteHint::Replica)),
+        "auto" | "default" | "" => Some(None),
+        _ => None,
+    }
+}
+
+/// A value of `pgyard.consistency`.
+pub fn consistency_setting(value: &str) -> Option<Consistency> {
+    match value {
+        "eventual" => Some(Consistency::Eventual),
+        "session" => Some(Consistency::Session),
+        "monotonic" => Some(Consistency::Monotonic),
+        "global" => Some(Consistency::Global),
+        _ => None,
+    }
+}
+
+/// Whether no multi-byte character of the encoding holds an ASCII byte. Those for which that is not so are client-only
+/// encodings in PostgreSQL.
+///
+/// Spec: PostgreSQL documentation, "PostgreSQL Character Sets" (column "Server?").
+fn is_ascii_safe(encoding: &str) -> bool {
+    let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
+    !matches!(
+        name.as_str(),
+        "sjis" | "mskanji" | "shiftjis" | "win932" | "windows932" | "shiftjis2004" | "big5" | "win950" | "windows950" | "gbk"
+            | "win936" | "windows936" | "gb18030" | "johab" | "uhc" | "win949" | "windows949"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Statements;
+
+    fn state() -> SessionState {
+        SessionState::new(ParameterSet::default(), Consistency::Session, true)
+    }
+
+    #[test]
+    fn parameters_decide_how_texts_are_read_and_routed() {
+        let mut state = state();
+        let mut parameters = ParameterSet::default();
+        parameters.set_text("client_encoding", "SHIFT_JIS_2004");
+        parameters.set_text("standard_conforming_strings", "off");
+        parameters.set_text("pgyard.route", "Primary");
+        parameters.set_text("default_transaction_isolation", "serializable");
+        parameters.set_text("default_transaction_read_only", "on");
+        state.parameters = Arc::new(parameters);
+        state.parameters_changed();
+        assert_eq!(state.lexing, Lexing { standard_conforming_strings: false, ascii_safe_encoding: false });
+        assert_eq!(state.view.setting, Some(RouteHint::Primary));
+        assert_eq!(state.view.isolation_by_default, Isolation::Serializable);
+        assert!(state.view.read_only_by_default);
+        assert!(is_ascii_safe("UTF8") && is_ascii_safe("latin1") && is_ascii_safe("EUC_JP"));
+    }
+
+    #[test]
+    fn names_of_a_dropped_unit_are_undone_in_reverse() {
+        let mut state = state();
+        let statements = Statements::default();
+        let (one, two) = (statements.intern(b"1\0\0\0", 1, ""), statements.intern(b"2\0\0\0", 1, ""));
+        state.name_statement(b"a", one.clone());
+        state.journal.clear();
+        state.forget_statement(b"a");
+        state.name_statement(b"a", two.clone());
+        state.name_statement(b"b", two);
+        state.undo_names(0);
+        assert_eq!(state.statement(b"a").map(|s| s.id), Some(one.id));
+        assert!(state.statement(b"b").is_none());
+    }
+}

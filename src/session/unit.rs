@@ -1,0 +1,302 @@
+//! Cutting the client's bytes into units, and what a unit needs.
+
+use super::state::SessionState;
+use crate::database::{Database, classify};
+use crate::route::Need;
+use crate::sql::{Access, Facts, Pins, RouteHint, StatementFacts, WriteReason};
+use crate::wire::bind::BindMessage;
+use crate::wire::frame::{HEADER_LEN, client_header};
+use crate::wire::named::NamedMessage;
+use crate::wire::parse::ParseMessage;
+use crate::wire::{Cursor, WireError};
+use std::sync::Arc;
+
+/// A pipeline that grows beyond this before its Sync is sent in parts, to the primary. Bytes.
+const PIPELINE_MAX: usize = 1024 * 1024;
+
+/// How a unit ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitKind {
+    /// A simple query.
+    Query,
+    /// A pipeline up to its Sync.
+    Pipeline,
+    /// A pipeline up to its Flush: the client wants the answers so far.
+    Flush,
+    /// The first part of a pipeline that is too long to be held.
+    Part,
+    /// A FunctionCall.
+    Function,
+    /// The client says goodbye.
+    Terminate,
+}
+
+/// What the messages of a unit, seen so far, need and do.
+#[derive(Debug)]
+pub struct Unit {
+    /// How it ends.
+    pub kind: UnitKind,
+    /// Its bytes at the front of the client's input.
+    pub len: usize,
+    /// The neediest access.
+    pub access: Access,
+    /// A routing comment.
+    pub hint: Option<RouteHint>,
+    /// Union of the pins.
+    pub pins: Pins,
+    /// Some statement has an effect on session or transaction.
+    pub needs_care: bool,
+    /// Some statement changes the catalogue.
+    pub changes_catalogue: bool,
+    /// Facts of its texts, in order. Most units have one.
+    pub first: Option<Arc<Facts>>,
+    /// The rest of them.
+    pub more: Vec<Arc<Facts>>,
+    /// A Bind or Execute is among its messages.
+    pub binds: bool,
+    /// Its messages can go to the server as they are.
+    pub verbatim: bool,
+    /// It has an unnamed Parse, whose place and body length in the unit are these.
+    unnamed: Option<(usize, usize)>,
+    /// Named statements of this unit: place of the Parse body, its length, its facts.
+    named: Vec<(usize, usize, Arc<Facts>)>,
+}
+
+/// A unit, or why there is none yet.
+#[derive(Debug)]
+pub enum Cut {
+    /// A whole unit.
+    Whole(Unit),
+    /// More bytes are needed.
+    NeedMore,
+    /// So many bytes at the front mean nothing here and are dropped.
+    Ignore(usize),
+}
+
+impl Unit {
+    /// A unit that has nothing yet.
+    pub fn empty(kind: UnitKind) -> Self {
+        Unit {
+            kind,
+            len: 0,
+            access: Access::Read,
+            hint: None,
+            pins: Pins::NONE,
+            needs_care: false,
+            changes_catalogue: false,
+            first: None,
+            more: Vec::new(),
+            binds: false,
+            verbatim: true,
+            unnamed: None,
+            named: Vec::new(),
+        }
+    }
+
+    /// Whether the extended protocol is used.
+    pub fn is_extended(&self) -> bool {
+        matches!(self.kind, UnitKind::Pipeline | UnitKind::Flush | UnitKind::Part)
+    }
+
+    /// The facts of its texts.
+    pub fn facts(&self) -> impl Iterator<Item = &Arc<Facts>> {
+        self.first.iter().chain(&self.more)
+    }
+
+    /// The statements of its texts.
+    pub fn statements(&self) -> impl Iterator<Item = &StatementFacts> {
+        self.facts().flat_map(|facts| facts.statements.iter())
+    }
+
+    /// The need that follows from the facts and the session.
+    pub fn need(&self, state: &SessionState) -> Need {
+        if !self.needs_care {
+            return crate::route::decide(&state.view, self.access, self.hint, &[]);
+        }
+        let statements: Vec<&StatementFacts> = self.statements().collect();
+        crate::route::decide(&state.view, self.access, self.hint, &statements)
+    }
+
+    fn add(&mut self, facts: Arc<Facts>) {
+        self.access = self.access.max(facts.access);
+        self.hint = match (self.hint, facts.hint) {
+            (Some(RouteHint::Primary), _) | (_, Some(RouteHint::Primary)) => Some(RouteHint::Primary),
+            (own, other) => own.or(other),
+        };
+        self.pins = self.pins.union(facts.pins);
+        self.needs_care |= facts.needs_care;
+        self.changes_catalogue |= facts.changes_catalogue;
+        match self.first {
+            None => self.first = Some(facts),
+            Some(_) => self.more.push(facts),
+        }
+    }
+}
+
+/// Cuts the unit at the front of `input`.
+///
+/// `scanned` remembers how far a pipeline was looked through without finding its end; it is 0 for a new unit.
+///
+/// # Errors
+/// A message that no client may send here; the session ends with it.
+pub fn cut(
+    input: &[u8],
+    scanned: &mut usize,
+    state: &SessionState,
+    database: &Database,
+    max_message: usize,
+) -> Result<Cut, WireError> {
+    let Some(header) = client_header(input)? else { return Ok(Cut::NeedMore) };
+    if header.total > max_message {
+        return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
+    }
+    if state.skipping && !matches!(header.tag, b'S' | b'X') {
+        return Ok(if input.len() >= header.total { Cut::Ignore(header.total) } else { Cut::NeedMore });
+    }
+    match header.tag {
+        b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
+            if !has_end(input, scanned, max_message)? {
+                return Ok(Cut::NeedMore);
+            }
+            *scanned = 0;
+            return cut_pipeline(input, state, database);
+        }
+        _ if input.len() < header.total => return Ok(Cut::NeedMore),
+        _ => {}
+    }
+    let body = &input[HEADER_LEN..header.total];
+    let mut unit = Unit { len: header.total, ..Unit::empty(UnitKind::Query) };
+    match header.tag {
+        b'Q' => {
+            let mut cursor = Cursor::new(body);
+            let text = cursor.string()?;
+            cursor.end()?;
+            unit.add(classify(database, text, state.lexing));
+        }
+        b'F' => {
+            unit.kind = UnitKind::Function;
+            unit.access = Access::Write(WriteReason::Command);
+            unit.pins = Pins::OPAQUE;
+            unit.needs_care = true;
+        }
+        b'X' => unit.kind = UnitKind::Terminate,
+        // Data of a COPY that has failed: PostgreSQL drops it too.
+        b'd' | b'c' | b'f' => return Ok(Cut::Ignore(header.total)),
+        tag => return Err(WireError::Type(tag)),
+    }
+    Ok(Cut::Whole(unit))
+}
+
+/// Whether the pipeline at the front of `input` can be cut: its Sync or Flush is there, or it is too long to wait for it.
+fn has_end(input: &[u8], scanned: &mut usize, max_message: usize) -> Result<bool, WireError> {
+    loop {
+        let rest = &input[(*scanned).min(input.len())..];
+        match client_header(rest)? {
+            Some(header) if header.total > max_message => {
+                return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
+            }
+            Some(header) if rest.len() >= header.total => {
+                if !matches!(header.tag, b'P' | b'B' | b'D' | b'E' | b'C') {
+                    return Ok(true);
+                }
+                *scanned += header.total;
+            }
+            _ => return Ok(*scanned >= PIPELINE_MAX),
+        }
+    }
+}
+
+fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Result<Cut, WireError> {
+    let mut unit = Unit::empty(UnitKind::Pipeline);
+    loop {
+        let rest = &input[unit.len..];
+        let header = match client_header(rest)? {
+            Some(header) if rest.len() >= header.total => header,
+            _ => {
+                unit.kind = UnitKind::Part;
+                return Ok(Cut::Whole(unit));
+            }
+        };
+        let place = unit.len + HEADER_LEN;
+        let body = &rest[HEADER_LEN..header.total];
+        match header.tag {
+            b'P' => add_parse(&mut unit, input, place, body, state, database)?,
+            b'B' => add_bind(&mut unit, input, body, state, database)?,
+            b'E' => unit.binds = true,
+            b'D' | b'C' => add_named(&mut unit, header.tag, body)?,
+            b'S' | b'H' => {
+                if !body.is_empty() {
+                    return Err(WireError::Trailing);
+                }
+                unit.len += header.total;
+                if header.tag == b'H' {
+                    unit.kind = UnitKind::Flush;
+                }
+                return Ok(Cut::Whole(unit));
+            }
+            _ => {
+                // A simple query in the middle of a pipeline: what came before it is sent first.
+                unit.kind = UnitKind::Part;
+                return Ok(Cut::Whole(unit));
+            }
+        }
+        unit.len += header.total;
+    }
+}
+
+fn add_parse(
+    unit: &mut Unit,
+    input: &[u8],
+    place: usize,
+    body: &[u8],
+    state: &SessionState,
+    database: &Database,
+) -> Result<(), WireError> {
+    let message = ParseMessage::read(body)?;
+    let facts = classify(database, message.text, state.lexing);
+    if super::local::needs_rewrite(&facts, state) {
+        unit.verbatim = false;
+    }
+    if message.name.is_empty() {
+        unit.unnamed = Some((place, body.len()));
+    } else {
+        unit.verbatim = false;
+        unit.named.push((place, body.len(), facts.clone()));
+    }
+    debug_assert!(place + body.len() <= input.len());
+    unit.add(facts);
+    Ok(())
+}
+
+fn add_bind(unit: &mut Unit, input: &[u8], body: &[u8], state: &SessionState, database: &Database) -> Result<(), WireError> {
+    let message = BindMessage::read(body)?;
+    unit.binds = true;
+    if message.statement.is_empty() {
+        if unit.unnamed.is_none() {
+            unit.verbatim = false;
+            if state.unnamed.tag != 0 {
+                unit.add(classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing));
+            }
+        }
+        return Ok(());
+    }
+    unit.verbatim = false;
+    let name_of = |place: usize, len: usize| ParseMessage::read(&input[place..place + len]).map(|parse| parse.name);
+    let parsed_here = unit.named.iter().any(|(place, len, _)| name_of(*place, *len) == Ok(message.statement));
+    if parsed_here {
+        return Ok(());
+    }
+    if let Some(statement) = state.statement(message.statement) {
+        let facts = statement.facts(database.catalogue_id(), |text| classify(database, text, state.lexing));
+        unit.add(facts);
+    }
+    Ok(())
+}
+
+fn add_named(unit: &mut Unit, tag: u8, body: &[u8]) -> Result<(), WireError> {
+    let message = NamedMessage::read(body)?;
+    if message.statement && (tag == b'C' || !message.name.is_empty() || unit.unnamed.is_none()) {
+        unit.verbatim = false;
+    }
+    Ok(())
+}
