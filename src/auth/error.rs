@@ -71,8 +71,8 @@ pub enum AuthError {
     },
     /// The server's verifier of this role is not the one that the client proved its password against.
     #[error(
-        "this server holds another SCRAM verifier for role \"{user}\" than the one its client was checked against: copy the verifier from \
-         pg_authid of one server to the other, or set server_password for this user"
+        "this server holds another SCRAM verifier for role \"{user}\" than the one its client was checked against: if the password was changed, \
+         log in again; else copy the verifier in pg_authid from one server to the other, or set server_password for this user"
     )]
     DifferentVerifier {
         /// The role.

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Label names and values, in the order of the text.
+pub(crate) type ParsedLabels = Vec<(String, String)>;
+
 /// One metric with its samples.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ParsedFamily {
     pub(crate) kind: String,
     pub(crate) help: String,
     /// By sample name (with `_bucket`, `_sum`, `_count`) and labels in the order of the text.
-    pub(crate) samples: BTreeMap<(String, Vec<(String, String)>), f64>,
+    pub(crate) samples: BTreeMap<(String, ParsedLabels), f64>,
 }
 
 impl ParsedFamily {
@@ -60,7 +63,7 @@ pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, ParsedFamily>, String
     Ok(families)
 }
 
-type ParsedSample = ((String, Vec<(String, String)>), f64);
+type ParsedSample = ((String, ParsedLabels), f64);
 
 fn parse_sample(line: &str) -> Option<ParsedSample> {
     let name_end = line.find(['{', ' '])?;
@@ -81,8 +84,8 @@ fn parse_sample(line: &str) -> Option<ParsedSample> {
 }
 
 /// The labels up to the closing brace, and what follows it.
-fn parse_labels(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
-    let mut labels: Vec<(String, String)> = Vec::new();
+fn parse_labels(mut rest: &str) -> Option<(ParsedLabels, &str)> {
+    let mut labels: ParsedLabels = Vec::new();
     loop {
         let (name, after) = rest.split_once("=\"")?;
         let mut value = String::new();
@@ -117,8 +120,8 @@ fn is_name(name: &str, colons: bool) -> bool {
 
 /// Buckets rise in bound and count, end in +Inf, and agree with `_count`; `_sum` is there.
 fn check_histogram(name: &str, family: &ParsedFamily) -> Result<(), String> {
-    let mut series: BTreeMap<Vec<(String, String)>, Vec<(f64, f64)>> = BTreeMap::new();
-    let mut others: BTreeMap<&str, BTreeSet<Vec<(String, String)>>> = BTreeMap::new();
+    let mut series: BTreeMap<ParsedLabels, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut others: BTreeMap<&str, BTreeSet<ParsedLabels>> = BTreeMap::new();
     for ((sample, labels), value) in &family.samples {
         let Some(suffix) = sample.strip_prefix(name) else { continue };
         if suffix != "_bucket" {

@@ -1,8 +1,8 @@
 //! What is read out of certificates.
 //!
 //! Certificates of peers are untrusted input: under `prefer` and `require` nobody has verified them. x509-cert parses them as strict DER.
-//! It is preferred to x509-certificate, which pgwire brings along, because that one is about making certificates and knows neither RSA-PSS
-//! nor every name's encoding.
+//! It is preferred to x509-certificate, which pgwire brings along, because that one is about making certificates and its list of signature
+//! algorithms has neither RSA-PSS nor ECDSA with SHA-512.
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
