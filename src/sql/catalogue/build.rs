@@ -1,0 +1,209 @@
+//! From rows to a table of names. What rests on other names (views, policies, domains, functions' sources) is looked at again and
+//! again until nothing new comes out.
+
+use super::{add_implied, source};
+use crate::sql::functions;
+use crate::sql::scan::{Lexing, Scanner};
+use crate::sql::survey;
+use crate::sql::words::{WordFlags, WordTable};
+use std::collections::HashSet;
+
+/// A row of [`CATALOGUE_QUERY`](super::CATALOGUE_QUERY): kind, schema, name, and up to four details.
+///
+/// Rows of an unknown kind or without a name are passed over.
+pub type CatalogueRow = [Option<String>; 7];
+
+/// A text that decides what a name is.
+struct Resting {
+    name: String,
+    text: String,
+    kind: RestingKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RestingKind {
+    View,
+    /// A policy or a domain's check.
+    Condition,
+    Function,
+    Default,
+}
+
+/// `name` contains or names `used`.
+struct Uses {
+    name: String,
+    used: String,
+    kind: UsesKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UsesKind {
+    Type,
+    Table,
+    Parent,
+    Trigger,
+}
+
+/// What a parent has because a child has it.
+const INHERITED: WordFlags =
+    WordFlags(WordFlags::SUSPECT.0 | WordFlags::SIDE_EFFECTS.0 | WordFlags::OPAQUE_WRITE.0 | WordFlags::SUSPECT_IF_CAST.0);
+
+#[derive(Default)]
+struct Builder {
+    operators: Vec<Box<[u8]>>,
+    resting: Vec<Resting>,
+    uses: Vec<Uses>,
+    /// Types that coerce by a volatile function without being asked to.
+    implicit: HashSet<String>,
+}
+
+/// The table of names and the suspect operators.
+pub(super) fn build(rows: impl IntoIterator<Item = CatalogueRow>) -> (WordTable, Vec<Box<[u8]>>) {
+    let mut words = WordTable::with_keywords();
+    let mut builder = Builder::default();
+    for name in functions::known_system_views() {
+        words.add(name, functions::system_view_flags(name));
+    }
+    for row in rows {
+        builder.add(&mut words, row);
+    }
+    while builder.spread(&mut words) {}
+    (words, builder.operators)
+}
+
+impl Builder {
+    fn add(&mut self, words: &mut WordTable, row: CatalogueRow) {
+        let [Some(kind), _, Some(name), a, b, c, d] = row else { return };
+        let text = a.unwrap_or_default();
+        match kind.as_str() {
+            "builtin" => drop(words.add(&name, functions::builtin_flags(&name, text == "v"))),
+            "system_view" => drop(words.add(&name, functions::system_view_flags(&name))),
+            "function" => {
+                let harmless = c.as_deref().is_some_and(|extension| functions::harmless_in_extension(extension, &name));
+                let volatile = if text == "i" || text == "s" || harmless { WordFlags::NONE } else { WordFlags::VOLATILE };
+                let reads = if text == "i" { WordFlags::NONE } else { WordFlags::READS_TABLES };
+                words.add(&name, WordFlags::FUNCTION | volatile | reads);
+                self.add_source(words, name, b.as_deref(), c.as_deref(), d);
+            }
+            "trigger_function" => self.add_source(words, name, b.as_deref(), c.as_deref(), d),
+            "view" => {
+                words.add(&name, WordFlags::TREE);
+                self.resting.push(Resting { name, text, kind: RestingKind::View });
+            }
+            "sequence" | "foreign" | "unlogged" => drop(words.add(&name, WordFlags::SUSPECT)),
+            "inherits" => {
+                words.add(&name, WordFlags::TREE);
+                words.add(&text, WordFlags::TREE);
+                self.uses.push(Uses { name, used: text, kind: UsesKind::Parent });
+            }
+            "policy" => {
+                words.add(&name, WordFlags::TREE);
+                self.resting.push(Resting { name, text, kind: RestingKind::Condition });
+            }
+            "domain" => self.resting.push(Resting { name, text, kind: RestingKind::Condition }),
+            "default" => self.resting.push(Resting { name, text, kind: RestingKind::Default }),
+            "uses" => {
+                let kind = if b.as_deref() == Some("type") { UsesKind::Type } else { UsesKind::Table };
+                self.uses.push(Uses { name, used: text, kind });
+            }
+            "operator" => {
+                add_implied(words, &name);
+                self.operators.push(name.into_bytes().into());
+            }
+            "cast" => {
+                words.add(&name, WordFlags::SUSPECT);
+                words.add(&text, WordFlags::SUSPECT);
+                if b.as_deref() == Some("i") {
+                    self.implicit.extend([name, text]);
+                }
+            }
+            "type_io" => {
+                words.add(&name, WordFlags::SUSPECT);
+                self.implicit.insert(name);
+            }
+            "trigger" => {
+                words.add(&name, WordFlags::SIDE_EFFECTS);
+                self.uses.push(Uses { name, used: text, kind: UsesKind::Trigger });
+            }
+            "side_effects" => drop(words.add(&name, WordFlags::SIDE_EFFECTS)),
+            _ => {}
+        }
+    }
+
+    fn add_source(
+        &mut self,
+        words: &mut WordTable,
+        name: String,
+        language: Option<&str>,
+        extension: Option<&str>,
+        source: Option<String>,
+    ) {
+        match (language, source) {
+            // Its connections outlive the statement and act outside of the transaction.
+            _ if extension == Some("dblink") => drop(words.add(&name, WordFlags::OPAQUE)),
+            (Some("sql" | "plpgsql"), Some(text)) => {
+                self.resting.push(Resting { name, text, kind: RestingKind::Function });
+            }
+            (Some("internal" | "c"), _) => {}
+            _ => drop(words.add(&name, WordFlags::OPAQUE)),
+        }
+    }
+
+    /// One round; true if it found anything new.
+    fn spread(&self, words: &mut WordTable) -> bool {
+        let mut news = false;
+        for resting in &self.resting {
+            let flags = self.verdict(words, resting);
+            if flags != WordFlags::NONE {
+                news |= words.add(&resting.name, flags);
+            }
+        }
+        for uses in &self.uses {
+            let used = words.quoted(uses.used.as_bytes());
+            let suspect = used.has(WordFlags::SUSPECT);
+            let flags = match uses.kind {
+                UsesKind::Type if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT,
+                UsesKind::Table if self.implicit.contains(&uses.used) => WordFlags::SUSPECT,
+                UsesKind::Table if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT_IF_CAST,
+                UsesKind::Parent => WordFlags(used.0 & INHERITED.0),
+                UsesKind::Trigger if used.has(WordFlags::OPAQUE) => WordFlags::OPAQUE_WRITE,
+                _ => WordFlags::NONE,
+            };
+            if flags != WordFlags::NONE {
+                news |= words.add(&uses.name, flags);
+            }
+        }
+        news
+    }
+
+    fn verdict(&self, words: &WordTable, resting: &Resting) -> WordFlags {
+        if resting.kind == RestingKind::Function {
+            let opaque = source::is_opaque(resting.text.as_bytes(), words);
+            return if opaque { WordFlags::OPAQUE } else { WordFlags::NONE };
+        }
+        let mut scanner = Scanner::new(resting.text.as_bytes(), Lexing::default());
+        let Some(seen) = survey::survey_names(&mut scanner, words, &self.operators) else { return WordFlags::NONE };
+        let all = seen.names | seen.calls;
+        let opaque = all.has(WordFlags::OPAQUE) || seen.calls.has(WordFlags::SET_CONFIG);
+        if resting.kind == RestingKind::Default {
+            return if opaque { WordFlags::OPAQUE_WRITE } else { WordFlags::NONE };
+        }
+        let mut flags = WordFlags::NONE;
+        let cast = seen.casts && all.has(WordFlags::SUSPECT_IF_CAST);
+        if !seen.trusted || seen.locks || seen.suspect_operator || cast || all.has(WordFlags::VOLATILE | WordFlags::SUSPECT) {
+            flags |= WordFlags::SUSPECT;
+        }
+        if opaque {
+            flags |= WordFlags::OPAQUE;
+        }
+        if resting.kind == RestingKind::View {
+            if seen.names.has(WordFlags::SERVER_NAME) || seen.calls.has(WordFlags::SERVER_CALL) {
+                flags |= WordFlags::SERVER_NAME;
+            }
+            // A view can be written through, too.
+            flags |= WordFlags(seen.calls.0 & (WordFlags::ADVISORY.0 | WordFlags::SEQUENCE.0));
+            flags |= WordFlags(seen.names.0 & (WordFlags::OPAQUE_WRITE.0 | WordFlags::SIDE_EFFECTS.0));
+        }
+        flags
+    }
+}
