@@ -26,6 +26,8 @@ pub enum FleetEvent {
         host_id: u32,
         /// When it was found out.
         at: Instant,
+        /// What was wrong, for the log.
+        error: String,
     },
     /// The probe's connection ended; what it said is worth nothing from here.
     Lost {
@@ -94,7 +96,7 @@ impl FleetState {
     pub fn apply(&mut self, event: FleetEvent, now: Instant) {
         match event {
             FleetEvent::Sampled { host_id, sample, latency } => self.sampled(host_id, sample, latency, now),
-            FleetEvent::Failed { host_id, at } => self.change(host_id, |host| {
+            FleetEvent::Failed { host_id, at, .. } => self.change(host_id, |host| {
                 host.probed = true;
                 host.sample = None;
                 host.unreachable_since = Some(at);
@@ -116,7 +118,8 @@ impl FleetState {
     pub fn snapshot(&mut self, now: Instant) -> Fleet {
         self.generation += 1;
         let decision = self.decide(now);
-        let views: Box<[HostView]> = self.hosts.iter().zip(&decision.verdicts).map(|(host, verdict)| self.view(host, *verdict, now)).collect();
+        let views: Box<[HostView]> =
+            self.hosts.iter().zip(&decision.verdicts).map(|(host, verdict)| self.view(host, *verdict, now)).collect();
         let in_use = |index: &usize| views[*index].standing == Standing::Eligible;
         let primary = decision.primary.filter(in_use);
         let eligible = (0..views.len()).filter(|index| decision.verdicts[*index] == Verdict::Replica).filter(in_use).collect();
@@ -361,7 +364,7 @@ mod tests {
 
         fn fail(&mut self, host_id: u32) -> &mut Self {
             let at = self.now;
-            self.event(FleetEvent::Failed { host_id, at })
+            self.event(FleetEvent::Failed { host_id, at, error: String::new() })
         }
 
         fn check(&mut self, what: &str, primary: Option<usize>, expect: &[Standing]) -> Fleet {
@@ -489,7 +492,11 @@ mod tests {
         let fleet = yard.check("promoted", Some(1), &[Unreachable, Eligible, WrongTimeline]);
         assert_eq!(fleet.era.map(|era| (era.timeline, era.first_lsn)), Some((Timeline(2), Lsn(1850))));
         // The new primary overtakes the position at which the dead timeline ended: still wrong.
-        yard.wait(ms(100)).primary(2, 2, 9000).silent(3, 1, 2000).check("overtaken", Some(1), &[Unreachable, Eligible, WrongTimeline]);
+        yard.wait(ms(100)).primary(2, 2, 9000).silent(3, 1, 2000).check(
+            "overtaken",
+            Some(1),
+            &[Unreachable, Eligible, WrongTimeline],
+        );
         // Even if its control file should come to name the new timeline, it was ahead.
         yard.wait(ms(100)).silent(3, 2, 2000).check("was ahead", Some(1), &[Unreachable, Eligible, WrongTimeline]);
         yard.wait(ms(100)).primary(1, 1, 2100).check("old one returns", Some(1), &[Fenced, Eligible, WrongTimeline]);
@@ -541,7 +548,11 @@ mod tests {
         yard.event(FleetEvent::Configured { hosts: new, health });
         let fleet = yard.check("d, a, c", Some(1), &[NotProbed, Eligible, Eligible]);
         assert_eq!(fleet.hosts.iter().map(|view| view.host.id).collect::<Vec<_>>(), [4, 1, 3]);
-        yard.event(FleetEvent::Lost { host_id: 2 }).check("an event of a removed host", Some(1), &[NotProbed, Eligible, Eligible]);
+        yard.event(FleetEvent::Lost { host_id: 2 }).check(
+            "an event of a removed host",
+            Some(1),
+            &[NotProbed, Eligible, Eligible],
+        );
     }
 
     #[test]

@@ -218,15 +218,8 @@ mod tests {
     fn row(host_id: u32, in_recovery: bool, timeline: u32) -> Row {
         let timeline = Timeline(timeline);
         let receiver = if in_recovery { WalReceiver::Streaming(timeline) } else { WalReceiver::None };
-        let sample = Sample {
-            asked: Instant::now(),
-            in_recovery,
-            system: SystemId(7),
-            timeline,
-            receiver,
-            lsn: Lsn(1000),
-            started_us: 1,
-        };
+        let sample =
+            Sample { asked: Instant::now(), in_recovery, system: SystemId(7), timeline, receiver, lsn: Lsn(1000), started_us: 1 };
         let configured = RoleSetting::Auto;
         Row(Claim { host_id, configured, probed: true, sample: Some(sample), was_ahead: false, followed: None })
     }
@@ -312,23 +305,48 @@ mod tests {
     fn another_cluster_is_refused() {
         let stranger = || primary(3, 9).system(8);
         check("majority", vec![primary(1, 1), replica(2, 1), stranger()], None, &[Primary, Replica, WrongSystem]);
-        check("known", vec![primary(1, 1).gone(), stranger(), primary(4, 9).system(8)], incumbent(1, 1), &[Absent, WrongSystem, WrongSystem]);
+        check(
+            "known",
+            vec![primary(1, 1).gone(), stranger(), primary(4, 9).system(8)],
+            incumbent(1, 1),
+            &[Absent, WrongSystem, WrongSystem],
+        );
         check("tie", vec![primary(1, 1), stranger()], None, &[WrongSystem, WrongSystem]);
         check("tie, configured", vec![primary(1, 1).configured(R::Primary), stranger()], None, &[Primary, WrongSystem]);
         check("unreadable identifier", vec![primary(1, 1).system(0), replica(2, 1)], None, &[Primary, Replica]);
-        check("replica of another", vec![primary(1, 1), replica(2, 1), replica(3, 1).system(8)], incumbent(1, 1), &[Primary, Replica, WrongSystem]);
+        check(
+            "replica of another",
+            vec![primary(1, 1), replica(2, 1), replica(3, 1).system(8)],
+            incumbent(1, 1),
+            &[Primary, Replica, WrongSystem],
+        );
     }
 
     #[test]
     fn a_promotion_takes_over_and_the_old_primary_is_fenced() {
-        let taken = check("promoted", vec![primary(1, 1).gone(), primary(2, 2), replica(3, 1)], incumbent(1, 1), &[Absent, Primary, WrongTimeline]);
+        let taken = check(
+            "promoted",
+            vec![primary(1, 1).gone(), primary(2, 2), replica(3, 1)],
+            incumbent(1, 1),
+            &[Absent, Primary, WrongTimeline],
+        );
         let new = taken.incumbent.unwrap();
         assert_eq!((new.host_id, new.era.timeline, new.era.first_lsn, new.switched), (2, Timeline(2), Lsn(1000), true));
         check("old returns", vec![primary(1, 1), primary(2, 2), replica(3, 2)], taken.incumbent, &[Fenced, Primary, Replica]);
-        let held = check("old returns, new gone", vec![primary(1, 1), primary(2, 2).gone(), replica(3, 2)], taken.incumbent, &[Fenced, Absent, Replica]);
+        let held = check(
+            "old returns, new gone",
+            vec![primary(1, 1), primary(2, 2).gone(), replica(3, 2)],
+            taken.incumbent,
+            &[Fenced, Absent, Replica],
+        );
         assert_eq!(held.incumbent, taken.incumbent);
         check("promoted while the old one lives", vec![primary(1, 1), primary(2, 2)], incumbent(1, 1), &[Fenced, Primary]);
-        check("two promotions", vec![primary(1, 1).gone(), primary(2, 2), primary(3, 2)], incumbent(1, 1), &[Absent, Fenced, Fenced]);
+        check(
+            "two promotions",
+            vec![primary(1, 1).gone(), primary(2, 2), primary(3, 2)],
+            incumbent(1, 1),
+            &[Absent, Fenced, Fenced],
+        );
         check("two promotions, one reigns", vec![primary(2, 2), primary(3, 2)], incumbent(2, 2), &[Primary, Fenced]);
         check("two promotions, the other", vec![primary(2, 2), primary(3, 2)], incumbent(3, 2), &[Fenced, Primary]);
         check("third timeline", vec![primary(2, 2), primary(3, 3)], incumbent(2, 2), &[Fenced, Primary]);
@@ -348,8 +366,18 @@ mod tests {
     fn configured_roles_are_checked() {
         check("never written", vec![primary(1, 2).configured(R::Replica), replica(2, 2)], None, &[WrongRole, Replica]);
         check("never read", vec![replica(1, 1).configured(R::Primary)], incumbent(9, 1), &[WrongRole]);
-        check("as configured", vec![primary(1, 1).configured(R::Primary), replica(2, 1).configured(R::Replica)], None, &[Primary, Replica]);
-        check("a configured primary has no right to reign", vec![primary(1, 1).configured(R::Primary), primary(2, 2)], None, &[Fenced, Primary]);
+        check(
+            "as configured",
+            vec![primary(1, 1).configured(R::Primary), replica(2, 1).configured(R::Replica)],
+            None,
+            &[Primary, Replica],
+        );
+        check(
+            "a configured primary has no right to reign",
+            vec![primary(1, 1).configured(R::Primary), primary(2, 2)],
+            None,
+            &[Fenced, Primary],
+        );
     }
 
     #[test]
@@ -370,6 +398,11 @@ mod tests {
         one("unknown, nothing switched", silent(0).receiver(WalReceiver::Hidden), 1, Replica);
         one("unknown, switched", silent(0).receiver(WalReceiver::Hidden), 2, WrongTimeline);
         // While there is no primary its timeline still counts.
-        check("primary gone", vec![primary(1, 2).gone(), replica(2, 2), silent(1)], incumbent(1, 2), &[Absent, Replica, WrongTimeline]);
+        check(
+            "primary gone",
+            vec![primary(1, 2).gone(), replica(2, 2), silent(1)],
+            incumbent(1, 2),
+            &[Absent, Replica, WrongTimeline],
+        );
     }
 }
