@@ -1,0 +1,295 @@
+//! Reads the SQL catalogue of the databases in use, and knows whether what was read still holds.
+//!
+//! What a catalogue is, is the caller's: a query's rows as text go in, a value comes out.
+
+use super::control_pools::{ControlError, ControlPools, control_host};
+use super::snapshot::Fleet;
+use crate::types::Backoff;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::{StreamExt, pin_mut};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::SimpleQueryMessage;
+
+/// A row as text.
+pub type TextRow = Vec<Option<String>>;
+
+/// Builds a catalogue from the rows of its query.
+pub type CatalogueBuild<T> = Arc<dyn Fn(Vec<TextRow>) -> Result<T, String> + Send + Sync>;
+
+/// Largest catalogue taken, as text. Bytes.
+const CATALOGUE_BYTES_MAX: usize = 256 << 20;
+
+/// Longest time that one reading may take.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Shortest time between two readings of one database, so that a migration does not keep a server busy with them.
+const LOAD_GAP: Duration = Duration::from_millis(50);
+
+/// Databases whose catalogue is kept. Sessions of further ones get no catalogue, so that all they do goes to the primary.
+const DATABASES_MAX: usize = 1024;
+
+/// What is read, and how.
+pub struct CatalogueSource<T> {
+    /// The query; its rows come as text.
+    pub query: &'static str,
+    /// Makes the catalogue.
+    pub build: CatalogueBuild<T>,
+}
+
+/// The catalogue of one database: what was read last, and whether it still holds.
+#[derive(Debug)]
+pub struct CatalogueSlot<T> {
+    current: ArcSwapOption<T>,
+    /// Changes that passed through.
+    changes: AtomicU64,
+    /// One more than the changes that the last reading surely contains; 0 before the first.
+    contained: AtomicU64,
+    wake: Notify,
+    loaded: watch::Sender<u64>,
+}
+
+impl<T> CatalogueSlot<T> {
+    fn new() -> Self {
+        CatalogueSlot {
+            current: ArcSwapOption::const_empty(),
+            changes: AtomicU64::new(0),
+            contained: AtomicU64::new(0),
+            wake: Notify::new(),
+            loaded: watch::Sender::new(0),
+        }
+    }
+
+    /// A slot that nobody fills.
+    fn unfilled() -> Arc<Self> {
+        Arc::new(CatalogueSlot::new())
+    }
+
+    /// What was read last. Use it for reads only while [`CatalogueSlot::is_current`].
+    pub fn get(&self) -> Option<Arc<T>> {
+        self.current.load_full()
+    }
+
+    /// Whether a catalogue has been read and every change that was marked is in it.
+    pub fn is_current(&self) -> bool {
+        self.contained.load(Ordering::Acquire) > self.changes.load(Ordering::Acquire)
+    }
+
+    /// DDL passed through. To be called before its statement is sent *and* again after its transaction has committed: only a
+    /// reading that begins after the commit can see it.
+    pub fn mark_changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    /// Reads again without doubting what is there.
+    pub fn refresh(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits until some reading has ended: for the first session of a database. The caller bounds the time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn first_loaded(&self) {
+        let mut loaded = self.loaded.subscribe();
+        // The sender lives in the slot: it cannot be gone.
+        let _ = loaded.wait_for(|count| *count > 0).await;
+    }
+
+    /// The changes that a reading which begins now will contain.
+    fn begin(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// A reading that began at `begun` ended with `catalogue`. A replica's proves only what nobody has changed yet.
+    fn finish(&self, begun: u64, catalogue: Arc<T>, from_primary: bool) {
+        self.current.store(Some(catalogue));
+        if from_primary || begun == 0 {
+            self.contained.fetch_max(begun + 1, Ordering::AcqRel);
+        }
+        self.loaded.send_modify(|count| *count += 1);
+    }
+}
+
+/// The catalogues of all databases of a cluster.
+pub struct Catalogues<T> {
+    source: CatalogueSource<T>,
+    slots: Mutex<HashMap<String, Arc<CatalogueSlot<T>>>>,
+    context: CatalogueContext,
+}
+
+/// What the readers need of the cluster.
+#[derive(Clone)]
+pub(super) struct CatalogueContext {
+    pub(super) fleet: Arc<ArcSwap<Fleet>>,
+    pub(super) pools: Arc<ControlPools>,
+    pub(super) control: tokio::runtime::Handle,
+    pub(super) interval: Arc<dyn Fn() -> Duration + Send + Sync>,
+    pub(super) connect_timeout: Duration,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+impl<T: Send + Sync + 'static> Catalogues<T> {
+    pub(super) fn new(source: CatalogueSource<T>, context: CatalogueContext) -> Self {
+        Catalogues { source, slots: Mutex::default(), context }
+    }
+
+    /// The slot of a database by its name on the servers. The first call begins to read.
+    pub fn slot(&self, database: &str) -> Arc<CatalogueSlot<T>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(database) {
+            return slot.clone();
+        }
+        if slots.len() >= DATABASES_MAX {
+            tracing::warn!(database, "too many databases: its statements all go to the primary");
+            return CatalogueSlot::unfilled();
+        }
+        let slot = Arc::new(CatalogueSlot::new());
+        slots.insert(database.to_owned(), slot.clone());
+        let reader = CatalogueReader {
+            database: database.to_owned(),
+            slot: slot.clone(),
+            query: self.source.query,
+            build: self.source.build.clone(),
+            context: self.context.clone(),
+        };
+        self.context.control.spawn(reader.run());
+        slot
+    }
+
+    /// Reads all of them again.
+    pub fn refresh(&self) {
+        for slot in self.slots.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            slot.refresh();
+        }
+    }
+}
+
+/// The task that keeps one slot.
+struct CatalogueReader<T> {
+    database: String,
+    slot: Arc<CatalogueSlot<T>>,
+    query: &'static str,
+    build: CatalogueBuild<T>,
+    context: CatalogueContext,
+}
+
+impl<T: Send + Sync + 'static> CatalogueReader<T> {
+    async fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut stopped = self.context.stopped.clone();
+        loop {
+            let pause = match self.load().await {
+                Ok(from_primary) => {
+                    backoff.reset();
+                    sleep(LOAD_GAP).await;
+                    match (self.slot.is_current(), from_primary) {
+                        (true, _) => (self.context.interval)(),
+                        (false, true) => Duration::ZERO,
+                        (false, false) => Duration::from_millis(500),
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(database = %self.database, %error, "reading the catalogue failed");
+                    backoff.next_delay(rand::random())
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.slot.wake.notified() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+        }
+    }
+
+    /// One reading; whether the primary gave it.
+    async fn load(&self) -> Result<bool, CatalogueError> {
+        let begun = self.slot.begin();
+        let fleet = self.context.fleet.load_full();
+        let (host, is_primary) = control_host(&fleet).ok_or(ControlError::NoHost)?;
+        let wait = self.context.connect_timeout;
+        let reading = async {
+            let connection = self.context.pools.connection(&host, Some(&self.database), wait).await?;
+            text_rows(&connection, self.query, CATALOGUE_BYTES_MAX).await
+        };
+        let rows = timeout(LOAD_TIMEOUT, reading).await.unwrap_or(Err(ControlError::Timeout(LOAD_TIMEOUT)))?;
+        let catalogue = (self.build)(rows).map_err(CatalogueError::Build)?;
+        self.slot.finish(begun, Arc::new(catalogue), is_primary);
+        Ok(is_primary)
+    }
+}
+
+/// A reading that failed.
+#[derive(Debug, thiserror::Error)]
+enum CatalogueError {
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("the rows make no catalogue: {0}")]
+    Build(String),
+}
+
+/// The rows of a query by the simple protocol, as text.
+async fn text_rows(client: &tokio_postgres::Client, query: &str, bytes_max: usize) -> Result<Vec<TextRow>, ControlError> {
+    let stream = client.simple_query_raw(query).await?;
+    pin_mut!(stream);
+    let (mut rows, mut bytes) = (Vec::new(), 0usize);
+    while let Some(message) = stream.next().await {
+        if let SimpleQueryMessage::Row(row) = message? {
+            let row: TextRow = (0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect();
+            bytes += row.iter().flatten().map(String::len).sum::<usize>();
+            if bytes > bytes_max {
+                return Err(ControlError::TooLarge(bytes_max));
+            }
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_during_a_reading_is_not_in_it() {
+        let slot = CatalogueSlot::new();
+        assert!(!slot.is_current(), "nothing has been read");
+        slot.finish(slot.begin(), Arc::new(1), true);
+        assert!(slot.is_current());
+        slot.mark_changed();
+        assert!(!slot.is_current());
+        let begun = slot.begin();
+        slot.mark_changed();
+        slot.finish(begun, Arc::new(2), true);
+        assert!(!slot.is_current(), "the second change came while it was read");
+        slot.finish(slot.begin(), Arc::new(3), true);
+        assert!(slot.is_current());
+        assert_eq!(slot.get().as_deref(), Some(&3));
+    }
+
+    #[test]
+    fn a_replica_proves_only_what_nobody_changed() {
+        let slot = CatalogueSlot::new();
+        slot.finish(slot.begin(), Arc::new(1), false);
+        assert!(slot.is_current());
+        slot.mark_changed();
+        slot.finish(slot.begin(), Arc::new(2), false);
+        assert!(!slot.is_current(), "it may not have replayed the change");
+        assert_eq!(slot.get().as_deref(), Some(&2));
+    }
+
+    #[test]
+    fn readings_that_end_out_of_order_do_not_take_knowledge_back() {
+        let slot = CatalogueSlot::new();
+        let early = slot.begin();
+        slot.mark_changed();
+        slot.finish(slot.begin(), Arc::new(2), true);
+        slot.finish(early, Arc::new(1), true);
+        assert!(slot.is_current());
+    }
+}

@@ -1,0 +1,60 @@
+//! Settings and snapshots for tests of this layer and those above.
+
+use super::snapshot::{Era, Fleet, Host, HostView, Role, Sample, Standing, WalReceiver};
+use crate::config::{ControlCredentials, HealthSettings, HostSettings, RoleSetting, ServerTlsMode, ServerTlsSettings};
+use crate::types::{Lsn, SystemId, Timeline};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A host called `name`, at the address `name`.
+pub fn host_settings(name: &str) -> HostSettings {
+    HostSettings {
+        name: name.to_owned(),
+        address: name.to_owned(),
+        port: 5432,
+        role: RoleSetting::Auto,
+        weight: 1,
+        tls: ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None },
+        control: ControlCredentials { user: "yard".to_owned(), password: None, database: "postgres".to_owned() },
+    }
+}
+
+/// The defaults.
+pub fn health() -> HealthSettings {
+    HealthSettings {
+        probe_interval: Duration::from_millis(100),
+        probe_timeout: Duration::from_secs(1),
+        max_lag: Some(Duration::from_secs(1)),
+        max_lag_bytes: None,
+        sampler_interval: Duration::from_millis(10),
+        backoff_min: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(2),
+        catalogue_interval: Duration::from_secs(60),
+    }
+}
+
+/// A primary (index 0, at LSN 1000 of timeline 1, system 7) with a replica for each given replay LSN, all in rotation.
+pub fn fleet(replayed: &[u64]) -> Fleet {
+    let sample = |in_recovery: bool, lsn: u64| Sample {
+        asked: Instant::now(),
+        in_recovery,
+        system: SystemId(7),
+        timeline: Timeline(1),
+        receiver: if in_recovery { WalReceiver::Streaming(Timeline(1)) } else { WalReceiver::None },
+        lsn: Lsn(lsn),
+        started_us: 1,
+    };
+    let view = |id: u32, role: Role, sample: Sample| HostView {
+        host: Arc::new(Host::new(id, host_settings(&format!("host{id}")))),
+        role,
+        standing: Standing::Eligible,
+        sample: Some(sample),
+        lag_bytes: Some(0),
+        lag: Some(Duration::ZERO),
+        probe_latency: None,
+    };
+    let mut hosts = vec![view(0, Role::Primary, sample(false, 1000))];
+    hosts.extend((1..).zip(replayed).map(|(id, lsn)| view(id, Role::Replica, sample(true, *lsn))));
+    let era = Some(Era { system: SystemId(7), timeline: Timeline(1), first_lsn: Lsn(1) });
+    Fleet { generation: 1, eligible: (1..hosts.len()).collect(), hosts: hosts.into(), primary: Some(0), era }
+}

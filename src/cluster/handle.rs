@@ -1,0 +1,232 @@
+//! What the layers above hold of a cluster.
+
+use super::catalogue::{CatalogueSource, Catalogues};
+use super::control::ServerTlsLookup;
+use super::control_pools::ControlPools;
+use super::keeper::{EVENTS_MAX, FleetCounters, HostReport, Keeper, KeeperRequest, KeeperShared};
+use super::lookup::RoleLookup;
+use super::sampler::{Sampler, SamplerTask};
+use super::snapshot::{Fleet, Host, MAX_HOSTS};
+use crate::config::{DatabaseSettings, HostSettings};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Hands out host ids: one for the whole process, so that no id is used twice.
+#[derive(Debug, Default)]
+pub struct HostIds(AtomicU32);
+
+/// What a cluster needs beside its settings.
+#[derive(Clone)]
+pub struct ClusterContext {
+    /// The run-time of the control plane.
+    pub control: tokio::runtime::Handle,
+    /// TLS towards hosts.
+    pub tls: ServerTlsLookup,
+    /// Where host ids come from.
+    pub host_ids: Arc<HostIds>,
+}
+
+/// The hosts of one configured database, probed and judged. Shared by all threads; dropping the last handle stops its tasks.
+pub struct Cluster {
+    context: ClusterContext,
+    settings: Arc<ArcSwap<DatabaseSettings>>,
+    fleet: Arc<ArcSwap<Fleet>>,
+    generation: watch::Receiver<u64>,
+    requests: mpsc::Sender<KeeperRequest>,
+    shared_pools: Arc<ControlPools>,
+    sampler: Arc<Sampler>,
+    lookup: Arc<RoleLookup>,
+    counters: Arc<FleetCounters>,
+    stopped: watch::Sender<bool>,
+}
+
+impl Cluster {
+    /// Starts the tasks on the control run-time. The fleet is empty of knowledge until the first probes have answered.
+    /// Hosts beyond [`MAX_HOSTS`] are left out, with an error in the log.
+    pub fn start(settings: Arc<DatabaseSettings>, context: ClusterContext) -> Arc<Cluster> {
+        let fleet = Arc::new(ArcSwap::from_pointee(Fleet::empty()));
+        let pools = Arc::new(ControlPools::new(context.tls.clone()));
+        let (sampler, counters) = (Arc::new(Sampler::default()), Arc::new(FleetCounters::default()));
+        let (generation, generations) = watch::channel(0);
+        let (stopped, stop) = watch::channel(false);
+        let (requests, wishes) = mpsc::channel(EVENTS_MAX);
+        let hosts = hosts_of(&settings, &Fleet::empty(), &context.host_ids);
+        let shared = KeeperShared {
+            fleet: fleet.clone(),
+            generation,
+            sampler: sampler.clone(),
+            pools: pools.clone(),
+            counters: counters.clone(),
+        };
+        let lookup = RoleLookup::new(
+            settings.auth.clone(),
+            fleet.clone(),
+            pools.clone(),
+            context.control.clone(),
+            settings.pool.connect_timeout,
+        );
+        context.control.spawn(Keeper::run(shared, settings.clone(), hosts, wishes, stop.clone()));
+        let settings = Arc::new(ArcSwap::new(settings));
+        let cluster = Cluster {
+            context,
+            settings,
+            fleet,
+            generation: generations,
+            requests,
+            shared_pools: pools,
+            sampler,
+            lookup: Arc::new(lookup),
+            counters,
+            stopped,
+        };
+        cluster.start_sampler(stop);
+        Arc::new(cluster)
+    }
+
+    fn start_sampler(&self, mut stop: watch::Receiver<bool>) {
+        let (pools, settings, interval) = (self.shared_pools.clone(), self.settings.clone(), self.settings.clone());
+        let task = SamplerTask {
+            sampler: self.sampler.clone(),
+            fleet: self.fleet.clone(),
+            target: Box::new(move |view| pools.target(&view.host, settings.load().health.probe_timeout)),
+            changes: self.generation.clone(),
+            interval: Box::new(move || interval.load().health.sampler_interval),
+            timeout: self.settings.load().health.probe_timeout,
+        };
+        self.context.control.spawn(async move {
+            tokio::select! {
+                () = task.run() => {}
+                _ = stop.wait_for(|stopped| *stopped) => {}
+            }
+        });
+    }
+
+    /// The picture of now. Cheap; hold it for one decision, not across an await.
+    pub fn fleet(&self) -> arc_swap::Guard<Arc<Fleet>> {
+        self.fleet.load()
+    }
+
+    /// The settings of now.
+    pub fn settings(&self) -> arc_swap::Guard<Arc<DatabaseSettings>> {
+        self.settings.load()
+    }
+
+    /// Tells what a session saw of a host. Never waits: when reports pile up, one more says nothing new.
+    pub fn report(&self, host_id: u32, report: HostReport) {
+        let news = match report {
+            HostReport::Ok => {
+                let fleet = self.fleet.load();
+                fleet.index_of(host_id).is_some_and(|index| fleet.primary != Some(index) && !fleet.eligible.contains(&index))
+            }
+            HostReport::ConnectFailed | HostReport::Broken => true,
+        };
+        if news {
+            // A full queue holds enough reports to have the host probed.
+            let _ = self.requests.try_send(KeeperRequest::Report { host_id, report, at: Instant::now() });
+        }
+    }
+
+    /// Takes a host out of use, for new statements. False if there is no such host.
+    pub async fn drain(&self, host_id: u32) -> bool {
+        self.set_drained(host_id, true).await
+    }
+
+    /// Puts a drained host back. False if there is no such host.
+    pub async fn undrain(&self, host_id: u32) -> bool {
+        self.set_drained(host_id, false).await
+    }
+
+    async fn set_drained(&self, host_id: u32, drained: bool) -> bool {
+        let (done, finished) = oneshot::channel();
+        let known = self.fleet.load().index_of(host_id).is_some();
+        known && self.requests.send(KeeperRequest::Drain { host_id, drained, done }).await.is_ok() && finished.await.is_ok()
+    }
+
+    /// Goes on under new settings. Hosts whose address stays keep their id, their counters and what is known of them; others
+    /// come and go. Returns when the fleet shows it. Calls must not overlap.
+    pub async fn apply(&self, settings: Arc<DatabaseSettings>) {
+        let hosts = hosts_of(&settings, &self.fleet.load(), &self.context.host_ids);
+        self.lookup.configure(settings.auth.clone());
+        self.settings.store(settings.clone());
+        let (done, finished) = oneshot::channel();
+        if self.requests.send(KeeperRequest::Apply { settings, hosts, done }).await.is_ok() {
+            // An error means that the cluster was stopped meanwhile.
+            let _ = finished.await;
+        }
+    }
+
+    /// Waits until the fleet is newer than `generation` (that of the snapshot in which nothing suitable was found), and
+    /// answers the new generation. `None` when the cluster has been stopped. The caller bounds the time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn wait_for_change(&self, generation: u64) -> Option<u64> {
+        let mut generations = self.generation.clone();
+        generations.wait_for(|newest| *newest > generation).await.ok().map(|newest| *newest)
+    }
+
+    /// Floors for sessions that wrote.
+    pub fn sampler(&self) -> &Arc<Sampler> {
+        &self.sampler
+    }
+
+    /// Roles and their verifiers.
+    pub fn lookup(&self) -> &Arc<RoleLookup> {
+        &self.lookup
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &FleetCounters {
+        &self.counters
+    }
+
+    /// The catalogues of this cluster's databases, read through its control connections. To be called once.
+    pub fn catalogues<T: Send + Sync + 'static>(&self, source: CatalogueSource<T>) -> Catalogues<T> {
+        let interval = self.settings.clone();
+        let context = super::catalogue::CatalogueContext {
+            fleet: self.fleet.clone(),
+            pools: self.shared_pools.clone(),
+            control: self.context.control.clone(),
+            interval: Arc::new(move || interval.load().health.catalogue_interval),
+            connect_timeout: self.settings.load().pool.connect_timeout,
+            stopped: self.stopped.subscribe(),
+        };
+        Catalogues::new(source, context)
+    }
+
+    /// Ends all tasks. What was published last stays readable.
+    pub fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl HostIds {
+    fn next(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The hosts of `settings`; those at an address that `before` knows go on.
+fn hosts_of(settings: &DatabaseSettings, before: &Fleet, ids: &HostIds) -> Vec<Arc<Host>> {
+    if settings.hosts.len() > MAX_HOSTS {
+        tracing::error!(database = %settings.name, hosts = settings.hosts.len(), "only the first {MAX_HOSTS} hosts are used");
+    }
+    let host = |new: &HostSettings| {
+        let same = |old: &&HostSettings| old.address == new.address && old.port == new.port;
+        let known = before.hosts.iter().map(|view| &view.host).find(|host| same(&&host.settings));
+        Arc::new(match known {
+            Some(host) => host.with_settings(new.clone()),
+            None => Host::new(ids.next(), new.clone()),
+        })
+    };
+    settings.hosts.iter().take(MAX_HOSTS).map(host).collect()
+}

@@ -1,0 +1,294 @@
+//! One task per host that asks, every `probe_interval`, what the host is and how far it has come.
+//!
+//! It keeps one connection of its own rather than borrowing from a pool: a sample must not wait for somebody else's query, its
+//! round trip is the host's and not the pool's, and the end of this connection is itself news, known at once, not at the next tick.
+
+use super::circuit::Circuit;
+use super::control::{ControlConnection, ControlTarget, describe_error};
+use super::fleet::FleetEvent;
+use super::snapshot::{Sample, WalReceiver};
+use crate::config::HealthSettings;
+use crate::types::{SystemId, Timeline};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep_until, timeout};
+use tokio_postgres::{Row, Statement};
+
+/// What the control role may see; the same for the whole life of a connection.
+const RIGHTS: &str = "select pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'), \
+     pg_catalog.has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE')";
+
+const SYSTEM: &str = "select system_identifier from pg_catalog.pg_control_system()";
+
+/// The control file's timeline, where the role may read it.
+const CONTROL_TIMELINE: &str = "(select timeline_id from pg_catalog.pg_control_checkpoint())";
+
+/// `pg_is_in_recovery()` is asked once: a promotion in the middle must not mix two roles in one row. A primary's timeline comes
+/// from a file name, since its control file lags a promotion by seconds.
+fn position_query(control_timeline: &str) -> String {
+    format!(
+        "select s.standby, \
+         (case when s.standby then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_flush_lsn() end)::text, \
+         case when s.standby then null else pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) end, \
+         r.pid is not null, r.received_tli, {control_timeline}, \
+         (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 - 946684800000000 \
+         from (select pg_catalog.pg_is_in_recovery() as standby offset 0) s \
+         left join pg_catalog.pg_stat_wal_receiver r on s.standby"
+    )
+}
+
+/// How somebody else asks for a probe now.
+#[derive(Debug, Default)]
+pub struct ProbeBell {
+    rung: Notify,
+    suspected: AtomicBool,
+    refused: AtomicBool,
+}
+
+impl ProbeBell {
+    /// Probe now, over the connection at hand.
+    pub fn ring(&self) {
+        self.rung.notify_one();
+    }
+
+    /// Probe now, over a new connection: somebody's connection broke.
+    pub fn suspect(&self) {
+        self.suspected.store(true, Ordering::Release);
+        self.rung.notify_one();
+    }
+
+    /// Somebody could not connect. Probe over a new connection: the old one may work although nobody can connect any more.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Release);
+        self.rung.notify_one();
+    }
+
+    fn clear(&self) {
+        self.suspected.store(false, Ordering::Release);
+        self.refused.store(false, Ordering::Release);
+    }
+}
+
+/// Why a probe failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Nothing within `probe_timeout`.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// Refused, reset, not let in, or an error as the answer.
+    #[error("{}", describe_error(.0))]
+    Server(#[from] tokio_postgres::Error),
+    /// An answer that makes no sense.
+    #[error("an answer that cannot be a PostgreSQL server's: {0}")]
+    Nonsense(&'static str),
+}
+
+/// Everything that one probe task needs.
+pub struct Probe {
+    /// The host's id.
+    pub host_id: u32,
+    /// Its name, for the log.
+    pub name: String,
+    /// How to get there.
+    pub target: ControlTarget,
+    /// Interval, time-out, back-off.
+    pub health: HealthSettings,
+    /// Where samples go.
+    pub events: mpsc::Sender<FleetEvent>,
+    /// Who may ask for a probe out of turn.
+    pub bell: std::sync::Arc<ProbeBell>,
+}
+
+/// Why a connection was given up without its probe having failed.
+enum Parting {
+    /// It ended by itself.
+    Ended,
+    /// Someone's connection broke.
+    Suspected,
+    /// Someone could not connect.
+    Refused,
+    /// The fleet is not listening any more.
+    Stopped,
+}
+
+impl Probe {
+    /// Probes until the fleet stops listening. Ends at any await if dropped; nothing has to be cleaned up.
+    pub async fn run(self) {
+        let mut circuit = Circuit::new(self.health.backoff_min, self.health.backoff_max);
+        let mut warned = false;
+        loop {
+            if circuit.may_try(Instant::now()) {
+                let opened = Instant::now();
+                match self.connected(&mut circuit, &mut warned).await {
+                    Ok(Parting::Stopped) => return,
+                    Ok(Parting::Suspected) => {}
+                    Ok(Parting::Refused) => {
+                        circuit.suspect(Instant::now(), rand::random());
+                    }
+                    // Connect again at once: the probe's backend alone may have been ended. But not in a tight circle.
+                    Ok(Parting::Ended) if opened.elapsed() > self.health.probe_interval => {}
+                    Ok(Parting::Ended) => {
+                        circuit.fail(Instant::now(), rand::random());
+                    }
+                    Err(error) => {
+                        tracing::debug!(host = %self.name, %error, "probe failed");
+                        circuit.fail(Instant::now(), rand::random());
+                        let failed = FleetEvent::Failed { host_id: self.host_id, at: Instant::now(), error: error.to_string() };
+                        if self.events.send(failed).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+            if let super::circuit::CircuitPhase::Open { until } = circuit.phase() {
+                sleep_until(until.into()).await;
+            }
+        }
+    }
+
+    /// One connection's life.
+    async fn connected(&self, circuit: &mut Circuit, warned: &mut bool) -> Result<Parting, ProbeError> {
+        self.bell.clear();
+        let opened = Instant::now();
+        let mut line = self.limited(ProbeLine::open(&self.target)).await?;
+        if !std::mem::replace(warned, true) {
+            line.warn_about_rights(&self.name);
+        }
+        loop {
+            let asked = Instant::now();
+            let sample = match self.limited(line.ask(asked)).await {
+                Ok(sample) => sample,
+                // A backend that an administrator ended answers so; whether the host lives is for a new connection to say.
+                Err(ProbeError::Server(error))
+                    if error.is_closed() || error.code().is_some_and(|code| code.code() == "57P01") =>
+                {
+                    return self.part(FleetEvent::Lost { host_id: self.host_id }, Parting::Ended).await;
+                }
+                Err(error) => return Err(error),
+            };
+            circuit.succeed(Instant::now());
+            let hidden = sample.receiver == WalReceiver::Hidden;
+            if hidden && !std::mem::replace(&mut line.hidden_is_known, true) {
+                tracing::warn!(host = %self.name, "the control role may not see the timeline a replica receives; run: GRANT pg_monitor TO it");
+            }
+            let sampled = FleetEvent::Sampled { host_id: self.host_id, sample, latency: asked.elapsed() };
+            if self.events.send(sampled).await.is_err() {
+                return Ok(Parting::Stopped);
+            }
+            tokio::select! {
+                () = sleep_until((asked + self.health.probe_interval).into()) => {}
+                () = self.bell.rung.notified() => {
+                    if self.bell.refused.load(Ordering::Acquire) {
+                        return Ok(Parting::Refused);
+                    }
+                    // Broken connections can come in hundreds; one new connection an interval answers for all of them.
+                    if self.bell.suspected.swap(false, Ordering::AcqRel) && opened.elapsed() >= self.health.probe_interval {
+                        return Ok(Parting::Suspected);
+                    }
+                }
+                () = line.connection.ended() => {
+                    return self.part(FleetEvent::Lost { host_id: self.host_id }, Parting::Ended).await;
+                }
+            }
+        }
+    }
+
+    async fn part(&self, event: FleetEvent, parting: Parting) -> Result<Parting, ProbeError> {
+        Ok(if self.events.send(event).await.is_ok() { parting } else { Parting::Stopped })
+    }
+
+    async fn limited<T>(&self, work: impl Future<Output = Result<T, ProbeError>>) -> Result<T, ProbeError> {
+        let limit = self.health.probe_timeout;
+        timeout(limit, work).await.unwrap_or(Err(ProbeError::Timeout(limit)))
+    }
+}
+
+/// A connection that is ready to be asked for positions.
+struct ProbeLine {
+    connection: ControlConnection,
+    position: Statement,
+    system: SystemId,
+    lacks: Vec<&'static str>,
+    hidden_is_known: bool,
+}
+
+impl ProbeLine {
+    async fn open(target: &ControlTarget) -> Result<ProbeLine, ProbeError> {
+        let connection = target.connect().await?;
+        let rights = connection.client.query_one(RIGHTS, &[]).await?;
+        let (may_system, may_checkpoint): (bool, bool) = (rights.try_get(0)?, rights.try_get(1)?);
+        let mut system = SystemId(0);
+        if may_system {
+            let identifier: i64 = connection.client.query_one(SYSTEM, &[]).await?.try_get(0)?;
+            system = SystemId(identifier.cast_unsigned());
+        }
+        let timeline = if may_checkpoint { CONTROL_TIMELINE } else { "null::int4" };
+        let position = connection.client.prepare(&position_query(timeline)).await?;
+        let functions = [(may_system, "pg_control_system()"), (may_checkpoint, "pg_control_checkpoint()")];
+        let lacks = functions.into_iter().filter(|(may, _)| !may).map(|(_, function)| function).collect();
+        Ok(ProbeLine { connection, position, system, lacks, hidden_is_known: false })
+    }
+
+    async fn ask(&self, asked: Instant) -> Result<Sample, ProbeError> {
+        let row = self.connection.client.query_one(&self.position, &[]).await?;
+        read_sample(&row, asked, self.system)
+    }
+
+    fn warn_about_rights(&self, host: &str) {
+        for function in &self.lacks {
+            tracing::warn!(
+                host,
+                "the control role may not call {function}; run: GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO it"
+            );
+        }
+    }
+}
+
+fn read_sample(row: &Row, asked: Instant, system: SystemId) -> Result<Sample, ProbeError> {
+    let in_recovery: bool = row.try_get(0)?;
+    let lsn: Option<&str> = row.try_get(1)?;
+    let file: Option<&str> = row.try_get(2)?;
+    let has_receiver: bool = row.try_get(3)?;
+    let received: Option<i32> = row.try_get(4)?;
+    let control: Option<i32> = row.try_get(5)?;
+    // A replica that has replayed nothing since its start has no position yet.
+    let lsn = lsn.unwrap_or("0/0").parse().map_err(|_| ProbeError::Nonsense("a position that is none"))?;
+    let receiver = match received {
+        _ if in_recovery && !has_receiver => WalReceiver::None,
+        // 0 while it is starting.
+        Some(timeline) if timeline > 0 => WalReceiver::Streaming(Timeline(timeline.cast_unsigned())),
+        Some(_) => WalReceiver::None,
+        None if in_recovery => WalReceiver::Hidden,
+        None => WalReceiver::None,
+    };
+    let timeline = match (file, receiver) {
+        (Some(file), _) => walfile_timeline(file).ok_or(ProbeError::Nonsense("a log file name that is none"))?,
+        (None, WalReceiver::Streaming(timeline)) => timeline,
+        (None, _) => Timeline(control.unwrap_or(0).cast_unsigned()),
+    };
+    Ok(Sample { asked, in_recovery, system, timeline, receiver, lsn, started_us: row.try_get(6)? })
+}
+
+/// The timeline in the name of a log file: its first eight hexadecimal digits.
+///
+/// Spec: PostgreSQL source, `XLogFileName`.
+pub fn walfile_timeline(name: &str) -> Option<Timeline> {
+    let digits = name.get(..8).filter(|_| name.len() == 24)?;
+    u32::from_str_radix(digits, 16).ok().map(Timeline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_timelines_from_file_names() {
+        let check = |name, expect: Option<u32>| assert_eq!(walfile_timeline(name), expect.map(Timeline), "{name}");
+        check("000000010000000000000003", Some(1));
+        check("0000001A0000000000000003", Some(26));
+        check("00000001000000000000000", None);
+        check("zz0000010000000000000003", None);
+        check("", None);
+    }
+}
