@@ -1,0 +1,226 @@
+//! The table of keys: for each, how it is read, how it is printed, whether a reload applies it, and what it means.
+//!
+//! Reading the file, `SHOW CONFIG`, the list of changes at a reload and the tables of `docs/configuration.md` all walk these tables, so
+//! that a setting cannot be in one and missing in another.
+
+use super::codec::{Bytes, BytesOrOff, Choice, Codec, Complaint, Count, Flag, Inherited, RawValue, Span, SpanOrNever, SpanOrOff};
+use super::listen::{HttpAddress, ListenAddresses, LogFilter, LookupQuery, Workers};
+use super::settings::{DatabaseSettings, Settings, UserSettings};
+
+/// One key that settings of type `S` are read from.
+pub(super) struct Key<S: 'static> {
+    /// Its name in its section.
+    pub(super) name: &'static str,
+    /// Its type in the words of the documentation.
+    pub(super) kind: fn() -> String,
+    /// Whether a reload applies it.
+    pub(super) reload: bool,
+    /// What it means, for the documentation.
+    pub(super) meaning: &'static str,
+    /// The default in words, where the value says too little or depends on the machine.
+    pub(super) default_words: Option<&'static str>,
+    /// Reads a value into the settings.
+    pub(super) read: fn(&mut S, &RawValue) -> Result<(), Complaint>,
+    /// Prints the value.
+    pub(super) show: fn(&S) -> String,
+}
+
+macro_rules! key {
+    (@reload reload) => { true };
+    (@reload restart) => { false };
+    (@words) => { None };
+    (@words $words:literal) => { Some($words) };
+    ($reload:ident $name:literal: $codec:ty = $($field:ident).+, $meaning:literal $(, default $words:literal)?) => {
+        Key {
+            name: $name,
+            kind: <$codec>::kind,
+            reload: key!(@reload $reload),
+            meaning: $meaning,
+            default_words: key!(@words $($words)?),
+            read: |settings, raw| {
+                settings.$($field).+ = <$codec>::read(raw)?;
+                Ok(())
+            },
+            show: |settings| <$codec>::show(&settings.$($field).+),
+        }
+    };
+}
+
+/// Keys at the top of the file.
+pub(super) const TOP: &[Key<Settings>] = &[
+    key!(restart "listen": ListenAddresses = listen,
+        "Where clients connect: `\"ip:port\"`, `\"unix:/directory\"` (the socket is `.s.PGSQL.6432` in it), or a list of these."),
+    key!(restart "http": HttpAddress = http, "Where `/metrics`, `/readyz` and the status page are served; `false` is nowhere."),
+    key!(restart "workers": Workers = workers, "Threads that relay.", default "number of cores"),
+    key!(reload "drain_timeout": Span<0> = drain_timeout,
+        "How long SIGTERM waits for running transactions; what still runs then is closed."),
+];
+
+/// Keys of `[log]`.
+pub(super) const LOG: &[Key<Settings>] = &[
+    key!(reload "level": LogFilter = log.filter,
+        "`error`, `warn`, `info`, `debug`, `trace`, or a filter by module such as `\"info,pgyard::session=debug\"`."),
+    key!(restart "format": Choice<super::LogFormat> = log.format, "Lines for people or JSON for collectors."),
+    key!(reload "min_duration": SpanOrOff<0> = log.min_duration,
+        "Statements that take at least this long are logged with their route and host."),
+];
+
+/// Keys of `[limits]`.
+pub(super) const LIMITS: &[Key<Settings>] = &[
+    key!(reload "max_clients": Count<1, 10_000_000> = front.max_clients, "Clients at once."),
+    key!(reload "max_clients_per_address": Count<0, 10_000_000> = front.max_clients_per_address,
+        "Clients from one address at once; 0 is no limit."),
+    key!(reload "max_logging_in": Count<1, 1_000_000> = front.max_logging_in,
+        "Connections at once that have not logged in yet."),
+    key!(reload "login_timeout": Span<10> = front.login_timeout, "Time from the connection to the end of the log-in."),
+    key!(reload "max_message": Bytes<65_536, 1_073_741_824> = front.max_message,
+        "Largest message that has to be held whole (a statement, its parameters). PostgreSQL's own limit is the default."),
+    key!(reload "tcp_keepalive": Span<1000> = front.tcp_keepalive,
+        "Idle time before TCP keep-alives, towards clients and servers."),
+];
+
+/// Keys of `[defaults]` and of each `[databases.NAME]`.
+pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
+    key!(reload "auth": Choice<super::AuthMethod> = auth.method,
+        "What clients must prove. `auto`: SCRAM-SHA-256 or MD5, as the stored secret allows; `plain`: the password, over TLS only; `trust`: nothing."),
+    key!(reload "lookup_query": LookupQuery = auth.lookup_query,
+        "Looks up roles that are not under `users`; `false` turns it off.", default "see [Look-up](#look-up-of-roles)"),
+    key!(reload "lookup_cache": Span<0> = auth.lookup_cache, "How long a looked-up password verifier is used before it is asked for again."),
+    key!(reload "pool_mode": Choice<super::PoolMode> = pool.mode,
+        "When a server connection goes back to its pool: at the end of each transaction, or when the client leaves."),
+    key!(reload "pool_size": Count<1, 100_000> = pool.size, "Server connections per host, database and role."),
+    key!(reload "min_idle": Count<0, 100_000> = pool.min_idle, "Server connections kept open though idle, per pool."),
+    key!(reload "max_per_host": Count<1, 1_000_000> = pool.max_per_host, "Server connections per host, all pools together."),
+    key!(reload "checkout_timeout": Span<1> = pool.checkout_timeout,
+        "Longest wait for a server connection, then the client gets SQLSTATE 53300."),
+    key!(reload "max_waiting": Count<0, 10_000_000> = pool.max_waiting, "Sessions waiting for a server connection, per pool."),
+    key!(reload "connect_timeout": Span<10> = pool.connect_timeout, "Time to open a server connection and log in."),
+    key!(reload "idle_timeout": SpanOrNever = pool.idle_timeout, "An idle server connection is closed after this."),
+    key!(reload "max_age": SpanOrNever = pool.max_age, "A server connection is closed after this, when it is next returned."),
+    key!(reload "max_prepared": Count<0, 1_000_000> = pool.max_prepared, "Named prepared statements kept per server connection."),
+    key!(reload "idle_transaction_timeout": SpanOrNever = pool.idle_transaction_timeout,
+        "A transaction that waits for its client longer than this is rolled back."),
+    key!(reload "query_timeout": SpanOrNever = pool.query_timeout, "A statement that runs longer than this is cancelled."),
+    key!(reload "split": Flag = routing.split, "`false` sends everything to the primary."),
+    key!(reload "balance": Choice<super::Balance> = routing.balance, "How one of several eligible replicas is chosen."),
+    key!(reload "reads_on_primary": Choice<super::ReadsOnPrimary> = routing.reads_on_primary,
+        "Whether the primary serves reads: when no replica is eligible, as one of the hosts in turn, or never (reads then wait)."),
+    key!(reload "consistency": Choice<super::Consistency> = routing.consistency,
+        "What a read must not miss: nothing; the session's own writes; those and what it has read already; every write that this process acknowledged."),
+    key!(reload "retry_buffer": Bytes<0, 1_073_741_824> = routing.retry_buffer,
+        "Requests up to this are kept so that they can be sent again to another host."),
+    key!(reload "reuse_unnamed": Choice<super::ReuseUnnamed> = routing.reuse_unnamed,
+        "Keeps unnamed statements prepared on the servers; `custom_plans` forbids generic plans for them."),
+    key!(reload "failover_wait": Span<0> = routing.failover_wait, "How long a write waits for a primary."),
+    key!(reload "max_lag": SpanOrOff<1> = health.max_lag, "A replica further behind than this gets no reads."),
+    key!(reload "max_lag_bytes": BytesOrOff = health.max_lag_bytes, "A replica more bytes behind than this gets no reads."),
+    key!(reload "probe_interval": Span<10> = health.probe_interval, "How often each host is asked for its role and position."),
+    key!(reload "probe_timeout": Span<10> = health.probe_timeout, "A probe not answered in this time has failed."),
+    key!(reload "sampler_interval": Span<1> = health.sampler_interval,
+        "After writes the primary is asked for its position at most this often."),
+    key!(reload "backoff_min": Span<1> = health.backoff_min, "First wait before a failed host is tried again."),
+    key!(reload "backoff_max": Span<1> = health.backoff_max, "Longest wait before a failed host is tried again."),
+    key!(reload "catalogue_interval": Span<100> = health.catalogue_interval,
+        "Functions, views and tables are read again after this (and after DDL through pgyard)."),
+];
+
+/// Keys of `[databases.NAME.users.ROLE]` that override those of the database.
+pub(super) const USER: &[Key<UserSettings>] = &[
+    key!(reload "pool_size": Inherited<Count<1, 100_000>> = pool_size, "Overrides `pool_size`."),
+    key!(reload "pool_mode": Inherited<Choice<super::PoolMode>> = pool_mode, "Overrides `pool_mode`."),
+    key!(reload "consistency": Inherited<Choice<super::Consistency>> = consistency, "Overrides `consistency`."),
+    key!(reload "max_clients": Count<0, 10_000_000> = max_clients, "Clients of this role at once; 0 is no limit."),
+];
+
+/// A key that is not read by a codec: hosts, secrets, files.
+pub(super) struct PlainKey {
+    /// Its name in its section.
+    pub(super) name: &'static str,
+    /// Its type in the words of the documentation.
+    pub(super) kind: &'static str,
+    /// The default in words.
+    pub(super) default: &'static str,
+    /// What it means.
+    pub(super) meaning: &'static str,
+}
+
+const fn plain(name: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> PlainKey {
+    PlainKey { name, kind, default, meaning }
+}
+
+/// Keys of `[tls]`.
+pub(super) const TLS: &[PlainKey] = &[
+    plain("certificate", "path", "required", "PEM certificate chain that pgyard shows to clients. Read again at a reload."),
+    plain("key", "path", "required", "PEM private key of the certificate. Read again at a reload."),
+    plain("client_ca", "path", "none", "PEM roots; with them, clients must show a certificate that chains to one."),
+    plain("required", "`true` or `false`", "`false`", "Refuse clients without TLS, except on Unix sockets."),
+];
+
+/// Keys of `[admin.users.NAME]`.
+pub(super) const ADMIN_USER: &[PlainKey] = &[
+    plain("password", "text", "one of the two", "A password, a SCRAM verifier or an MD5 hash."),
+    plain("password_file", "path", "one of the two", "A file with the same."),
+];
+
+/// How hosts are reached; in `[defaults]`, `[databases.NAME]` and host tables, the nearest wins.
+pub(super) const CONNECTION: &[PlainKey] = &[
+    plain("user", "text", "the first host's", "The role that probes, looks up roles and reads the catalogue."),
+    plain("password", "text", "the first host's", "Its password."),
+    plain("password_file", "path", "none", "A file with its password."),
+    plain("database", "text", "the client's", "The name of the database on the servers."),
+    plain(
+        "sslmode",
+        "`\"disable\"`, `\"prefer\"`, `\"require\"`, `\"verify-ca\"`, `\"verify-full\"`",
+        "`\"prefer\"`",
+        "As libpq's.",
+    ),
+    plain("sslrootcert", "path", "the system's", "PEM roots for `verify-ca` and `verify-full`; `\"system\"` is the system's."),
+    plain("sslcert", "path", "none", "PEM client certificate to show to servers."),
+    plain("sslkey", "path", "none", "Its PEM private key."),
+];
+
+/// Keys of `[databases.NAME]` besides `DATABASE` and `CONNECTION`.
+pub(super) const HOSTS: &[PlainKey] = &[
+    plain(
+        "primary",
+        "host",
+        "none",
+        "The host that is the primary today; other hosts take user, password, database and TLS from it.",
+    ),
+    plain("replicas", "list of hosts", "none", "The other hosts."),
+    plain("hosts", "list of hosts", "none", "All hosts, instead of `primary` and `replicas`."),
+    plain("users", "table", "none", "Roles with settings of their own; see below."),
+];
+
+/// Keys of a host that is written as a table, besides `CONNECTION`.
+pub(super) const HOST: &[PlainKey] = &[
+    plain("url", "text", "none", "A URL; the keys beside it add to it."),
+    plain("host", "text", "required", "A DNS name, an IP address, or the directory of a Unix socket."),
+    plain("port", "integer", "`5432`", "Its port."),
+    plain("name", "text", "`host:port`", "Its name in logs, metrics and the console."),
+    plain(
+        "role",
+        "`\"auto\"`, `\"primary\"`, `\"replica\"`",
+        "`\"auto\"`",
+        "`auto`: what its probe finds. `primary`: never read from as a replica. `replica`: never written to, even if it is promoted.",
+    ),
+    plain("weight", "integer", "`1`", "Its share of reads under `balance = \"weighted\"`; 0 is none."),
+];
+
+/// Keys of `[databases.NAME.users.ROLE]` besides `USER`.
+pub(super) const USER_SECRETS: &[PlainKey] = &[
+    plain("password", "text", "looked up", "Password, SCRAM verifier or MD5 hash that clients prove."),
+    plain("password_file", "path", "none", "A file with the same."),
+    plain("server_password", "text", "the client's", "Password for the servers, where it differs or `password` is a verifier."),
+    plain("server_password_file", "path", "none", "A file with the same."),
+];
+
+/// The names in a table of keys.
+pub(super) fn names<S>(keys: &[Key<S>]) -> impl Iterator<Item = &'static str> {
+    keys.iter().map(|key| key.name)
+}
+
+/// The names in a table of plain keys.
+pub(super) fn plain_names(keys: &[PlainKey]) -> impl Iterator<Item = &'static str> {
+    keys.iter().map(|key| key.name)
+}
