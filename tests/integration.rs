@@ -1,2 +1,4 @@
-#[test]
-fn t() {}
+//! Everything that needs real PostgreSQL servers. One program, so that one fleet serves all tests; one file for each theme.
+
+#[path = "integration/fleet.rs"]
+mod fleet;
