@@ -1,4 +1,7 @@
 //! Everything that needs real PostgreSQL servers. One program, so that one fleet serves all tests; one file for each theme.
 
-#[path = "integration/fleet.rs"]
-mod fleet;
+mod integration {
+    mod drivers;
+    mod fleet;
+    mod harness;
+}

@@ -118,7 +118,7 @@ fn a_killed_process_leaves_no_server_and_no_directory() {
         std::thread::sleep(Duration::from_secs(120));
         return;
     }
-    let name = "fleet::a_killed_process_leaves_no_server_and_no_directory";
+    let name = "integration::fleet::a_killed_process_leaves_no_server_and_no_directory";
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env(CHILD, "1")
