@@ -6,17 +6,25 @@ use super::harness::programs::{node, psql, psql_output, python};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, pin_mut};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
+/// Both variants of a driver use the same tables.
+fn one_at_a_time<T>(lock: &Mutex<()>, run: impl FnOnce() -> T) -> T {
+    let _alone = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    run()
+}
+
 macro_rules! drivers {
     ($($name:ident => $run:expr;)*) => {
-        mod direct { $(#[test] fn $name() { $run(super::Target::Direct); })* }
+        mod locks { $(#[allow(non_upper_case_globals)] pub static $name: std::sync::Mutex<()> = std::sync::Mutex::new(());)* }
+        mod direct { $(#[test] fn $name() { super::one_at_a_time(&super::locks::$name, || $run(super::Target::Direct)); })* }
         mod through_pgyard { $(
             #[test]
             #[ignore = "until the proxy is in this tree"]
-            fn $name() { $run(super::Target::Pgyard); }
+            fn $name() { super::one_at_a_time(&super::locks::$name, || $run(super::Target::Pgyard)); }
         )* }
     };
 }
@@ -33,6 +41,8 @@ drivers! {
 fn drive_psql(target: Target) {
     let url = target.url();
     let script = r"
+        SET client_min_messages = warning;
+        DROP TABLE IF EXISTS driver_psql;
         CREATE TABLE driver_psql (id int PRIMARY KEY, name text);
         INSERT INTO driver_psql VALUES (1, 'one'), (2, 'two');
         BEGIN;
@@ -89,7 +99,10 @@ fn drive_tokio_postgres(target: Target) {
 }
 
 async fn tables_and_transactions(client: &mut Client) {
-    client.batch_execute("CREATE TABLE driver_tokio (id int PRIMARY KEY, name text)").await.unwrap();
+    client
+        .batch_execute("DROP TABLE IF EXISTS driver_tokio; CREATE TABLE driver_tokio (id int PRIMARY KEY, name text)")
+        .await
+        .unwrap();
     let insert = client.prepare("INSERT INTO driver_tokio VALUES ($1, $2)").await.unwrap();
     for id in 1..=10 {
         assert_eq!(client.execute(&insert, &[&id, &format!("name {id}")]).await.unwrap(), 1);

@@ -37,6 +37,8 @@ pub enum Target {
     Direct,
     /// The shared pgyard.
     Pgyard,
+    /// A pgyard of the test's own in front of the shared fleet.
+    Port(u16),
 }
 
 impl Target {
@@ -45,6 +47,7 @@ impl Target {
         match self {
             Target::Direct => shared_fleet().primary().port(),
             Target::Pgyard => shared_pgyard().port(),
+            Target::Port(port) => port,
         }
     }
 

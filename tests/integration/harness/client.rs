@@ -59,8 +59,13 @@ impl RawClient {
 
     /// Connects and logs in, with SCRAM-SHA-256.
     pub fn log_in(port: u16, user: &str, password: &str, database: &str) -> io::Result<RawClient> {
+        RawClient::log_in_with(port, &startup(&[("user", user), ("database", database)]), password)
+    }
+
+    /// Connects and logs in with a StartupMessage of one's own.
+    pub fn log_in_with(port: u16, startup: &[u8], password: &str) -> io::Result<RawClient> {
         let mut client = RawClient::connect(port)?;
-        client.send(&startup(&[("user", user), ("database", database)]))?;
+        client.send(startup)?;
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let reply = client.receive()?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -97,7 +102,9 @@ impl RawClient {
         loop {
             if self.buffer.len() >= 5 {
                 let length = u32::from_be_bytes(self.buffer[1..5].try_into().unwrap()) as usize;
-                assert!((4..64 << 20).contains(&length), "a server's message of {length} bytes");
+                if !(4..64 << 20).contains(&length) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+                }
                 if self.buffer.len() > length {
                     let frame = self.buffer.split_to(length + 1);
                     return Ok(Some(Reply { tag: frame[0], body: frame[5..].to_vec() }));
@@ -106,6 +113,20 @@ impl RawClient {
             if self.fill()? == 0 {
                 return Ok(None);
             }
+        }
+    }
+
+    /// As `receive`; what is no message (an answer to SSLRequest, a TLS alert, the text of a server that takes us for a client of
+    /// protocol 2) is read to the end of the connection.
+    pub fn receive_lossy(&mut self) -> io::Result<Option<Reply>> {
+        match self.receive() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                while self.fill()? > 0 {
+                    self.buffer.clear();
+                }
+                Ok(None)
+            }
+            other => other,
         }
     }
 

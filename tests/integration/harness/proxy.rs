@@ -38,6 +38,7 @@ impl Pgyard {
     }
 
     /// Starts it with a configuration file, in which `{listen}` and `{http}` become the addresses; waits until it is ready.
+    #[allow(dead_code, reason = "for tests of configuration and reload")]
     pub fn start_with_config(fleet: &LocalFleet, config: &str) -> Pgyard {
         let (port, http) = (free_port().unwrap(), free_port().unwrap());
         let directory = tempfile::tempdir().unwrap();
@@ -76,17 +77,8 @@ impl Pgyard {
         self.port
     }
 
-    /// Where metrics and health are.
-    pub fn http_port(&self) -> u16 {
-        self.http
-    }
-
-    /// The process.
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Its files: `pgyard.log`, and `pgyard.toml` if it was started with a configuration.
+    #[allow(dead_code, reason = "for tests of configuration and reload")]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
