@@ -1,0 +1,53 @@
+//! pgbench through pgyard: no error, by every protocol, and reads spread evenly.
+
+use super::harness::programs::pgbench;
+use super::harness::{Pgyard, own_fleet};
+use pgyard::demo::LocalFleet;
+
+/// Statements that each replica has executed: pgbench's transactions of `-S` are one SELECT each.
+fn selects(fleet: &LocalFleet) -> Vec<u64> {
+    let count = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'app'";
+    fleet.replicas().iter().map(|replica| replica.sql(count).unwrap().parse().unwrap()).collect()
+}
+
+fn failed_transactions(report: &str) -> u64 {
+    let line =
+        report.lines().find_map(|line| line.strip_prefix("number of failed transactions: ")).expect("pgbench reports failures");
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn pgbench_itself_works_on_a_fleet() {
+    let fleet = own_fleet(0);
+    let url = fleet.primary().app_url();
+    pgbench(&url, &["-i", "-s", "1", "-q"]);
+    let report = pgbench(&url, &["-S", "-c", "4", "-T", "1", "-n", "-M", "prepared"]);
+    assert_eq!(failed_transactions(&report), 0, "{report}");
+}
+
+#[test]
+#[ignore = "until the proxy is in this tree"]
+fn pgbench_sees_no_error_and_reads_are_spread_evenly() {
+    let fleet = own_fleet(2);
+    // Initialised directly: this test is about the load.
+    pgbench(&fleet.primary().app_url(), &["-i", "-s", "2", "-q"]);
+    for replica in fleet.replicas() {
+        fleet.wait_for_replay(fleet.primary(), replica).unwrap();
+    }
+    let yard = Pgyard::start(&fleet, &[]);
+    for protocol in ["simple", "extended", "prepared"] {
+        for script in ["-S", "-N"] {
+            let before = selects(&fleet);
+            let report = pgbench(&yard.url(), &[script, "-c", "16", "-j", "2", "-T", "3", "-n", "-M", protocol]);
+            assert_eq!(failed_transactions(&report), 0, "{script} {protocol}: {report}");
+            if script == "-S" {
+                // The servers report their statistics with a delay of up to a second.
+                std::thread::sleep(std::time::Duration::from_millis(1500));
+                let after = selects(&fleet);
+                let (one, two) = (after[0] - before[0], after[1] - before[1]);
+                let even = (one + two) / 2;
+                assert!(one.abs_diff(even) * 10 <= even && even > 500, "{protocol}: {one} and {two} reads");
+            }
+        }
+    }
+}

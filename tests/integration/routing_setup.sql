@@ -1,0 +1,52 @@
+-- The objects that the statements of statements.txt use. Run by the application's role.
+CREATE SCHEMA yard;
+SET search_path = yard;
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE TABLE t (id int PRIMARY KEY, v text, n int DEFAULT 0, m mood DEFAULT 'ok', j jsonb DEFAULT '{"a": 1}', a int[] DEFAULT '{1,2,3}',
+    "select" int DEFAULT 1, made timestamptz DEFAULT now());
+INSERT INTO t (id, v, n) SELECT g, 'value ' || g, g % 10 FROM generate_series(1, 200) g;
+CREATE TABLE child (id serial PRIMARY KEY, t_id int REFERENCES t, amount numeric(10, 2));
+INSERT INTO child (t_id, amount) SELECT 1 + g % 200, g FROM generate_series(1, 400) g;
+CREATE TABLE other (id int PRIMARY KEY, w text);
+INSERT INTO other SELECT g, 'w' || g FROM generate_series(1, 50) g;
+CREATE TABLE "update" (id int PRIMARY KEY, "for" text);
+INSERT INTO "update" VALUES (1, 'quoted');
+CREATE UNLOGGED TABLE scratch (id int);
+CREATE TABLE parted (id int, at date) PARTITION BY RANGE (at);
+CREATE TABLE parted_2024 PARTITION OF parted FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+INSERT INTO parted VALUES (1, '2024-05-05');
+CREATE TABLE doc (id int PRIMARY KEY, body text, tsv tsvector GENERATED ALWAYS AS (to_tsvector('english', body)) STORED);
+INSERT INTO doc VALUES (1, 'the quick brown fox'), (2, 'jumps over');
+CREATE SEQUENCE seq;
+SELECT nextval('seq');
+CREATE VIEW plain_view AS SELECT id, v FROM t WHERE n < 5;
+CREATE VIEW view_of_view AS SELECT id FROM plain_view;
+CREATE VIEW drawing_view AS SELECT nextval('seq') AS x;
+CREATE VIEW view_of_drawing_view AS SELECT x + 1 AS y FROM drawing_view;
+CREATE MATERIALIZED VIEW mat AS SELECT n, count(*) AS c FROM t GROUP BY n;
+CREATE UNIQUE INDEX ON mat (n);
+CREATE FUNCTION bump() RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE yard.t SET n = n + 1 WHERE id = 1 RETURNING n';
+CREATE FUNCTION bump_row(t) RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE yard.t SET n = n + 1 WHERE id = $1.id RETURNING n';
+CREATE FUNCTION bump_many(int) RETURNS SETOF int LANGUAGE sql VOLATILE AS 'UPDATE yard.t SET n = n + 1 WHERE id <= $1 RETURNING n';
+CREATE FUNCTION bump_quietly(int) RETURNS boolean LANGUAGE plpgsql VOLATILE AS
+    'BEGIN UPDATE yard.t SET n = n + 1 WHERE id = $1; RETURN true; END';
+CREATE FUNCTION "Bump It"() RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE yard.t SET n = n + 1 WHERE id = 2 RETURNING n';
+CREATE FUNCTION overloaded(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE FUNCTION overloaded(text) RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE yard.t SET v = $1 WHERE id = 3 RETURNING n';
+CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
+CREATE FUNCTION total() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT sum(n) FROM yard.t';
+CREATE FUNCTION first_ids(int) RETURNS SETOF int LANGUAGE sql STABLE AS 'SELECT id FROM yard.t ORDER BY id LIMIT $1';
+CREATE AGGREGATE product(int) (SFUNC = int4mul, STYPE = int, INITCOND = '1');
+CREATE PROCEDURE work(int) LANGUAGE sql AS 'UPDATE yard.t SET n = n + 1 WHERE id = $1';
+CREATE FUNCTION bump_if(int, int) RETURNS boolean LANGUAGE plpgsql VOLATILE AS
+    'BEGIN UPDATE yard.t SET n = n + 1 WHERE id = $1; RETURN $1 = $2; END';
+CREATE OPERATOR ### (LEFTARG = int, RIGHTARG = int, FUNCTION = bump_if);
+CREATE FUNCTION same(int, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 = $2';
+CREATE OPERATOR =~= (LEFTARG = int, RIGHTARG = int, FUNCTION = same);
+CREATE DOMAIN bumped AS int CHECK (bump_quietly(VALUE));
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE guarded (id int PRIMARY KEY, secret text);
+INSERT INTO guarded VALUES (1, 'x');
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
+CREATE POLICY counting ON guarded USING (bump_quietly(id));
