@@ -1,6 +1,6 @@
 //! One connection to a PostgreSQL server, and what pgyard knows of its state.
 //!
-//! Invariant: [`connection::ServerConnection::parameters`] and [`connection::ServerConnection::prepared`] say what the server
+//! Invariant: [`connection::ServerConnection::parameters`] and [`connection::Incoming::prepared`] say what the server
 //! has, not what a session wants; the difference is made good when a session takes the connection.
 
 pub mod connection;
@@ -10,7 +10,7 @@ pub mod prepared;
 pub mod replies;
 pub mod target;
 
-pub use connection::{ServerConnection, ServerKey, TransactionStatus};
+pub use connection::{Incoming, ServerConnection, ServerKey, TransactionStatus};
 pub use login::{ConnectError, cancel, connect};
 pub use parameters::{ParameterSet, ReportedParameters};
 pub use prepared::PreparedSet;

@@ -9,16 +9,22 @@
 
 pub mod attach;
 pub mod exchange;
+pub mod front;
 pub mod link;
 pub mod local;
 pub mod login;
+pub mod own;
 pub mod recover;
 pub mod relay;
 pub mod run;
 pub mod send;
+pub mod serve;
 pub mod settle;
+pub mod startup;
 pub mod state;
 pub mod unit;
+pub mod welcome;
 
-pub use login::{Front, serve_client};
-pub use run::{Session, SessionEnd};
+pub use exchange::ClientSide;
+pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, serve_client};
+pub use run::{Session, SessionEnd, SessionLimits};

@@ -4,7 +4,7 @@ use super::role::RolePools;
 use super::statements::Statements;
 use super::upstream::Upstream;
 use crate::auth::ServerCredential;
-use crate::cluster::DatabaseCatalogue;
+use crate::cluster::CatalogueSlot;
 use crate::config::DatabaseSettings;
 use crate::metrics::{DatabaseMetrics, Registry};
 use crate::sql::Catalogue;
@@ -18,20 +18,26 @@ use tokio::sync::watch;
 const WILDCARD_DATABASES_MAX: usize = 1000;
 
 /// One database as clients name it.
-#[derive(Debug)]
 pub struct Database {
     /// Unique in this process.
     pub id: u64,
     /// The name clients use.
     pub name: Arc<str>,
     upstream: Arc<Upstream>,
-    catalogue: Arc<DatabaseCatalogue>,
+    catalogue: Arc<CatalogueSlot<Catalogue>>,
+    builtin: Arc<Catalogue>,
     /// What is counted of it.
     pub metrics: Arc<DatabaseMetrics>,
     /// Its prepared statements.
     pub statements: Statements,
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
     paused: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -54,7 +60,18 @@ impl Database {
 
     /// The catalogue as it was last read; the built-in one until then.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        self.catalogue.current()
+        self.catalogue.get().unwrap_or_else(|| self.builtin.clone())
+    }
+
+    /// The present catalogue's id: facts under another one mean nothing.
+    pub fn catalogue_id(&self) -> u64 {
+        self.catalogue().id
+    }
+
+    /// Waits until the catalogue was read once, at most `limit`.
+    pub async fn catalogue_loaded(&self, limit: std::time::Duration) {
+        // Without a catalogue everything goes to the primary, which is right too.
+        let _ = tokio::time::timeout(limit, self.catalogue.first_loaded()).await;
     }
 
     /// Whether the catalogue has been read, and no DDL has passed since.
@@ -62,7 +79,7 @@ impl Database {
         self.catalogue.is_current()
     }
 
-    /// DDL has passed: the catalogue is read again, and until then nothing is taken for a read.
+    /// DDL is about to pass, or has been committed: the catalogue is read again, and until then nothing is taken for a read.
     pub fn catalogue_changed(&self) {
         self.catalogue.mark_changed();
     }
@@ -82,6 +99,11 @@ impl Database {
         let made = RolePools::new(name.clone(), Arc::downgrade(self), credential);
         roles.insert(name, made.clone());
         made
+    }
+
+    /// The pools of a role that has logged in before.
+    pub fn role_named(&self, role: &str) -> Option<Arc<RolePools>> {
+        self.roles_locked().get(role).cloned()
     }
 
     /// Every role that has logged in.
@@ -122,6 +144,7 @@ impl Database {
         let fleet = self.upstream.cluster.fleet();
         for role in self.roles() {
             role.retain_hosts(|id| fleet.hosts.iter().any(|view| view.host.id == id));
+            role.forget_welcomes();
             let limits = role.limits(self);
             role.pools().iter().for_each(|pool| pool.set_limits(limits.clone()));
         }
@@ -135,7 +158,6 @@ impl Database {
 }
 
 /// All databases.
-#[derive(Debug)]
 pub struct Directory {
     upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
     databases: ArcSwap<HashMap<Arc<str>, Arc<Database>>>,
@@ -186,7 +208,8 @@ impl Directory {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             upstream: upstream.clone(),
-            catalogue: upstream.cluster.catalogue(&server_name),
+            catalogue: upstream.catalogue(&server_name),
+            builtin: upstream.builtin(),
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
             statements: Statements::default(),
             roles: Mutex::default(),

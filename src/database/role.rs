@@ -5,9 +5,12 @@ use crate::auth::ServerCredential;
 use crate::cluster::{Host, HostReport};
 use crate::config::PoolMode;
 use crate::pool::{Connector, Pool, PoolKey, PoolLimits};
-use crate::server::ReportedParameters;
-use arc_swap::{ArcSwap, ArcSwapOption};
+use crate::server::{ParameterSet, ReportedParameters};
+use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Combinations of start-up parameters whose welcome is remembered, per role.
+const WELCOMES_MAX: usize = 16;
 
 /// A role's server connections.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub struct RolePools {
     pools: ArcSwap<Vec<Arc<Pool>>>,
     making: Mutex<()>,
     /// What a server of this role last reported at log-in: the welcome for the next client.
-    welcome: ArcSwapOption<ReportedParameters>,
+    welcomes: Mutex<Vec<(ParameterSet, Arc<ReportedParameters>)>>,
 }
 
 impl RolePools {
@@ -30,7 +33,7 @@ impl RolePools {
             credential: Arc::new(ArcSwap::from_pointee(credential)),
             pools: ArcSwap::default(),
             making: Mutex::default(),
-            welcome: ArcSwapOption::empty(),
+            welcomes: Mutex::default(),
         })
     }
 
@@ -126,13 +129,24 @@ impl RolePools {
         }
     }
 
-    /// What a server reports to this role at log-in, if one was asked before.
-    pub fn welcome(&self) -> Option<Arc<ReportedParameters>> {
-        self.welcome.load_full()
+    /// What a server reports at log-in to this role with these parameters, if one was asked before.
+    pub fn welcome(&self, parameters: &ParameterSet) -> Option<Arc<ReportedParameters>> {
+        let welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        welcomes.iter().find(|(asked, _)| asked == parameters).map(|(_, reported)| reported.clone())
     }
 
-    /// Notes what a server reports to this role at log-in.
-    pub fn set_welcome(&self, reported: ReportedParameters) {
-        self.welcome.store(Some(Arc::new(reported)));
+    /// Notes what a server reports at log-in to this role with these parameters.
+    pub fn set_welcome(&self, parameters: ParameterSet, reported: ReportedParameters) {
+        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        welcomes.retain(|(asked, _)| *asked != parameters);
+        if welcomes.len() == WELCOMES_MAX {
+            welcomes.remove(0);
+        }
+        welcomes.push((parameters, Arc::new(reported)));
+    }
+
+    /// Forgets what servers reported: their settings may have changed.
+    pub fn forget_welcomes(&self) {
+        self.welcomes.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -2,11 +2,12 @@
 //! has one upstream for all the databases that clients name.
 
 use crate::auth::KeyCache;
-use crate::cluster::{Balancer, Cluster, Host};
+use crate::cluster::{Balancer, CatalogueSlot, CatalogueSource, Catalogues, Cluster, Host};
 use crate::config::DatabaseSettings;
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::HostPermits;
 use crate::server::ServerTarget;
+use crate::sql::{CATALOGUE_QUERY, Catalogue, CatalogueRow};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +21,13 @@ struct HostAccess {
 }
 
 /// The hosts of one configured database entry.
-#[derive(Debug)]
 pub struct Upstream {
     /// Who is primary, who is how fresh.
     pub cluster: Arc<Cluster>,
     settings: ArcSwap<DatabaseSettings>,
     balancer: ArcSwap<Balancer>,
+    catalogues: Catalogues<Catalogue>,
+    builtin: Arc<Catalogue>,
     access: Mutex<HashMap<u32, HostAccess>>,
     keys: Arc<KeyCache>,
     workers: usize,
@@ -42,8 +44,11 @@ impl Upstream {
         keepalive: Duration,
     ) -> Arc<Self> {
         let balancer = ArcSwap::from_pointee(Balancer::new(settings.routing.balance, rand::random()));
-        let access = Mutex::default();
-        Arc::new(Upstream { cluster, settings: ArcSwap::new(settings), balancer, access, keys, workers, keepalive })
+        let build = |rows: Vec<Vec<Option<String>>>| read_catalogue(rows);
+        let catalogues = cluster.catalogues(CatalogueSource { query: CATALOGUE_QUERY, build: Arc::new(build) });
+        let settings = ArcSwap::new(settings);
+        let (access, builtin) = (Mutex::default(), Arc::new(Catalogue::builtin()));
+        Arc::new(Upstream { cluster, settings, balancer, catalogues, builtin, access, keys, workers, keepalive })
     }
 
     /// The entry's settings.
@@ -54,6 +59,16 @@ impl Upstream {
     /// How replicas are chosen.
     pub fn balancer(&self) -> arc_swap::Guard<Arc<Balancer>> {
         self.balancer.load()
+    }
+
+    /// The catalogue of a database by its name on the servers; the first call begins to read it.
+    pub fn catalogue(&self, database: &str) -> Arc<CatalogueSlot<Catalogue>> {
+        self.catalogues.slot(database)
+    }
+
+    /// What is known of every PostgreSQL: for the time until a catalogue was read.
+    pub fn builtin(&self) -> Arc<Catalogue> {
+        self.builtin.clone()
     }
 
     /// SCRAM keys derived before.
@@ -114,4 +129,9 @@ impl Upstream {
         let fallback = || Arc::new(HostPermits::new(self.settings.load().pool.max_per_host));
         self.host_access(host).map_or_else(|_| fallback(), |access| access.permits)
     }
+}
+
+fn read_catalogue(rows: Vec<Vec<Option<String>>>) -> Result<Catalogue, String> {
+    let rows: Result<Vec<CatalogueRow>, _> = rows.into_iter().map(CatalogueRow::try_from).collect();
+    rows.map(Catalogue::from_rows).map_err(|row| format!("a catalogue row has {} columns", row.len()))
 }

@@ -20,11 +20,15 @@ thread_local! {
 /// Reads from `stream` once and hands what came to `use_bytes`; an empty slice is the end of the stream.
 ///
 /// `use_bytes` must not call this function again.
-pub fn poll_read_with<T>(stream: &mut Stream, cx: &mut Context<'_>, use_bytes: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
+pub fn poll_read_with<T>(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    use_bytes: impl FnOnce(&[u8], &mut Context<'_>) -> T,
+) -> Poll<io::Result<T>> {
     SCRATCH.with(|scratch| {
         let mut scratch = scratch.borrow_mut();
         let mut read = ReadBuf::new(&mut scratch);
         ready!(Pin::new(stream).poll_read(cx, &mut read))?;
-        Poll::Ready(Ok(use_bytes(read.filled())))
+        Poll::Ready(Ok(use_bytes(read.filled(), cx)))
     })
 }

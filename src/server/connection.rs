@@ -3,11 +3,18 @@
 use super::{ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
 use crate::net::stream::Socket;
 use crate::net::{Buffer, Stream};
+use crate::types::SqlState;
+use crate::wire::error_response::ErrorFields;
+use crate::wire::frame::{HEADER_LEN, header, put_message, put_string};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+
+/// Largest message in the answer to a query of pgyard's own. Bytes.
+const OWN_ANSWER_MAX: usize = 1024 * 1024;
 
 /// The status byte of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +56,42 @@ pub struct ServerKey {
     pub key: Box<[u8]>,
 }
 
+/// The server's side of the conversation, as far as it has been read.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The head of a message whose rest has not come yet.
+    pub inbox: Buffer,
+    /// Bytes of a message's body that are still to come and pass without a look.
+    pub body_left: usize,
+    /// What it will answer.
+    pub replies: ReplyQueue,
+    /// The status after the last ReadyForQuery.
+    pub status: TransactionStatus,
+    /// What it reported.
+    pub reported: ReportedParameters,
+    /// Named statements that it holds.
+    pub prepared: PreparedSet,
+}
+
+impl Incoming {
+    /// Of a server that has just logged us in.
+    pub fn new(reported: ReportedParameters) -> Self {
+        Incoming {
+            inbox: Buffer::new(),
+            body_left: 0,
+            replies: ReplyQueue::default(),
+            status: TransactionStatus::Idle,
+            reported,
+            prepared: PreparedSet::default(),
+        }
+    }
+
+    /// Whether nothing is under way: no answer is due, no message half read.
+    pub fn is_quiet(&self) -> bool {
+        self.replies.is_empty() && self.inbox.is_empty() && self.body_left == 0
+    }
+}
+
 /// A logged-in connection. Owned by a pool while idle, by a session while in use.
 #[derive(Debug)]
 pub struct ServerConnection {
@@ -56,26 +99,16 @@ pub struct ServerConnection {
     pub id: u64,
     /// The socket.
     pub stream: Stream,
-    /// The head of a message whose rest has not come yet.
-    pub inbox: Buffer,
-    /// Bytes of a message's body that are still to come and pass without a look.
-    pub body_left: usize,
+    /// What comes from it.
+    pub incoming: Incoming,
     /// Bytes for the server that the socket did not take yet.
     pub outbox: Buffer,
-    /// What it will answer.
-    pub replies: ReplyQueue,
-    /// The status after the last ReadyForQuery.
-    pub status: TransactionStatus,
     /// For cancel requests.
     pub key: Arc<ServerKey>,
     /// Where it is connected to, for cancel requests.
     pub target: Arc<ServerTarget>,
     /// Parameters that were set on it.
     pub parameters: Arc<ParameterSet>,
-    /// What it reported.
-    pub reported: ReportedParameters,
-    /// Named statements that it holds.
-    pub prepared: PreparedSet,
     /// Which Parse its unnamed statement came from; 0 is none.
     pub unnamed: u64,
     /// The session that used a sequence last; 0 is none.
@@ -99,16 +132,11 @@ impl ServerConnection {
         ServerConnection {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             stream,
-            inbox: Buffer::new(),
-            body_left: 0,
+            incoming: Incoming::new(reported),
             outbox: Buffer::new(),
-            replies: ReplyQueue::default(),
-            status: TransactionStatus::Idle,
             key: Arc::new(key),
             target,
             parameters: Arc::default(),
-            reported,
-            prepared: PreparedSet::default(),
             unnamed: 0,
             sequence_user: 0,
             opened: now,
@@ -120,12 +148,7 @@ impl ServerConnection {
 
     /// Whether the next session may have it: nothing in flight, no transaction, not broken.
     pub fn is_clean(&self) -> bool {
-        !self.broken
-            && self.status == TransactionStatus::Idle
-            && self.inbox.is_empty()
-            && self.outbox.is_empty()
-            && self.body_left == 0
-            && self.replies.is_empty()
+        !self.broken && self.incoming.status == TransactionStatus::Idle && self.incoming.is_quiet() && self.outbox.is_empty()
     }
 
     /// Registers the socket with the reactor of the calling thread. A TLS stream stays where it is: it works from any
@@ -142,5 +165,43 @@ impl ServerConnection {
         };
         this.worker = worker;
         Ok(Box::new(this))
+    }
+
+    /// Runs SQL of pgyard's own and drops its rows. The inner error is the server's: SQLSTATE and message.
+    ///
+    /// # Errors
+    /// The connection ended or the server broke the protocol; it must not be used again.
+    ///
+    /// # Cancel safety
+    /// Not safe: after a drop the connection must be closed.
+    pub async fn run(&mut self, sql: &str) -> io::Result<Result<(), (SqlState, String)>> {
+        let mut query = Vec::new();
+        put_message(&mut query, b'Q', |body| put_string(body, sql.as_bytes()));
+        self.stream.write_all(&query).await?;
+        self.stream.flush().await?;
+        self.unnamed = 0;
+        let mut outcome = Ok(());
+        loop {
+            let mut head = [0; HEADER_LEN];
+            self.stream.read_exact(&mut head).await?;
+            let total = match header(&head) {
+                Ok(Some(head)) if head.total <= OWN_ANSWER_MAX => head.total,
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "not a message of PostgreSQL's protocol")),
+            };
+            let mut body = vec![0; total - HEADER_LEN];
+            self.stream.read_exact(&mut body).await?;
+            match head[0] {
+                b'E' => {
+                    let fields = ErrorFields::read(&body);
+                    outcome = Err((fields.state, fields.text()));
+                }
+                b'S' => super::login::note_parameter(&body, &mut self.incoming.reported),
+                b'Z' => {
+                    self.incoming.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'E'));
+                    return Ok(outcome);
+                }
+                _ => {}
+            }
+        }
     }
 }

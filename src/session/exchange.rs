@@ -28,6 +28,8 @@ pub enum ExchangeEnd {
     ServerProtocol(WireError),
     /// The client's connection ended or broke.
     ClientLost,
+    /// The session was told to end.
+    Stopped,
     /// The client broke the protocol in the middle of a COPY.
     ClientProtocol(WireError),
 }
@@ -111,11 +113,7 @@ impl Exchange {
     }
 
     fn is_done(&self, server: &ServerConnection) -> bool {
-        server.replies.is_empty()
-            && server.outbox.is_empty()
-            && server.inbox.is_empty()
-            && server.body_left == 0
-            && self.copy_left == 0
+        server.incoming.is_quiet() && server.outbox.is_empty() && self.copy_left == 0
     }
 
     fn finish(&self) -> ExchangeEnd {
@@ -143,22 +141,19 @@ impl Exchange {
             }
         }
         let before = self.answer.bytes;
-        let ServerConnection { .. } = server;
-        let mut stream = std::mem::replace(&mut server.stream, Stream::Closed);
-        let read = poll_read_with(&mut stream, cx, |chunk| {
+        let ServerConnection { stream, incoming, .. } = &mut *server;
+        let read = poll_read_with(stream, cx, |chunk, cx| {
             if chunk.is_empty() {
                 return Ok(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
             }
-            let range = take_chunk(chunk, server, &mut self.answer, &mut client.outbox)?;
-            let written = match range.is_empty() {
+            let range = take_chunk(chunk, incoming, &mut self.answer, &mut client.outbox)?;
+            Ok(Ok(match range.is_empty() {
                 true => Ok(()),
                 false => client.stream.write_or_keep(cx, &chunk[range], &mut client.outbox),
-            };
-            Ok(Ok(written))
+            }))
         });
-        server.stream = stream;
         self.turn += self.answer.bytes - before;
-        let outcome = match read {
+        let outcome: Result<io::Result<io::Result<()>>, WireError> = match read {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => Ok(Err(error)),
             Poll::Ready(Ok(outcome)) => outcome,
@@ -178,10 +173,10 @@ impl Exchange {
     fn after_chunk(&mut self, cx: &mut Context<'_>, client: &mut ClientSide, server: &mut ServerConnection) -> Poll<ExchangeEnd> {
         if self.answer.refused.is_some() {
             client.outbox.clear();
-            if server.replies.is_empty() && self.answer.extended && !self.answer.synced {
+            if server.incoming.replies.is_empty() && self.answer.extended && !self.answer.synced {
                 // A pipeline up to a Flush: the server drops messages up to a Sync that the client has not sent.
                 put_message(server.outbox.writer(), b'S', |_| {});
-                server.replies.push(Expected::QuietSync);
+                server.incoming.replies.push(Expected::QuietSync);
                 self.answer.synced = true;
             }
         } else if !self.holds() && !client.outbox.is_empty() {
@@ -219,7 +214,7 @@ impl Exchange {
             return Poll::Pending;
         }
         let inbox = &mut client.inbox;
-        match poll_read_with(&mut client.stream, cx, |chunk| {
+        match poll_read_with(&mut client.stream, cx, |chunk, _| {
             inbox.push(chunk);
             chunk.len()
         }) {

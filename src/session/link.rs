@@ -58,7 +58,7 @@ impl Drop for Link {
         if undisturbed && server.is_clean() {
             return self.pool.give_back(server);
         }
-        let running = !server.broken && !(server.replies.is_empty() && server.inbox.is_empty());
+        let running = !server.broken && !server.incoming.is_quiet();
         if running && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (target, key, pool) = (server.target.clone(), server.key.clone(), self.pool.clone());
             runtime.spawn(async move {

@@ -6,7 +6,7 @@
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
 use crate::server::login::note_parameter;
-use crate::server::{Expected, ServerConnection, TransactionStatus, Verdict};
+use crate::server::{Expected, Incoming, TransactionStatus, Verdict};
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
@@ -50,6 +50,8 @@ pub struct Answer {
     pub rolled_back: bool,
     /// CommandCompletes.
     pub completed: usize,
+    /// A Sync was added behind a refused part of a pipeline.
+    pub synced: bool,
     /// Parameters were reported.
     pub reported: bool,
     /// Whether the rest of the message under way is forwarded.
@@ -91,7 +93,7 @@ impl Ranges<'_> {
 /// The server broke the protocol; its connection can't be used any more.
 pub fn take_chunk(
     chunk: &[u8],
-    server: &mut ServerConnection,
+    server: &mut Incoming,
     answer: &mut Answer,
     outbox: &mut Buffer,
 ) -> Result<std::ops::Range<usize>, WireError> {
@@ -117,7 +119,7 @@ pub fn take_chunk(
 }
 
 /// Judges the messages in the ranges' chunk; returns how many bytes were used. What is left is the head of a message.
-fn judge_all(ranges: &mut Ranges<'_>, server: &mut ServerConnection, answer: &mut Answer) -> Result<usize, WireError> {
+fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer) -> Result<usize, WireError> {
     let chunk = ranges.chunk;
     let mut place = server.body_left.min(chunk.len());
     if place > 0 {
@@ -153,7 +155,7 @@ fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize)
     ranges.add(from, to);
 }
 
-fn put_fakes(ranges: &mut Ranges<'_>, server: &mut ServerConnection, answer: &Answer) {
+fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
     while let Some(tag) = server.replies.take_fake() {
         if answer.refused.is_none() {
             ranges.flush();
@@ -166,7 +168,7 @@ fn must_be_whole(tag: u8) -> bool {
     matches!(tag, b'E' | b'N' | b'S' | b'Z' | b'A')
 }
 
-fn judge(tag: u8, body: &[u8], server: &mut ServerConnection, answer: &mut Answer) -> Result<Verdict, WireError> {
+fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Result<Verdict, WireError> {
     match tag {
         // The bulk of the traffic first.
         b'D' | b'd' | b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'C' | b's' | b'I' | b'V' | b'H' | b'G' | b'W' | b'c' => {}
@@ -204,14 +206,14 @@ fn judge(tag: u8, body: &[u8], server: &mut ServerConnection, answer: &mut Answe
     Ok(verdict)
 }
 
-fn begin_copy(server: &mut ServerConnection, answer: &mut Answer) {
+fn begin_copy(server: &mut Incoming, answer: &mut Answer) {
     answer.copy = CopyPhase::In;
     if answer.extended {
         server.replies.begin_copy_in();
     }
 }
 
-fn note_error(body: &[u8], server: &mut ServerConnection, answer: &mut Answer) {
+fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     let fields = ErrorFields::read(body);
     answer.fatal |= fields.is_fatal();
     if server.replies.front() == Some(Expected::Own) {

@@ -29,14 +29,14 @@ static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(1);
 /// Appends a query of pgyard's own, whose answer nobody sees.
 pub fn put_own_query(server: &mut ServerConnection, sql: &str) {
     put_message(server.outbox.writer(), b'Q', |body| put_string(body, sql.as_bytes()));
-    server.replies.push(Expected::Own);
+    server.incoming.replies.push(Expected::Own);
     // A simple query destroys the unnamed statement.
     server.unnamed = 0;
 }
 
 /// Makes the server's parameters those of the session; nothing to do when they are the same.
 pub fn put_parameters(server: &mut ServerConnection, state: &SessionState) {
-    if Arc::ptr_eq(&server.parameters, &state.parameters) || server.status == TransactionStatus::Failed {
+    if Arc::ptr_eq(&server.parameters, &state.parameters) || server.incoming.status == TransactionStatus::Failed {
         return;
     }
     let sql = server.parameters.change_to(&state.parameters);
@@ -62,7 +62,7 @@ pub fn put_unit(
     match unit.kind {
         UnitKind::Query => Ok(put_query(unit, state, server)),
         UnitKind::Function => {
-            server.replies.push(Expected::Through);
+            server.incoming.replies.push(Expected::Through);
             Ok(Sent::AsItIs)
         }
         UnitKind::Pipeline if unit.verbatim && !state.pipeline_open => {
@@ -70,7 +70,7 @@ pub fn put_unit(
                 remember_unnamed(&parse, state);
                 server.unnamed = state.unnamed.tag;
             }
-            server.replies.push(Expected::Through);
+            server.incoming.replies.push(Expected::Through);
             Ok(Sent::AsItIs)
         }
         _ => {
@@ -101,25 +101,25 @@ fn put_query(unit: &Unit, state: &mut SessionState, server: &mut ServerConnectio
     state.unnamed.tag = 0;
     server.unnamed = 0;
     let Some((name, statement)) = rewritten else {
-        server.replies.push(Expected::Through);
+        server.incoming.replies.push(Expected::Through);
         return Sent::AsItIs;
     };
-    if !server.prepared.touch(statement.id) {
+    if !server.incoming.prepared.touch(statement.id) {
         put_statement(server, &statement);
         put_message(server.outbox.writer(), b'S', |_| {});
-        server.replies.push(Expected::QuietSync);
+        server.incoming.replies.push(Expected::QuietSync);
     }
     let sql = format!("DEALLOCATE {}", server_name(statement.id));
     put_message(server.outbox.writer(), b'Q', |body| put_string(body, sql.as_bytes()));
-    server.replies.push(Expected::Through);
-    server.prepared.remove(statement.id);
+    server.incoming.replies.push(Expected::Through);
+    server.incoming.prepared.remove(statement.id);
     state.forget_statement(name.as_bytes());
     Sent::InOutbox
 }
 
 fn put_statement(server: &mut ServerConnection, statement: &PreparedStatement) {
     ParseMessage::put(server.outbox.writer(), server_name(statement.id).as_bytes(), &statement.definition);
-    server.replies.push(Expected::Parse { id: statement.id, show: false });
+    server.incoming.replies.push(Expected::Parse { id: statement.id, show: false });
 }
 
 fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireError> {
@@ -148,14 +148,14 @@ fn evict(server: &mut ServerConnection, state: &SessionState, database: &Databas
     }
     let limit = database.settings().pool.max_prepared;
     let mut closed = false;
-    while let Some(id) = server.prepared.evict(limit, |_| false) {
+    while let Some(id) = server.incoming.prepared.evict(limit, |_| false) {
         NamedMessage::put_statement(server.outbox.writer(), b'C', server_name(id).as_bytes());
-        server.replies.push(Expected::Close { show: false });
+        server.incoming.replies.push(Expected::Close { show: false });
         closed = true;
     }
     if closed {
         put_message(server.outbox.writer(), b'S', |_| {});
-        server.replies.push(Expected::QuietSync);
+        server.incoming.replies.push(Expected::QuietSync);
     }
 }
 
@@ -193,7 +193,7 @@ impl Translation<'_> {
 
     fn put(&mut self, message: &[u8], expected: Expected) {
         self.server.outbox.push(message);
-        self.server.replies.push(expected);
+        self.server.incoming.replies.push(expected);
     }
 
     /// Parse and Describe bind nothing: a Sync in place of the Flush answers them, and the connection is free again.
@@ -202,7 +202,7 @@ impl Translation<'_> {
             put_message(self.server.outbox.writer(), b'H', |_| {});
         } else {
             put_message(self.server.outbox.writer(), b'S', |_| {});
-            self.server.replies.push(Expected::QuietSync);
+            self.server.incoming.replies.push(Expected::QuietSync);
         }
     }
 
@@ -223,17 +223,17 @@ impl Translation<'_> {
             // The server must say that the name is taken, so that its pipeline fails as the client's does.
             self.ensure(&existing);
             ParseMessage::put(self.server.outbox.writer(), server_name(existing.id).as_bytes(), parse.definition);
-            self.server.replies.push(Expected::Parse { id: 0, show: true });
+            self.server.incoming.replies.push(Expected::Parse { id: 0, show: true });
             return Ok(());
         }
         let meaning = meaning(&self.state.parameters);
         let statement = self.database.statements.intern(parse.definition, parse.text.len(), &meaning);
         self.state.name_statement(parse.name, statement.clone());
-        if self.server.prepared.touch(statement.id) || self.pending.contains(&statement.id) {
-            self.server.replies.push(Expected::Fake(b'1'));
+        if self.server.incoming.prepared.touch(statement.id) || self.pending.contains(&statement.id) {
+            self.server.incoming.replies.push(Expected::Fake(b'1'));
         } else {
             ParseMessage::put(self.server.outbox.writer(), server_name(statement.id).as_bytes(), parse.definition);
-            self.server.replies.push(Expected::Parse { id: statement.id, show: true });
+            self.server.incoming.replies.push(Expected::Parse { id: statement.id, show: true });
             self.pending.push(statement.id);
         }
         Ok(())
@@ -247,7 +247,7 @@ impl Translation<'_> {
         statement: &Arc<PreparedStatement>,
     ) -> Result<(), WireError> {
         self.ensure(statement);
-        self.server.prepared.remove(statement.id);
+        self.server.incoming.prepared.remove(statement.id);
         self.pending.retain(|id| *id != statement.id);
         self.state.forget_statement(name.as_bytes());
         let mut definition = format!("DEALLOCATE {}\0", server_name(statement.id)).into_bytes();
@@ -255,13 +255,13 @@ impl Translation<'_> {
         ParseMessage::put(self.server.outbox.writer(), parse.name, &definition);
         self.server.unnamed = 0;
         self.state.unnamed.tag = 0;
-        self.server.replies.push(Expected::Parse { id: 0, show: true });
+        self.server.incoming.replies.push(Expected::Parse { id: 0, show: true });
         Ok(())
     }
 
     /// Sees to it that the server holds the statement.
     fn ensure(&mut self, statement: &PreparedStatement) {
-        if !self.server.prepared.touch(statement.id) && !self.pending.contains(&statement.id) {
+        if !self.server.incoming.prepared.touch(statement.id) && !self.pending.contains(&statement.id) {
             put_statement(self.server, statement);
             self.pending.push(statement.id);
         }
@@ -272,12 +272,12 @@ impl Translation<'_> {
         let unnamed = &self.state.unnamed;
         if unnamed.tag != 0 && self.server.unnamed != unnamed.tag {
             ParseMessage::put(self.server.outbox.writer(), b"", &unnamed.definition);
-            self.server.replies.push(Expected::Parse { id: 0, show: false });
+            self.server.incoming.replies.push(Expected::Parse { id: 0, show: false });
             self.server.unnamed = unnamed.tag;
         } else if unnamed.tag == 0 && self.server.unnamed != 0 {
             // Another session's: it must not be found.
             NamedMessage::put_statement(self.server.outbox.writer(), b'C', b"");
-            self.server.replies.push(Expected::Close { show: false });
+            self.server.incoming.replies.push(Expected::Close { show: false });
             self.server.unnamed = 0;
         }
     }
@@ -291,7 +291,7 @@ impl Translation<'_> {
         }
         let name = self.server_side_name(bind.statement);
         bind.put_head(self.server.outbox.writer(), &name, bind.rest.len());
-        self.server.replies.push(Expected::Bind);
+        self.server.incoming.replies.push(Expected::Bind);
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Translation<'_> {
         } else {
             let name = self.server_side_name(describe.name);
             NamedMessage::put_statement(self.server.outbox.writer(), b'D', &name);
-            self.server.replies.push(Expected::DescribeStatement);
+            self.server.incoming.replies.push(Expected::DescribeStatement);
         }
         Ok(())
     }
@@ -327,7 +327,7 @@ impl Translation<'_> {
         let close = NamedMessage::read(frame.body)?;
         if close.statement && !close.name.is_empty() {
             self.state.forget_statement(close.name);
-            self.server.replies.push(Expected::Fake(b'3'));
+            self.server.incoming.replies.push(Expected::Fake(b'3'));
             return Ok(());
         }
         if close.statement {

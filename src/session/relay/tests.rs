@@ -1,26 +1,8 @@
 use super::*;
-use crate::config::{ServerTlsMode, ServerTlsSettings};
-use crate::net::stream::Socket;
-use crate::net::tls::ServerTls;
-use crate::net::Stream;
-use crate::server::{ReportedParameters, ServerKey, ServerTarget};
-use std::sync::Arc;
-use std::time::Duration;
+use crate::server::ReportedParameters;
 
-/// A server connection whose socket is never used.
-fn server(expected: &[Expected]) -> ServerConnection {
-    let (near, _far) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
-    near.set_nonblocking(true).expect("an option");
-    let stream = Stream::Plain(Socket::Unix(tokio::net::UnixStream::from_std(near).expect("a run-time")));
-    let tls = ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None };
-    let target = ServerTarget {
-        address: "/tmp".into(),
-        port: 1,
-        tls: ServerTls::load(&tls).expect("no files"),
-        keepalive: Duration::ZERO,
-        connect_timeout: Duration::ZERO,
-    };
-    let mut server = ServerConnection::new(stream, Arc::new(target), ServerKey::default(), ReportedParameters::default(), 0);
+fn server(expected: &[Expected]) -> Incoming {
+    let mut server = Incoming::new(ReportedParameters::default());
     expected.iter().for_each(|e| server.replies.push(*e));
     server
 }
@@ -36,7 +18,7 @@ fn stream(messages: &[(u8, &[u8])]) -> Vec<u8> {
 }
 
 /// Feeds `bytes` in pieces of `step` and returns what the client gets.
-fn feed(bytes: &[u8], step: usize, server: &mut ServerConnection, answer: &mut Answer) -> Vec<u8> {
+fn feed(bytes: &[u8], step: usize, server: &mut Incoming, answer: &mut Answer) -> Vec<u8> {
     let mut outbox = Buffer::new();
     let mut client = Vec::new();
     for piece in bytes.chunks(step) {
@@ -51,8 +33,8 @@ fn feed(bytes: &[u8], step: usize, server: &mut ServerConnection, answer: &mut A
     client
 }
 
-#[tokio::test]
-async fn the_same_bytes_come_out_however_they_are_cut() {
+#[test]
+fn the_same_bytes_come_out_however_they_are_cut() {
     let bytes = stream(&[
         (b'S', b"TimeZone\0UTC\0"),
         (b'T', b"columns"),
@@ -73,8 +55,8 @@ async fn the_same_bytes_come_out_however_they_are_cut() {
     }
 }
 
-#[tokio::test]
-async fn own_queries_are_not_seen() {
+#[test]
+fn own_queries_are_not_seen() {
     let bytes = stream(&[(b'S', b"a\0b\0"), (b'C', b"SET\0"), (b'Z', b"I"), (b'C', b"SELECT 0\0"), (b'Z', b"I")]);
     for step in [1, 4, 1000] {
         let mut server = server(&[Expected::Own, Expected::Through]);
@@ -85,8 +67,8 @@ async fn own_queries_are_not_seen() {
     }
 }
 
-#[tokio::test]
-async fn a_refused_unit_leaves_no_trace() {
+#[test]
+fn a_refused_unit_leaves_no_trace() {
     let error = b"SERROR\0VERROR\0C25006\0Mcannot\0\0";
     let bytes = stream(&[(b'1', b""), (b'2', b""), (b'T', b"x"), (b'E', error), (b'Z', b"I")]);
     for step in [1, 6, 1000] {
@@ -108,8 +90,8 @@ async fn a_refused_unit_leaves_no_trace() {
     assert_eq!(answer.refused, None);
 }
 
-#[tokio::test]
-async fn parse_complete_enters_the_statement_and_an_error_does_not() {
+#[test]
+fn parse_complete_enters_the_statement_and_an_error_does_not() {
     let expected = [Expected::Parse { id: 7, show: false }, Expected::Bind, Expected::Execute, Expected::Sync];
     let mut good = server(&expected);
     let mut answer = Answer::default();
@@ -123,8 +105,8 @@ async fn parse_complete_enters_the_statement_and_an_error_does_not() {
     assert_eq!(answer.error, Some(SqlState::SYNTAX_ERROR));
 }
 
-#[tokio::test]
-async fn what_is_not_the_protocol_is_an_error() {
+#[test]
+fn what_is_not_the_protocol_is_an_error() {
     for bytes in [&b"?\0\0\0\x04"[..], b"D\0\0\0\x03", b"R\0\0\0\x08\0\0\0\0"] {
         let mut server = server(&[Expected::Through]);
         assert!(take_chunk(bytes, &mut server, &mut Answer::default(), &mut Buffer::new()).is_err());

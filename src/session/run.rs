@@ -1,0 +1,255 @@
+//! The session's loop: a unit in, its answer out.
+
+use super::exchange::ClientSide;
+use super::link::Link;
+use super::relay::Answer;
+use super::state::SessionState;
+use super::unit::{Cut, Unit, cut};
+use crate::cluster::HostReport;
+use crate::config::PoolMode;
+use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest};
+use crate::net::scratch::poll_read_with;
+use crate::pool::WaitSlot;
+use crate::sql::Pins;
+use crate::types::SqlState;
+use crate::wire::WireError;
+use crate::wire::reply::Report;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The client said goodbye.
+    Terminated,
+    /// The client's connection ended or broke.
+    ClientGone,
+    /// pgyard stops, or the console said so.
+    Stopped,
+    /// The client broke the protocol.
+    Protocol(WireError),
+    /// A server's answer was cut off in the middle of a message.
+    CutOff,
+    /// The transaction or the client was idle for too long.
+    TimedOut(Duration),
+}
+
+/// What all sessions share and a reload may change.
+#[derive(Clone, Debug)]
+pub struct SessionLimits {
+    /// Longest message that is held whole. Bytes.
+    pub max_message: usize,
+    /// Statements that take at least this long are logged.
+    pub min_duration: Option<Duration>,
+}
+
+/// One logged-in client.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) client: ClientSide,
+    pub(super) database: Arc<Database>,
+    pub(super) role: Arc<RolePools>,
+    pub(super) entry: Arc<ClientEntry>,
+    pub(super) state: SessionState,
+    pub(super) link: Option<Box<Link>>,
+    pub(super) worker: usize,
+    pub(super) mode: PoolMode,
+    pub(super) client_hash: u64,
+    pub(super) limits: Arc<arc_swap::ArcSwap<SessionLimits>>,
+    slot: Option<Arc<WaitSlot>>,
+    scanned: usize,
+    /// The server went away while nothing was asked of it: the next unit is told.
+    pub(super) lost: Option<Report>,
+}
+
+impl Session {
+    /// A session that has just logged in.
+    pub fn new(
+        client: ClientSide,
+        (database, role): (Arc<Database>, Arc<RolePools>),
+        entry: Arc<ClientEntry>,
+        state: SessionState,
+        limits: Arc<arc_swap::ArcSwap<SessionLimits>>,
+    ) -> Self {
+        let mode = role.mode(&database);
+        let client_hash = entry.peer.ip().map_or(0, |ip| {
+            use std::hash::BuildHasher;
+            foldhash::fast::FixedState::with_seed(1).hash_one(ip)
+        });
+        let worker = crate::metrics::worker_index().unwrap_or(0);
+        Session {
+            client,
+            database,
+            role,
+            entry,
+            state,
+            link: None,
+            worker,
+            mode,
+            client_hash,
+            limits,
+            slot: None,
+            scanned: 0,
+            lost: None,
+        }
+    }
+
+    /// Serves the client until it goes or is told to, and says why it ended.
+    pub async fn run(&mut self) -> SessionEnd {
+        let end = loop {
+            let unit = match std::future::poll_fn(|cx| self.poll_unit(cx)).await {
+                Ok(unit) => unit,
+                Err(end) => break end,
+            };
+            if let Err(end) = self.serve(unit).await {
+                break end;
+            }
+        };
+        self.link = None;
+        self.state.pins = Pins::NONE;
+        self.note_pins();
+        self.say_goodbye(&end).await;
+        end
+    }
+
+    async fn say_goodbye(&mut self, end: &SessionEnd) {
+        let report = match end {
+            SessionEnd::Stopped => {
+                Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+            }
+            SessionEnd::Protocol(error) => Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string()),
+            SessionEnd::TimedOut(limit) => Report::fatal(
+                SqlState::IDLE_SESSION_TIMEOUT,
+                format!("terminating connection: idle in a transaction for more than {limit:?}"),
+            )
+            .hint("See pool.idle_transaction_timeout."),
+            SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff => return,
+        };
+        report.put(self.client.outbox.writer());
+        let ClientSide { stream, outbox, .. } = &mut self.client;
+        let write = std::future::poll_fn(|cx| stream.poll_drain(cx, outbox));
+        // A client that does not read is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+    }
+
+    pub(super) fn state_is(&self, state: ClientState) {
+        self.entry.set_state(state);
+    }
+
+    pub(super) fn slot(&mut self) -> Arc<WaitSlot> {
+        self.slot.get_or_insert_default().clone()
+    }
+
+    /// Reads what the client sends into its inbox. `Ready(Ok)` with `client.ended` is the end of its stream.
+    pub(super) fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ClientSide { stream, inbox, ended, .. } = &mut self.client;
+        if inbox.len() > 1024 * 1024 && self.scanned == 0 {
+            return Poll::Pending;
+        }
+        poll_read_with(stream, cx, |chunk, _| {
+            inbox.push(chunk);
+            *ended |= chunk.is_empty();
+        })
+    }
+
+    fn poll_unit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Unit, SessionEnd>> {
+        loop {
+            if !self.client.outbox.is_empty() {
+                let ClientSide { stream, outbox, .. } = &mut self.client;
+                match stream.poll_drain(cx, outbox) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(SessionEnd::ClientGone)),
+                    Poll::Pending => return self.poll_stop(cx),
+                }
+            }
+            match self.cut() {
+                Err(error) => return Poll::Ready(Err(SessionEnd::Protocol(error))),
+                Ok(Cut::Whole(unit)) => return Poll::Ready(Ok(unit)),
+                Ok(Cut::Ignore(count)) => {
+                    self.client.inbox.consume(count);
+                    continue;
+                }
+                Ok(Cut::NeedMore) => {}
+            }
+            if self.client.ended {
+                return Poll::Ready(Err(SessionEnd::ClientGone));
+            }
+            if self.link.is_some() && self.lost.is_none() {
+                self.watch_server(cx);
+                if !self.client.outbox.is_empty() {
+                    continue;
+                }
+            }
+            let ClientSide { stream, inbox, ended, .. } = &mut self.client;
+            let read = poll_read_with(stream, cx, |chunk, _| {
+                inbox.push(chunk);
+                *ended |= chunk.is_empty();
+            });
+            match read {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(SessionEnd::ClientGone)),
+                Poll::Pending => return self.poll_stop(cx),
+            }
+        }
+    }
+
+    fn cut(&mut self) -> Result<Cut, WireError> {
+        if self.client.inbox.is_empty() {
+            return Ok(Cut::NeedMore);
+        }
+        let max_message = self.limits.load().max_message;
+        cut(self.client.inbox.as_slice(), &mut self.scanned, &self.state, &self.database, max_message)
+    }
+
+    /// Ends the session if it was asked to and may end now.
+    fn poll_stop<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, SessionEnd>> {
+        let busy = self.state.transaction.is_some() || self.state.pipeline_open;
+        match self.entry.stop_requested(cx) {
+            StopRequest::None => Poll::Pending,
+            StopRequest::Drain if busy => Poll::Pending,
+            StopRequest::Drain | StopRequest::Now => Poll::Ready(Err(SessionEnd::Stopped)),
+        }
+    }
+
+    /// Takes what a server says while nothing is asked of it: notifications, parameter reports, its end.
+    fn watch_server(&mut self, cx: &mut Context<'_>) {
+        let Some(link) = self.link.as_mut() else { return };
+        let server = link.server();
+        let (mut answer, mut seen) = (Answer::default(), crate::net::Buffer::new());
+        let (stream, incoming) = (&mut server.stream, &mut server.incoming);
+        let gone = loop {
+            let read = poll_read_with(stream, cx, |chunk, _| {
+                if chunk.is_empty() {
+                    return false;
+                }
+                let range = super::relay::take_chunk(chunk, incoming, &mut answer, &mut seen);
+                if let Ok(range) = &range {
+                    seen.push(&chunk[range.clone()]);
+                }
+                range.is_ok()
+            });
+            match read {
+                Poll::Pending => break false,
+                Poll::Ready(Ok(true)) if answer.error.is_none() => {}
+                Poll::Ready(_) => break true,
+            }
+        };
+        if !gone {
+            return self.client.outbox.push(seen.as_slice());
+        }
+        server.broken = true;
+        let host_id = link.host.id;
+        self.database.upstream().cluster.report(host_id, HostReport::Broken);
+        self.link = None;
+        let in_transaction = self.state.transaction.is_some();
+        let what = if in_transaction { "in the middle of a transaction" } else { "that this session was bound to" };
+        let labels: Vec<&str> = self.state.pins.labels().collect();
+        let mut report = Report::error(SqlState::ADMIN_SHUTDOWN, format!("the server closed the connection {what}"));
+        if !labels.is_empty() {
+            report = report.detail(format!("Lost with it: {}.", labels.join(", ")));
+        }
+        self.lost = Some(report);
+    }
+}

@@ -1,0 +1,248 @@
+//! After an answer: what the unit did to the session, and whether its server connection is free again.
+
+use super::relay::Answer;
+use super::run::Session;
+use super::state::{Freshness, OpenTransaction, SessionState, consistency_setting};
+use super::unit::{Unit, UnitKind};
+use crate::config::{Consistency, PoolMode};
+use crate::database::ClientState;
+use crate::metrics::{PinCause, QueryRoute};
+use crate::server::{ParameterSet, ServerConnection, TransactionStatus};
+use crate::sql::{Access, Command, Discard, Pins, SessionEffect};
+use std::sync::Arc;
+
+impl Session {
+    /// Takes in what the unit did, once all its answers have come.
+    pub(super) fn settle(&mut self, unit: &Unit, answer: &Answer) {
+        let Some(link) = self.link.as_mut() else { return };
+        let route = link.route;
+        let server = link.server();
+        let dropped = server.incoming.replies.take_dropped_names();
+        if dropped > 0 {
+            self.state.undo_names(self.state.journal.len().saturating_sub(dropped));
+        }
+        self.state.journal.clear();
+        if answer.error.is_some() && unit.verbatim {
+            // Whether the unnamed Parse of the unit succeeded is not known: it is made again when it is used.
+            server.unnamed = 0;
+        }
+        let status = server.incoming.status;
+        let open = self.state.transaction.is_some();
+        let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
+        if !plain {
+            follow(unit, answer, &mut self.state, server);
+        }
+        self.note_writes(unit, answer, route, status);
+        self.state.pipeline_open = match unit.kind {
+            UnitKind::Pipeline | UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
+            UnitKind::Part => true,
+            UnitKind::Flush => unit.binds || self.state.pipeline_open,
+        };
+        if self.state.pipeline_open || unit.kind == UnitKind::Flush {
+            self.state.skipping |= answer.error.is_some();
+        }
+        if !plain {
+            self.note_pins();
+        }
+        let link_is_free = status == TransactionStatus::Idle
+            && !self.state.pipeline_open
+            && self.state.pins.is_empty()
+            && self.mode == PoolMode::Transaction;
+        if link_is_free {
+            self.link = None;
+        }
+        self.state_is(if status == TransactionStatus::Idle { ClientState::Idle } else { ClientState::InTransaction });
+    }
+
+    /// After anything but a plain read on the primary, later reads must see what it wrote.
+    fn note_writes(&mut self, unit: &Unit, answer: &Answer, route: QueryRoute, status: TransactionStatus) {
+        let wrote = route == QueryRoute::Primary && matches!(unit.access, Access::Write(_));
+        let mut changed_catalogue = unit.changes_catalogue;
+        let mut wrote_now = wrote;
+        if let Some(transaction) = &mut self.state.transaction {
+            transaction.wrote |= wrote;
+            transaction.changed_catalogue |= unit.changes_catalogue;
+            transaction.statements += answer.completed as u64;
+            if status != TransactionStatus::Idle {
+                return;
+            }
+        }
+        if status == TransactionStatus::Idle {
+            if let Some(ended) = self.state.transaction.take() {
+                wrote_now |= ended.wrote;
+                changed_catalogue |= ended.changed_catalogue;
+            }
+            self.database.metrics.transactions(route).increment();
+        }
+        if wrote_now && self.state.consistency != Consistency::Eventual {
+            self.state.freshness = Freshness::Pending(self.database.upstream().cluster.sampler().ticket());
+        }
+        if changed_catalogue {
+            self.database.catalogue_changed();
+        }
+    }
+
+    /// Shows the session's pins to the console and counts them.
+    pub(super) fn note_pins(&mut self) {
+        let (before, now) = (self.entry.pins(), self.state.pins);
+        if before == now {
+            return;
+        }
+        for (index, (pin, _)) in Pins::ALL.iter().enumerate() {
+            let gauge = self.database.metrics.pinned(PinCause::ALL[index]);
+            match (before.intersects(*pin), now.intersects(*pin)) {
+                (false, true) => gauge.add(1),
+                (true, false) => gauge.add(-1),
+                _ => {}
+            }
+        }
+        self.entry.set_pins(now);
+    }
+}
+
+/// Follows transaction, parameters and pins through a unit.
+fn follow(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+    let status = server.incoming.status;
+    let before = (state.parameters.clone(), server.parameters.clone());
+    state.pins = state.pins.union(unit.pins);
+    if unit.pins.intersects(Pins::SEQUENCE) {
+        server.sequence_user = server.id;
+    }
+    if answer.error.is_none() {
+        unit.statements().flat_map(|statement| &statement.effects).for_each(|effect| apply(effect, state, server));
+    } else if unit.statements().any(|statement| !statement.effects.is_empty()) && unit.statements().count() > 1 {
+        // Some of several statements took effect: which ones is not known.
+        state.pins = state.pins.union(Pins::PARAMETER);
+    }
+    if status == TransactionStatus::Idle {
+        if let Some(ended) = &state.transaction
+            && answer.rolled_back
+        {
+            let (session, of_server) = ended.at_begin.clone();
+            (state.parameters, server.parameters) = (session, of_server);
+        }
+    } else {
+        if state.transaction.is_none() {
+            state.transaction = Some(begin(unit, before, state));
+        }
+        follow_savepoints(unit, answer, state, server);
+    }
+    if !Arc::ptr_eq(&state.parameters, &server.parameters) && *state.parameters == *server.parameters {
+        server.parameters = state.parameters.clone();
+    }
+    state.parameters_changed();
+    if let Some(level) = state.parameters.plain("pgyard.consistency").as_deref().and_then(consistency_setting) {
+        state.consistency = level;
+    }
+}
+
+fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &SessionState) -> OpenTransaction {
+    let modes = unit.statements().find_map(|statement| match &statement.command {
+        Command::Begin(modes) => Some(*modes),
+        _ => None,
+    });
+    let read_only = modes.is_some_and(|modes| modes.read_only.unwrap_or(state.view.read_only_by_default));
+    let isolation = modes.and_then(|modes| modes.isolation).unwrap_or(state.view.isolation_by_default);
+    OpenTransaction {
+        at_begin: before,
+        savepoints: Vec::new(),
+        movable: read_only.then_some(isolation),
+        deferrable: modes.is_some_and(|modes| modes.deferrable == Some(true)),
+        statements: 0,
+        wrote: false,
+        changed_catalogue: false,
+    }
+}
+
+fn follow_savepoints(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+    if answer.error.is_some() {
+        return;
+    }
+    let parameters = (state.parameters.clone(), server.parameters.clone());
+    let Some(transaction) = &mut state.transaction else { return };
+    for statement in unit.statements() {
+        match &statement.command {
+            Command::Savepoint(name) => transaction.savepoints.push((name.clone(), parameters.0.clone(), parameters.1.clone())),
+            Command::Release(name) => {
+                if let Some(place) = transaction.savepoints.iter().rposition(|(known, ..)| known == name) {
+                    transaction.savepoints.truncate(place);
+                }
+            }
+            Command::RollbackTo(name) => {
+                if let Some(place) = transaction.savepoints.iter().rposition(|(known, ..)| known == name) {
+                    transaction.savepoints.truncate(place + 1);
+                    let (_, session, of_server) = transaction.savepoints[place].clone();
+                    (state.parameters, server.parameters) = (session, of_server);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerConnection) {
+    match effect {
+        SessionEffect::Set { name, value: Some(value) } => {
+            Arc::make_mut(&mut state.parameters).set(name.clone(), value.clone());
+            Arc::make_mut(&mut server.parameters).set(name.clone(), value.clone());
+        }
+        SessionEffect::Set { name, value: None } | SessionEffect::Reset(name) => {
+            let startup = state.startup.get(name).map(Arc::from);
+            let own = Arc::make_mut(&mut state.parameters);
+            match startup {
+                Some(value) => own.set(name.clone(), value),
+                None => own.unset(name),
+            }
+            Arc::make_mut(&mut server.parameters).unset(name);
+        }
+        SessionEffect::ResetAll => reset_all(state, server),
+        SessionEffect::DiscardAll => {
+            state.parameters = state.startup.clone();
+            server.parameters = Arc::default();
+            state.pins = Pins::NONE;
+            state.statements = None;
+            state.unnamed.tag = 0;
+            server.incoming.prepared.clear();
+            server.unnamed = 0;
+            server.sequence_user = 0;
+        }
+        SessionEffect::DiscardSome(Discard::Sequences) => {
+            state.pins = state.pins.without(Pins::SEQUENCE);
+            server.sequence_user = 0;
+        }
+        SessionEffect::DiscardSome(Discard::Temp) => state.pins = state.pins.without(Pins::TEMPORARY),
+        SessionEffect::Deallocate(None) => {
+            state.pins = state.pins.without(Pins::PREPARE);
+            state.statements = None;
+            server.incoming.prepared.clear();
+        }
+        SessionEffect::Unlisten(None) => state.pins = state.pins.without(Pins::LISTEN),
+        SessionEffect::CloseCursor(None) => state.pins = state.pins.without(Pins::HOLD_CURSOR),
+        SessionEffect::SetLocal { .. }
+        | SessionEffect::DiscardSome(Discard::Plans)
+        | SessionEffect::Prepare(_)
+        | SessionEffect::Execute(_)
+        | SessionEffect::Deallocate(Some(_))
+        | SessionEffect::Listen(_)
+        | SessionEffect::Unlisten(Some(_))
+        | SessionEffect::DeclareHold(_)
+        | SessionEffect::CloseCursor(Some(_)) => {}
+    }
+}
+
+/// RESET ALL leaves role and session authorization as they are.
+fn reset_all(state: &mut SessionState, server: &mut ServerConnection) {
+    let keep = |from: &ParameterSet, into: &mut ParameterSet| {
+        for name in ["session_authorization", "role"] {
+            if let Some(value) = from.get(name) {
+                into.set(name.into(), value.into());
+            }
+        }
+    };
+    let mut own = state.startup.as_ref().clone();
+    keep(&state.parameters, &mut own);
+    let mut of_server = ParameterSet::default();
+    keep(&server.parameters, &mut of_server);
+    state.parameters = Arc::new(own);
+    server.parameters = Arc::new(of_server);
+}

@@ -1,0 +1,127 @@
+//! What a server reports to a client at its log-in, found out from a server and remembered for clients that ask the same.
+
+use crate::auth::ServerCredential;
+use crate::cluster::{HostSet, PickRequest, Want, pick};
+use crate::config::ReadsOnPrimary;
+use crate::database::Database;
+use crate::pool::{CheckoutError, Pool, WaitSlot};
+use crate::server::{ConnectError, ParameterSet, ReportedParameters, ServerConnection};
+use crate::types::SqlState;
+use crate::wire::reply::Report;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a server would report to this role with these parameters.
+///
+/// # Errors
+/// No server can be reached, the server refuses the role, or it refuses one of the parameters: what the client is told.
+pub async fn welcome(
+    database: &Arc<Database>,
+    user: &str,
+    credential: ServerCredential,
+    startup: &ParameterSet,
+) -> Result<ReportedParameters, Report> {
+    let role = database.role(user, credential);
+    let mut key = startup.clone();
+    key.unset("application_name");
+    let mut reported = match role.welcome(&key) {
+        Some(known) => known.as_ref().clone(),
+        None => {
+            let (pool, server) = borrow(database, user).await?;
+            let reported = ask(&pool, server, &key).await?;
+            role.set_welcome(key, reported.clone());
+            reported
+        }
+    };
+    if let Some(name) = startup.get("application_name") {
+        let plain = name.trim().trim_start_matches('E').trim_matches('\'').replace("''", "'");
+        reported.set("application_name", &plain);
+    }
+    // Reads may go to replicas, writes go to the primary: the session is not in hot standby.
+    if reported.get("in_hot_standby").is_some() {
+        reported.set("in_hot_standby", "off");
+    }
+    Ok(reported)
+}
+
+/// A server connection of the role: the primary's, or a replica's while there is no primary.
+async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<ServerConnection>), Report> {
+    let since = Instant::now();
+    let limit = database.settings().routing.failover_wait;
+    let role = database.role_named(user).ok_or_else(|| Report::fatal(SqlState::INTERNAL_ERROR, "the role is gone"))?;
+    let slot = Arc::new(WaitSlot::default());
+    let worker = crate::metrics::worker_index().unwrap_or(0);
+    let cluster = database.upstream().cluster.clone();
+    let mut excluded: Vec<u32> = Vec::new();
+    loop {
+        let fleet = cluster.fleet().clone();
+        let failed = |index: &usize| excluded.contains(&fleet.hosts[*index].host.id);
+        let tried = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
+        let request = |want| PickRequest {
+            want,
+            floor: None,
+            excluded: tried,
+            reads_on_primary: ReadsOnPrimary::Fallback,
+            client_hash: 0,
+        };
+        let balancer = database.upstream().balancer().clone();
+        let chosen =
+            pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));
+        let left = limit.saturating_sub(since.elapsed());
+        let index = match chosen {
+            Ok(index) => index,
+            Err(missing) if left.is_zero() => {
+                return Err(Report::fatal(SqlState::CANNOT_CONNECT_NOW, missing.explain(&fleet)).hint("See `SHOW HOSTS` in the console."));
+            }
+            Err(_) => {
+                excluded.clear();
+                let wait = left.min(Duration::from_secs(1));
+                // Changed or not: look again until the time is over.
+                let _ = tokio::time::timeout(wait, cluster.wait_for_change(fleet.generation)).await;
+                continue;
+            }
+        };
+        let host = fleet.hosts[index].host.clone();
+        let Some(pool) = role.pool(&host) else {
+            return Err(Report::fatal(SqlState::CANNOT_CONNECT, format!("host {} can't be used", host.settings.name)));
+        };
+        match pool.checkout(&slot, worker).await {
+            Ok(server) => match server.adopt(worker) {
+                Ok(server) => return Ok((pool, server)),
+                Err(_) => pool.lost(),
+            },
+            Err(CheckoutError::Connect(error)) if !error.is_host_well() => excluded.push(host.id),
+            Err(error) => return Err(report(&error)),
+        }
+    }
+}
+
+async fn ask(pool: &Arc<Pool>, mut server: Box<ServerConnection>, wanted: &ParameterSet) -> Result<ReportedParameters, Report> {
+    let sql = server.parameters.change_to(wanted);
+    if !sql.is_empty() {
+        match server.run(&sql).await {
+            Ok(Ok(())) => server.parameters = Arc::new(wanted.clone()),
+            Ok(Err((state, message))) => {
+                pool.discard(server);
+                return Err(Report::fatal(state, message));
+            }
+            Err(error) => {
+                pool.discard(server);
+                return Err(Report::fatal(SqlState::CONNECTION_FAILURE, format!("the server closed the connection: {error}")));
+            }
+        }
+    }
+    let reported = server.incoming.reported.clone();
+    pool.give_back(server);
+    Ok(reported)
+}
+
+fn report(error: &CheckoutError) -> Report {
+    match error {
+        CheckoutError::Connect(connect) => match &**connect {
+            ConnectError::Refused { state, message, .. } => Report::fatal(*state, message.clone()).detail(format!("{connect}.")),
+            other => Report::fatal(SqlState::CANNOT_CONNECT, other.to_string()),
+        },
+        other => Report::fatal(SqlState::TOO_MANY_CONNECTIONS, other.to_string()).hint("Raise pool.size or pool.max_per_host."),
+    }
+}
