@@ -254,6 +254,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether a part of the text holds something that must not be shown.
+    pub(in crate::config) fn shows_secret(&self, span: Span) -> bool {
+        self.secrets.iter().any(|secret| secret.start < span.end && span.start < secret.end)
+    }
+
     /// Notes a file that is missing or is not what it should be.
     pub(in crate::config) fn check_file(&mut self, path: &Path, span: Span, expect: crate::config::secrets::PemContent) {
         match check_file(path, expect, self.files) {
