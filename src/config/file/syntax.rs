@@ -38,6 +38,11 @@ fn help(line: &str, secret: bool) -> String {
     if value.is_empty() {
         return format!("write a value after {key} =");
     }
+    for quote in ['"', '\''] {
+        if value.starts_with(quote) && value.matches(quote).count() == 1 {
+            return format!("the closing {quote} is missing");
+        }
+    }
     let bare = !value.starts_with(['"', '\'', '[', '{']) && !value.ends_with(['"', '\'']);
     if bare && !secret && value.len() < 60 {
         return match value {
@@ -67,7 +72,8 @@ mod tests {
             ("; comment", "a comment begins with #"),
             ("listen: x", "this is TOML: write key = value, and [section] for what belongs together"),
             ("max_lag =", "write a value after max_lag ="),
-            ("max_lag = \"1s", ""),
+            ("max_lag = \"1s", "the closing \" is missing"),
+            ("max_lag = \"1s\" x", ""),
             ("nonsense", ""),
         ] {
             let secret = line.contains("password") || line.contains("://");
