@@ -10,6 +10,11 @@ psql --username postgres --dbname postgres --set ON_ERROR_STOP=1 \
 CREATE ROLE app LOGIN PASSWORD :'app';
 CREATE DATABASE app OWNER app;
 CREATE ROLE replicator LOGIN REPLICATION PASSWORD :'replicator';
+-- In postgresql.auto.conf, which replicas copy: a replica with a lower max_connections would not start.
+ALTER SYSTEM SET wal_level = logical;
+ALTER SYSTEM SET max_connections = 200;
+ALTER SYSTEM SET max_prepared_transactions = 64;
+ALTER SYSTEM SET max_slot_wal_keep_size = '2GB';
 SELECT pg_create_physical_replication_slot(name, true) FROM (VALUES ('replica1'), ('replica2')) AS replicas (name);
 SQL
 
