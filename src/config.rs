@@ -38,7 +38,7 @@ use std::path::Path;
 
 /// Settings out of a file, and what should be looked at though they are legal.
 #[derive(Debug)]
-pub struct LoadedConfig {
+pub struct Loaded {
     /// The settings.
     pub settings: Settings,
     /// Warnings, in the order of the file.
@@ -50,7 +50,7 @@ pub struct LoadedConfig {
 ///
 /// # Errors
 /// Every problem that could be found, as a listing for people.
-pub fn load(path: &Path, environment: &Environment) -> Result<LoadedConfig, ConfigReport> {
+pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigReport> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let help = match error.kind() {
@@ -74,13 +74,13 @@ pub fn load(path: &Path, environment: &Environment) -> Result<LoadedConfig, Conf
 ///
 /// # Errors
 /// Every problem that could be found, as a listing for people.
-pub fn parse(text: &str, file_name: &str, environment: &Environment) -> Result<LoadedConfig, ConfigReport> {
+pub fn parse(text: &str, file_name: &str, environment: &Environment) -> Result<Loaded, ConfigReport> {
     loaded(file::read(file::reader::Reader::new(text, file_name, environment)))
 }
 
-fn loaded((settings, problems): (Option<Settings>, Vec<Problem>)) -> Result<LoadedConfig, ConfigReport> {
+fn loaded((settings, problems): (Option<Settings>, Vec<Problem>)) -> Result<Loaded, ConfigReport> {
     match settings {
-        Some(settings) => Ok(LoadedConfig { settings, warnings: problems }),
+        Some(settings) => Ok(Loaded { settings, warnings: problems }),
         None => Err(ConfigReport { problems }),
     }
 }

@@ -26,8 +26,8 @@ impl ControlTls {
 
 /// One attempt to speak TLS.
 pub struct ControlTlsConnect {
-    connector: tokio_rustls::TlsConnector,
-    name: ServerName<'static>,
+    config: Option<Arc<rustls::ClientConfig>>,
+    domain: String,
 }
 
 /// A TLS stream of the control plane.
@@ -38,11 +38,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for C
     type TlsConnect = ControlTlsConnect;
     type Error = io::Error;
 
+    /// Never fails: tokio-postgres asks for a connector also when it is not going to use it.
     fn make_tls_connect(&mut self, domain: &str) -> io::Result<ControlTlsConnect> {
-        let config = self.config.clone().ok_or_else(|| io::Error::other("no TLS configuration for this host"))?;
-        let name = ServerName::try_from(domain.to_owned());
-        let name = name.map_err(|_| io::Error::other(format!("\"{domain}\" cannot be named in TLS")))?;
-        Ok(ControlTlsConnect { connector: config.into(), name })
+        Ok(ControlTlsConnect { config: self.config.clone(), domain: domain.to_owned() })
     }
 }
 
@@ -52,7 +50,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Contr
     type Future = Pin<Box<dyn Future<Output = io::Result<ControlTlsStream<S>>> + Send>>;
 
     fn connect(self, stream: S) -> Self::Future {
-        Box::pin(async move { self.connector.connect(self.name, stream).await.map(ControlTlsStream) })
+        Box::pin(async move {
+            let config = self.config.ok_or_else(|| io::Error::other("no TLS configuration for this host"))?;
+            let name = ServerName::try_from(self.domain.clone());
+            let name = name.map_err(|_| io::Error::other(format!("\"{}\" cannot be named in TLS", self.domain)))?;
+            tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map(ControlTlsStream)
+        })
     }
 }
 
@@ -79,5 +82,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ControlTlsStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connector_that_is_not_used_costs_nothing_and_one_that_is_says_what_is_missing() {
+        let mut tls = ControlTls::new(None);
+        let made = MakeTlsConnect::<tokio::io::DuplexStream>::make_tls_connect(&mut tls, "not a/name").unwrap();
+        let refused = made.connect(tokio::io::duplex(16).0).await.err().unwrap();
+        assert_eq!(refused.to_string(), "no TLS configuration for this host");
     }
 }

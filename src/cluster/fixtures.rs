@@ -1,7 +1,10 @@
 //! Settings and snapshots for tests of this layer and those above.
 
 use super::snapshot::{Era, Fleet, Host, HostView, Role, Sample, Standing, WalReceiver};
-use crate::config::{ControlCredentials, HealthSettings, HostSettings, RoleSetting, ServerTlsMode, ServerTlsSettings};
+use crate::config::{
+    AuthMethod, AuthSettings, Balance, Consistency, ControlCredentials, DatabaseSettings, HealthSettings, HostSettings, PoolMode,
+    PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoleSetting, RoutingSettings, ServerTlsMode, ServerTlsSettings,
+};
 use crate::types::{Lsn, SystemId, Timeline};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +19,42 @@ pub fn host_settings(name: &str) -> HostSettings {
         weight: 1,
         tls: ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None },
         control: ControlCredentials { user: "yard".to_owned(), password: None, database: "postgres".to_owned() },
+    }
+}
+
+/// A database over these hosts, with the defaults.
+pub fn database(hosts: Vec<HostSettings>) -> DatabaseSettings {
+    let second = Duration::from_secs(1);
+    DatabaseSettings {
+        name: "app".to_owned(),
+        server_name: None,
+        hosts,
+        auth: AuthSettings { method: AuthMethod::Auto, lookup_query: None, lookup_cache: second * 10 },
+        users: Vec::new(),
+        pool: PoolSettings {
+            mode: PoolMode::Transaction,
+            size: 20,
+            min_idle: 0,
+            max_per_host: 100,
+            checkout_timeout: second * 5,
+            max_waiting: 10_000,
+            connect_timeout: second * 5,
+            idle_timeout: second * 600,
+            max_age: second * 3600,
+            max_prepared: 500,
+            idle_transaction_timeout: Duration::ZERO,
+            query_timeout: Duration::ZERO,
+        },
+        routing: RoutingSettings {
+            balance: Balance::RoundRobin,
+            reads_on_primary: ReadsOnPrimary::Fallback,
+            consistency: Consistency::Session,
+            retry_buffer: 64 << 10,
+            reuse_unnamed: ReuseUnnamed::Off,
+            failover_wait: second * 15,
+            split: true,
+        },
+        health: health(),
     }
 }
 

@@ -230,3 +230,92 @@ fn hosts_of(settings: &DatabaseSettings, before: &Fleet, ids: &HostIds) -> Vec<A
     };
     settings.hosts.iter().take(MAX_HOSTS).map(host).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::LookupError;
+    use crate::cluster::fixtures;
+    use crate::cluster::snapshot::Standing;
+    use std::time::Duration;
+
+    /// A host of which every connect is refused: nothing listens on port 1.
+    fn refusing(address: &str) -> HostSettings {
+        HostSettings { address: address.to_owned(), port: 1, ..fixtures::host_settings(address) }
+    }
+
+    fn database(addresses: &[&str]) -> Arc<DatabaseSettings> {
+        Arc::new(fixtures::database(addresses.iter().map(|address| refusing(address)).collect()))
+    }
+
+    fn start(addresses: &[&str]) -> Arc<Cluster> {
+        let control = tokio::runtime::Handle::current();
+        let context = ClusterContext { control, tls: Arc::new(|_| None), host_ids: Arc::default() };
+        Cluster::start(database(addresses), context)
+    }
+
+    /// Waits for a fleet of which `seen` holds.
+    async fn until(cluster: &Cluster, seen: impl Fn(&Fleet) -> bool) -> Arc<Fleet> {
+        let waiting = async {
+            loop {
+                let fleet = cluster.fleet.load_full();
+                if seen(&fleet) {
+                    return fleet;
+                }
+                cluster.wait_for_change(fleet.generation).await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap()
+    }
+
+    fn standings(fleet: &Fleet) -> Vec<(u32, Standing)> {
+        fleet.hosts.iter().map(|view| (view.host.id, view.standing)).collect()
+    }
+
+    #[tokio::test]
+    async fn hosts_that_refuse_are_unreachable_and_a_reload_keeps_ids() {
+        use Standing::{Drained, Unreachable};
+        let cluster = start(&["127.0.0.1", "127.0.0.2"]);
+        let all_out = |fleet: &Fleet| fleet.hosts.iter().all(|view| view.standing == Unreachable) && !fleet.hosts.is_empty();
+        let fleet = until(&cluster, all_out).await;
+        assert_eq!(standings(&fleet), [(0, Unreachable), (1, Unreachable)]);
+        assert!(cluster.counters().probe_failures.load(Ordering::Relaxed) >= 2);
+
+        cluster.apply(database(&["127.0.0.3", "127.0.0.2"])).await;
+        assert_eq!(cluster.fleet().hosts.iter().map(|view| view.host.id).collect::<Vec<_>>(), [2, 1]);
+        let fleet = until(&cluster, all_out).await;
+        assert_eq!(standings(&fleet), [(2, Unreachable), (1, Unreachable)]);
+
+        assert!(cluster.drain(1).await);
+        assert_eq!(standings(&cluster.fleet()), [(2, Unreachable), (1, Drained)]);
+        assert!(cluster.undrain(1).await);
+        assert_eq!(standings(&cluster.fleet()), [(2, Unreachable), (1, Unreachable)]);
+        assert!(!cluster.drain(0).await, "it left with the reload");
+    }
+
+    #[tokio::test]
+    async fn stopping_ends_all_waiting() {
+        let cluster = start(&["127.0.0.1"]);
+        until(&cluster, |fleet| fleet.generation > 1).await;
+        let waiter = tokio::spawn({
+            let cluster = cluster.clone();
+            async move { cluster.wait_for_change(u64::MAX - 1).await }
+        });
+        cluster.stop();
+        assert_eq!(tokio::time::timeout(Duration::from_secs(10), waiter).await.unwrap().unwrap(), None);
+        assert_eq!(cluster.fleet().hosts.len(), 1, "the last picture stays");
+        cluster.report(0, HostReport::ConnectFailed);
+        assert!(!cluster.drain(0).await);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_says_why_it_cannot_be() {
+        let cluster = start(&["127.0.0.1"]);
+        assert_eq!(cluster.lookup().find("alice", "app").await, Err(LookupError::Off));
+        let mut settings = DatabaseSettings::clone(&cluster.settings());
+        settings.auth.lookup_query = Some("select".to_owned());
+        cluster.apply(Arc::new(settings)).await;
+        let answer = cluster.lookup().find("alice", "app").await;
+        assert_eq!(answer, Err(LookupError::Unavailable("no host is available".to_owned())));
+    }
+}

@@ -186,6 +186,7 @@ impl Keeper {
             let probe = Probe {
                 host_id: host.id,
                 name: host.settings.name.clone(),
+                role: host.settings.control.user.clone(),
                 target: self.shared.pools.target(host, self.health.probe_timeout),
                 health: self.health.clone(),
                 events: self.probe_events.clone(),

@@ -90,6 +90,8 @@ pub struct Probe {
     pub host_id: u32,
     /// Its name, for the log.
     pub name: String,
+    /// The control role, for the log.
+    pub role: String,
     /// How to get there.
     pub target: ControlTarget,
     /// Interval, time-out, back-off.
@@ -153,7 +155,7 @@ impl Probe {
         let opened = Instant::now();
         let mut line = self.limited(ProbeLine::open(&self.target)).await?;
         if !std::mem::replace(warned, true) {
-            line.warn_about_rights(&self.name);
+            line.warn_about_rights(&self.name, &self.role);
         }
         loop {
             let asked = Instant::now();
@@ -170,7 +172,7 @@ impl Probe {
             circuit.succeed(Instant::now());
             let hidden = sample.receiver == WalReceiver::Hidden;
             if hidden && !std::mem::replace(&mut line.hidden_is_known, true) {
-                tracing::warn!(host = %self.name, "the control role may not see the timeline a replica receives; run: GRANT pg_monitor TO it");
+                tracing::warn!(host = %self.name, "the control role may not see the timeline a replica receives; run: GRANT pg_monitor TO {}", self.role);
             }
             let sampled = FleetEvent::Sampled { host_id: self.host_id, sample, latency: asked.elapsed() };
             if self.events.send(sampled).await.is_err() {
@@ -235,11 +237,11 @@ impl ProbeLine {
         read_sample(&row, asked, self.system)
     }
 
-    fn warn_about_rights(&self, host: &str) {
+    fn warn_about_rights(&self, host: &str, role: &str) {
         for function in &self.lacks {
             tracing::warn!(
                 host,
-                "the control role may not call {function}; run: GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO it"
+                "the control role may not call {function}; run: GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {role}"
             );
         }
     }

@@ -1,9 +1,9 @@
 //! The defaults: the one place in the code where they are written. The tables of `docs/configuration.md` are made from these values.
 
 use super::settings::{
-    AdminSettings, AuthMethod, AuthSettings, Balance, Consistency, DatabaseSettings, FrontSettings, HealthSettings,
-    ListenAddress, LogFormat, LogSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode,
-    ServerTlsSettings, Settings, UserSettings,
+    AdminSettings, AuthMethod, AuthSettings, Balance, Consistency, FrontSettings, HealthSettings, ListenAddress, LogFormat,
+    LogSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode, ServerTlsSettings,
+    Settings,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -63,21 +63,6 @@ impl Default for FrontSettings {
     }
 }
 
-impl Default for DatabaseSettings {
-    fn default() -> Self {
-        DatabaseSettings {
-            name: String::new(),
-            server_name: None,
-            hosts: Vec::new(),
-            auth: AuthSettings::default(),
-            users: Vec::new(),
-            pool: PoolSettings::default(),
-            routing: RoutingSettings::default(),
-            health: HealthSettings::default(),
-        }
-    }
-}
-
 impl Default for AuthSettings {
     fn default() -> Self {
         AuthSettings {
@@ -132,20 +117,6 @@ impl Default for HealthSettings {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
             catalogue_interval: Duration::from_secs(60),
-        }
-    }
-}
-
-impl Default for UserSettings {
-    fn default() -> Self {
-        UserSettings {
-            name: String::new(),
-            secret: None,
-            server_password: None,
-            pool_size: None,
-            pool_mode: None,
-            consistency: None,
-            max_clients: 0,
         }
     }
 }

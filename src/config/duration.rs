@@ -71,11 +71,11 @@ pub fn format_duration(duration: Duration) -> String {
         return "0s".to_owned();
     }
     let milliseconds = nanoseconds / 1_000_000;
-    if nanoseconds % 1_000_000 == 0 && milliseconds > 1000 && milliseconds % 1000 != 0 {
+    if nanoseconds.is_multiple_of(1_000_000) && milliseconds > 1000 && !milliseconds.is_multiple_of(1000) {
         let fraction = format!("{:03}", milliseconds % 1000);
         return format!("{}.{}s", milliseconds / 1000, fraction.trim_end_matches('0'));
     }
-    let (names, length) = UNITS.iter().find(|(_, length)| nanoseconds % length == 0).unwrap_or(&UNITS[6]);
+    let (names, length) = UNITS.iter().find(|(_, length)| nanoseconds.is_multiple_of(*length)).unwrap_or(&UNITS[6]);
     format!("{}{}", nanoseconds / length, names[0])
 }
 

@@ -162,6 +162,8 @@ pub(super) fn locate(text: &str, span: Range<usize>, secrets: &[Range<usize>]) -
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
     let line = text[line_start..line_end].trim_end_matches('\r');
+    // A spot in the line's end is shown behind its last character.
+    let start = start.min(line_start + line.len());
     let end = span.end.clamp(start, line_start + line.len());
     let mut excerpt = String::new();
     let mut length = 0;
@@ -219,12 +221,13 @@ mod tests {
         assert_eq!(shown("", 0..0, &[]), (1, 1, String::new(), 0..1));
         assert_eq!(shown("a =\n", 3..4, &[]), (1, 4, "a =".into(), 3..4));
         assert_eq!(shown("[a\nb]", 0..5, &[]), (1, 1, "[a".into(), 0..2));
+        assert_eq!(shown("\r", 1..1, &[]), (1, 1, String::new(), 0..1));
         assert_eq!(shown("a", 90..95, &[]), (1, 2, "a".into(), 1..2));
     }
 
     #[test]
     fn masks_secrets_and_keeps_the_underline() {
-        let masks = [5..12];
+        let masks = vec![5..12; 1];
         assert_eq!(shown("p = \"hunter2\" x", 4..13, &masks), (1, 5, "p = \"***\" x".into(), 4..9));
         assert_eq!(shown("p = \"hunter2\" x", 14..15, &masks), (1, 15, "p = \"***\" x".into(), 10..11));
         assert_eq!(shown("p = \"hunter2\" x", 5..12, &masks), (1, 6, "p = \"***\" x".into(), 5..8));

@@ -128,9 +128,22 @@ fn guess_in_line(line: &str, among_users: bool, mut report: impl FnMut(Range<usi
         let start = at + 3;
         let end = start + line[start..].find(['"', '\'', ' ', '\t', '\n']).unwrap_or(line.len() - start);
         let token = &line[start..end];
-        let (Some(colon), Some(sign)) = (token.find(':'), token.rfind('@')) else { continue };
-        if colon < sign && !is_variable(&token[colon + 1..sign]) {
+        let sign = token.rfind('@');
+        if let (Some(colon), Some(sign)) = (token.find(':'), sign)
+            && colon < sign
+            && !is_variable(&token[colon + 1..sign])
+        {
             report(start + colon + 1..start + sign);
+        }
+        // What stands where the port should be, and is no port, may be a password that lost its place.
+        let host_start = sign.map_or(0, |sign| sign + 1);
+        let host = &token[host_start..];
+        let host = &host[..host.find(['/', '?', '#']).unwrap_or(host.len())];
+        if let Some(colon) = host.rfind(':').filter(|colon| !host[*colon..].contains(']')) {
+            let port = &host[colon + 1..];
+            if !port.is_empty() && !port.bytes().all(|b| b.is_ascii_digit()) && !is_variable(port) {
+                report(start + host_start + colon + 1..start + host_start + host.len());
+            }
         }
     }
     for (at, word) in line.match_indices("password").chain(line.match_indices("secret")) {
@@ -191,6 +204,10 @@ mod tests {
         check("a = \"postgres://u@h/d?password=x&a=b\"", &["x"]);
         check("a = \"postgres://u:${P}@h:5/d\"", &[]);
         check("a = \"postgres://h:5/d\"", &[]);
+        check("a = \"postgres://h:x1/d\"", &["x1"]);
+        check("a = \"postgres://[::1]/d\"", &[]);
+        check("a = \"postgres://u:p@[::1]:5/d\"", &["p"]);
+        check("a = \"postgres://h:${PORT}/d\"", &[]);
         check("password = \"x y\" # z", &["x y"]);
         check("password = hunter2", &["hunter2"]);
         check("password: 'x'", &["x"]);

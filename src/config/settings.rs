@@ -112,7 +112,7 @@ pub struct AdminUser {
 }
 
 /// One database that clients may name, with the hosts that serve it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DatabaseSettings {
     /// The name clients use; `*` is any name not listed.
     pub name: String,
@@ -204,7 +204,7 @@ pub enum ServerTlsMode {
 pub struct AuthSettings {
     /// What is asked of clients. Default `Auto`.
     pub method: AuthMethod,
-    /// The query that looks up a role not listed under `users`, `$1` = role name; its columns are those of
+    /// The query that looks up a role not listed under `users`, `$1` = role name, `$2` = database; its columns are those of
     /// the default query: name, verifier, may log in, expired, may connect. `None` turns look-up off.
     pub lookup_query: Option<String>,
     /// How long a looked-up verifier is trusted before it is asked for again. Default 10s.
@@ -227,7 +227,7 @@ pub enum AuthMethod {
 }
 
 /// A user with settings of its own.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserSettings {
     /// The role's name.
     pub name: String,

@@ -1,5 +1,7 @@
 //! The local fleet itself: what `pgyard demo` and all other tests stand on.
 
+use super::harness::programs::psql;
+use pgyard::demo::{DemoOptions, database_url, start_fleet_with_progress, welcome_text};
 use pgyard::demo::{FleetError, FleetOptions, FleetProgress, LocalFleet, StopMode, free_port};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -54,6 +56,30 @@ fn a_fleet_streams_can_be_hurt_and_leaves_nothing() {
     for port in ports {
         assert!(TcpListener::bind(("127.0.0.1", port)).is_ok(), "port {port} is free again");
     }
+}
+
+#[test]
+fn the_demo_shows_its_steps_and_has_something_to_read() {
+    let options = DemoOptions { replicas: 1, ..DemoOptions::default() };
+    let mut shown = Vec::new();
+    let fleet = start_fleet_with_progress(&options, &mut shown).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    for step in [
+        "PostgreSQL 1",
+        "primary: creating",
+        "primary: accepts",
+        "replica1: copying",
+        "replica1: accepts",
+        "every replica streams",
+    ] {
+        assert!(shown.contains(step), "{step} is not in:\n{shown}");
+    }
+    fleet.wait_for_replay(fleet.primary(), &fleet.replicas()[0]).unwrap();
+    // As the application, with the password of its URL.
+    assert_eq!(psql(&fleet.replicas()[0].app_url(), "SELECT count(*) FROM wagons;"), "5");
+    psql(&fleet.primary().app_url(), "INSERT INTO wagons (cargo, track) VALUES ('sand', 4);");
+    let text = welcome_text(&fleet, options.listen, options.http);
+    assert!(text.contains(&database_url(&fleet, options.listen)) && text.contains("deletes the data"), "{text}");
 }
 
 #[test]

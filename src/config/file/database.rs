@@ -38,9 +38,7 @@ pub(super) fn read_all(reader: &mut Reader, top: Section, front: &Settings) -> V
             let title = format!("[databases.{}]", quoted(name));
             let Some(table) = reader.table_of(value, &title) else { continue };
             let section = Section { table, title: &title };
-            if let Some(settings) = read_one(reader, section, name, span, &template) {
-                databases.push(settings);
-            }
+            databases.push(read_one(reader, section, name, span, &template));
         }
         if section.table.is_empty() {
             missing(reader, header);
@@ -63,7 +61,7 @@ fn quoted(name: &str) -> String {
     if bare { name.to_owned() } else { format!("\"{name}\"") }
 }
 
-fn read_one(reader: &mut Reader, section: Section, name: &str, span: Span, template: &Template) -> Option<DatabaseSettings> {
+fn read_one(reader: &mut Reader, section: Section, name: &str, span: Span, template: &Template) -> DatabaseSettings {
     let known: Vec<&str> = plain_names(keys::HOSTS).chain(plain_names(keys::CONNECTION)).chain(names(keys::DATABASE)).collect();
     check_unknown(reader, section, &known);
     let mut settings = DatabaseSettings { name: name.to_owned(), ..template.settings.clone() };
@@ -74,10 +72,18 @@ fn read_one(reader: &mut Reader, section: Section, name: &str, span: Span, templ
     connection.inherit(&template.connection);
     let sources = read_hosts(reader, section, &span);
     settings.server_name = server_name(reader, name, own_database, &sources);
-    settings.hosts = resolve_hosts(reader, sources, connection, &settings);
+    // Where the first host could not be read, the others' user may have been lost with it: that is no problem of theirs.
+    if connection.user.is_some() || !reader.has_errors_in(&written_hosts(section)) {
+        settings.hosts = resolve_hosts(reader, sources, connection, &settings);
+    }
     settings.users = read_users(reader, section);
     check::database(reader, &settings, &check::Places { origins: &origins, header: span, section });
-    Some(settings)
+    settings
+}
+
+/// Where the hosts of a database are written.
+fn written_hosts(section: Section) -> Vec<Span> {
+    ["primary", "replicas", "hosts"].iter().filter_map(|key| section.get(key).map(Spanned::span)).collect()
 }
 
 fn read_hosts(reader: &mut Reader, section: Section, span: &Span) -> Vec<HostSource> {
@@ -94,7 +100,6 @@ fn read_hosts(reader: &mut Reader, section: Section, span: &Span) -> Vec<HostSou
         reader.error(ProblemKind::Contradiction, value.span(), complaint);
         return Vec::new();
     }
-    let before = reader.has_errors();
     let mut found: Vec<HostSource> = primary.and_then(|value| host::read(reader, value)).into_iter().collect();
     let mut empty = false;
     for (key, list) in [("replicas", replicas), ("hosts", hosts)] {
@@ -107,9 +112,8 @@ fn read_hosts(reader: &mut Reader, section: Section, span: &Span) -> Vec<HostSou
         empty |= values.is_empty();
         found.extend(values.iter().filter_map(|value| host::read(reader, value)));
     }
-    let unread = reader.has_errors() && !before;
     let written = primary.or(replicas).or(hosts).is_some();
-    if found.is_empty() && !unread && (!written || empty) {
+    if found.is_empty() && (!written || (empty && primary.is_none())) {
         let help = "write primary = \"postgres://pgyard:${PGPASSWORD}@10.0.0.1/app\", or hosts = [...] with several of these";
         reader.error(ProblemKind::MissingKey, span.clone(), Complaint::new(format!("{} has no hosts", section.title), help));
     }

@@ -6,7 +6,7 @@ use crate::config::codec::{Choice, Codec, Complaint, RawValue};
 use crate::config::defaults::DEFAULT_SERVER_PORT;
 use crate::config::keys::{self, plain_names};
 use crate::config::problem::ProblemKind;
-use crate::config::secrets::PemContent;
+use crate::config::secrets::{PemContent, guess};
 use crate::config::settings::{ControlCredentials, HostSettings, RoleSetting, ServerTlsMode, ServerTlsSettings};
 use crate::config::url::{Connection, HostDraft, check_address, parse_host, parse_port, parse_sslmode, parse_weight};
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ pub(super) fn read(reader: &mut Reader, value: &Spanned<DeValue>) -> Option<Host
     let draft = match value.get_ref() {
         DeValue::String(text) => {
             let parsed = parse_host(text, reader.environment);
+            note_password(reader, &span);
             reader.accept(ProblemKind::BadValue, &span, parsed)?
         }
         DeValue::Table(table) => read_table(reader, Section { table, title: "a host" }, &span)?,
@@ -41,13 +42,18 @@ pub(super) fn read(reader: &mut Reader, value: &Spanned<DeValue>) -> Option<Host
     Some(HostSource { draft, span })
 }
 
+/// Remembers that a URL has a password in it.
+fn note_password(reader: &mut Reader, span: &Span) {
+    let literal = reader.text.get(span.clone()).is_some_and(|text| !guess(text).is_empty());
+    if literal {
+        reader.literal_secret.get_or_insert(span.clone());
+    }
+}
+
 /// Says what has no effect, and makes the paths of a URL relative to the file.
 fn finish(reader: &mut Reader, mut draft: HostDraft, span: &Span) -> HostDraft {
     for remark in std::mem::take(&mut draft.remarks) {
         reader.warn(span.clone(), remark.message, remark.help);
-    }
-    if draft.connection.password.is_some() && reader.text.get(span.clone()).is_some_and(|text| !text.contains("${")) {
-        reader.literal_secret.get_or_insert(span.clone());
     }
     let folder = reader.folder;
     let settle = |path: &mut PathBuf| *path = folder.join(&*path);
@@ -66,6 +72,7 @@ fn read_table(reader: &mut Reader, section: Section, span: &Span) -> Option<Host
     if let Some(value) = section.get("url") {
         let text = value.get_ref().as_str().map(|text| parse_host(text, reader.environment));
         let parsed = text.unwrap_or_else(|| Err(Complaint::new("url is not text", "write url = \"postgres://...\"")));
+        note_password(reader, &value.span());
         draft = reader.accept(ProblemKind::BadValue, &value.span(), parsed)?;
         if let (Some(_), Some(host_span)) = (&draft.address, section.key_span("host")) {
             let complaint = Complaint::new("both url and host are given", "keep one of them");

@@ -40,6 +40,9 @@ pub(in crate::config) struct Reader<'a> {
     secrets: Vec<Span>,
 }
 
+/// A text that is something else altogether has a problem in every line; the first ones say so.
+const MOST_PROBLEMS: usize = 100;
+
 /// A table of the file with what it is called in messages.
 #[derive(Clone, Copy)]
 pub(in crate::config) struct Section<'t, 'i> {
@@ -120,7 +123,11 @@ impl<'a> Reader<'a> {
         }
         let secrets = merge(self.secrets);
         let mut found = self.found;
+        if found.len() > MOST_PROBLEMS {
+            found.retain(|(_, problem)| problem.severity == Severity::Error);
+        }
         found.sort_by_key(|(span, _)| span.start);
+        found.truncate(MOST_PROBLEMS);
         let located = found.into_iter().map(|(span, mut problem)| {
             let spot = (!span.is_empty()).then(|| locate(self.text, span, &secrets));
             problem.place = ProblemPlace::File { name: self.name.to_owned(), spot };
@@ -138,6 +145,12 @@ impl<'a> Reader<'a> {
     /// Whether an error was found.
     pub(in crate::config) fn has_errors(&self) -> bool {
         self.found.iter().any(|(_, problem)| problem.severity == Severity::Error)
+    }
+
+    /// Whether an error was found in one of these places.
+    pub(in crate::config) fn has_errors_in(&self, places: &[Span]) -> bool {
+        let inside = |span: &Span| places.iter().any(|place| place.start <= span.start && span.end <= place.end);
+        self.found.iter().any(|(span, problem)| problem.severity == Severity::Error && inside(span))
     }
 
     /// Drops what the rest of the walk says of lines that are not TOML, and what may only be missing because of them.
@@ -252,6 +265,11 @@ impl<'a> Reader<'a> {
             self.secrets.push(span.start + 1..span.end - 1);
             self.literal_secret.get_or_insert(span);
         }
+    }
+
+    /// Whether a part of the text holds something that must not be shown.
+    pub(in crate::config) fn shows_secret(&self, span: Span) -> bool {
+        self.secrets.iter().any(|secret| secret.start < span.end && span.start < secret.end)
     }
 
     /// Notes a file that is missing or is not what it should be.

@@ -13,7 +13,7 @@ pub(in crate::config) fn closest<'a>(text: &str, known: &[&'a str]) -> Option<&'
 }
 
 /// Words of other programs for what has another name here: their name, ours.
-const FOREIGN: &[(&str, &str)] = &[
+pub(super) const FOREIGN: &[(&str, &str)] = &[
     ("default_pool_size", "pool_size"),
     ("max_db_connections", "max_per_host"),
     ("min_pool_size", "min_idle"),

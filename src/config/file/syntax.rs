@@ -14,12 +14,13 @@ pub(super) fn note(reader: &mut Reader, error: &toml::de::Error) -> Span {
     let line_start = reader.text.get(..start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
     let line = reader.text.get(line_start..).unwrap_or("").lines().next().unwrap_or("");
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    reader.error(ProblemKind::Syntax, span.clone(), Complaint::new(message, help(line)));
+    let secret = reader.shows_secret(line_start..line_start + line.len());
+    reader.error(ProblemKind::Syntax, span.clone(), Complaint::new(message, help(line, secret)));
     span
 }
 
-/// What is right instead of a line, where its mistake is a common one; else empty.
-fn help(line: &str) -> String {
+/// What is right instead of a line, where its mistake is a common one; else empty. The value of a line with a secret is not repeated.
+fn help(line: &str, secret: bool) -> String {
     let line = line.trim();
     if line.starts_with('[') && line.contains('*') && !line.contains("\"*\"") {
         return "the star needs quotes: [databases.\"*\"]".to_owned();
@@ -37,9 +38,13 @@ fn help(line: &str) -> String {
     if value.is_empty() {
         return format!("write a value after {key} =");
     }
+    for quote in ['"', '\''] {
+        if value.starts_with(quote) && value.matches(quote).count() == 1 {
+            return format!("the closing {quote} is missing");
+        }
+    }
     let bare = !value.starts_with(['"', '\'', '[', '{']) && !value.ends_with(['"', '\'']);
-    // A key called password is given no example with its value.
-    if bare && !key.contains("password") && !value.contains("://") && value.len() < 60 {
+    if bare && !secret && value.len() < 60 {
         return match value {
             "True" | "False" | "TRUE" | "FALSE" => format!("write {key} = {}", value.to_ascii_lowercase()),
             _ => format!("text, durations and sizes need quotes: {key} = \"{value}\""),
@@ -67,10 +72,12 @@ mod tests {
             ("; comment", "a comment begins with #"),
             ("listen: x", "this is TOML: write key = value, and [section] for what belongs together"),
             ("max_lag =", "write a value after max_lag ="),
-            ("max_lag = \"1s", ""),
+            ("max_lag = \"1s", "the closing \" is missing"),
+            ("max_lag = \"1s\" x", ""),
             ("nonsense", ""),
         ] {
-            assert_eq!(help(line), expect, "{line}");
+            let secret = line.contains("password") || line.contains("://");
+            assert_eq!(help(line, secret), expect, "{line}");
         }
     }
 }

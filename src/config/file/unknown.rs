@@ -84,8 +84,9 @@ mod tests {
 
     #[test]
     fn every_translation_leads_to_a_key() {
-        for name in ["auth_type", "dbname", "max_client_conn", "cert", "address", "log_level", "bind", "standbys", "sslmode"] {
-            assert!(translate(name).all(|ours| home_of(ours).is_some()), "{name}");
+        for (theirs, ours) in super::super::suggest::FOREIGN {
+            assert!(home_of(ours).is_some(), "{theirs} is called {ours}, which is nowhere");
+            assert!(help(theirs, &[ours]).contains(ours));
         }
     }
 }

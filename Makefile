@@ -1,0 +1,50 @@
+# `make run` and `make test` set up what they need; `make` alone shows the targets.
+
+CARGO ?= cargo
+# For example `make run ARGS="--replicas 3 --keep"`.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run build test check fmt deny clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what the tests need and this machine lacks (PostgreSQL, Python and Node packages)
+	@scripts/setup.sh --tests
+
+run: ## Build, start a primary, two replicas and pgyard in front; Ctrl-C stops all of it
+	@scripts/setup.sh
+	$(CARGO) build --release --bin pgyard
+	@# exec: Ctrl-C goes to pgyard, which stops everything in order.
+	@exec target/release/pgyard demo $(ARGS)
+
+build: ## Build the release binary
+	$(CARGO) build --release --bin pgyard
+
+test: ## Run all tests (sets up PostgreSQL, Python and Node itself)
+	@scripts/setup.sh --tests
+	$(CARGO) test --all-targets
+	$(CARGO) test --doc
+
+check: ## Format, lints, house rules, documentation, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) test --test tidy
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+	@scripts/shell.sh
+	@$(MAKE) --no-print-directory deny
+
+deny: ## Check licences, sources and banned crates, if cargo-deny is installed
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: licences, sources and banned crates were NOT checked (cargo install cargo-deny --locked)"; \
+	fi
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+clean: ## Delete what was built and installed here
+	$(CARGO) clean
+	rm -rf .venv tests/drivers/node/node_modules
