@@ -55,7 +55,7 @@ pub struct Answer {
     /// Parameters were reported.
     pub reported: bool,
     /// Whether the rest of the message under way is forwarded.
-    body_forward: bool,
+    pub(super) body_forward: bool,
     /// Bytes forwarded.
     pub bytes: u64,
 }
