@@ -186,6 +186,7 @@ fn pins_of_functions_and_objects() {
         ("SELECT (t).f_opaque FROM t", Pins::OPAQUE),
         ("SELECT f_calls_opaque()", Pins::OPAQUE),
         ("SELECT f_python()", Pins::OPAQUE),
+        ("SELECT agg_opaque(a) FROM t", Pins::OPAQUE),
         ("SELECT f_volatile()", Pins::NONE),
         ("SELECT dblink_exec('x')", Pins::OPAQUE),
         ("SELECT setseed(0.1)", Pins::OPAQUE),
