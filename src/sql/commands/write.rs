@@ -41,12 +41,9 @@ fn change(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> Outcom
     let mut outcome = Outcome::write(WriteReason::Command).pinned(pins_of_written(survey));
     let all = survey.names | survey.calls;
     let harmful = WordFlags::VOLATILE | WordFlags::SUSPECT | WordFlags::OPAQUE | WordFlags::OPAQUE_WRITE;
-    outcome.facts.plain_write = setting.catalogue.is_complete()
-        && !all.has(harmful)
-        && !(survey.casts && all.has(WordFlags::SUSPECT_IF_CAST))
-        && !survey.suspect_operator
-        && !inner_change(setting, survey)
-        && calls_known_only(setting, cursor.clone());
+    let coerces = survey.casts && all.has(WordFlags::SUSPECT_IF_CAST);
+    let harmful = all.has(harmful) || coerces || survey.suspect_operator || inner_change(setting, survey);
+    outcome.facts.plain_write = setting.catalogue.is_complete() && !harmful && calls_known_only(setting, cursor.clone());
     outcome.shareable = !survey.calls.has(WordFlags::SET_CONFIG | WordFlags::CURRENT_SETTING);
     outcome
 }
@@ -115,7 +112,9 @@ fn anonymous_block(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'
         let mut tokens = Scanner::new(body.as_bytes(), Lexing::default());
         tokens.any(|token| token.kind == TokenKind::Bad || words.iter().any(|word| token.is_word(body.as_bytes(), word)))
     };
-    let hidden = body.as_ref().is_none_or(|body| source_is_opaque(body.as_bytes(), setting.catalogue.words()) || calls_unknown(setting, body));
+    let hidden = body
+        .as_ref()
+        .is_none_or(|body| source_is_opaque(body.as_bytes(), setting.catalogue.words()) || calls_unknown(setting, body));
     if hidden || opaque || survey.names.has(WordFlags::OPAQUE) {
         outcome = outcome.pinned(Pins::OPAQUE);
     }
@@ -129,7 +128,10 @@ fn calls_unknown(setting: &Setting<'_>, body: &str) -> bool {
     let mut previous = WordFlags::NONE;
     let mut named = false;
     for token in scanner.by_ref() {
-        if token.kind == TokenKind::OpenParen && named && !previous.has(WordFlags::RESERVED | WordFlags::GRAMMAR | WordFlags::FUNCTION) {
+        if token.kind == TokenKind::OpenParen
+            && named
+            && !previous.has(WordFlags::RESERVED | WordFlags::GRAMMAR | WordFlags::FUNCTION)
+        {
             return true;
         }
         named = matches!(token.kind, TokenKind::Word | TokenKind::QuotedName | TokenKind::UnicodeName);
