@@ -88,6 +88,21 @@ pub struct HostView {
     pub probe_latency: Option<Duration>,
 }
 
+/// What is counted of a host since it was configured.
+#[derive(Debug, Default)]
+pub struct HostCounters {
+    /// Probes sent.
+    pub probes: AtomicU64,
+    /// Probes that failed.
+    pub probe_failures: AtomicU64,
+    /// Sampler queries.
+    pub sampler_queries: AtomicU64,
+    /// Server connections opened for clients.
+    pub connects: AtomicU64,
+    /// Server connections that could not be opened.
+    pub connect_failures: AtomicU64,
+}
+
 /// A host's identity and the counters that outlive snapshots.
 #[derive(Debug)]
 pub struct Host {
@@ -99,6 +114,8 @@ pub struct Host {
     pub in_flight: Arc<AtomicU32>,
     /// Peak-EWMA latency in microseconds, written by sessions at the end of a statement ([`Host::record_latency`]).
     pub latency_us: Arc<AtomicU64>,
+    /// What was counted of it. Shared with the host's earlier self after a reload.
+    pub counters: Arc<HostCounters>,
     /// A hash of the address, the same in every process: `ip_hash` places clients by it.
     pub placement: u64,
 }
@@ -107,13 +124,13 @@ impl Host {
     /// A host that has not been used yet.
     pub fn new(id: u32, settings: HostSettings) -> Self {
         let placement = foldhash::fast::FixedState::with_seed(0).hash_one((&settings.address, settings.port));
-        Host { id, settings, in_flight: Arc::default(), latency_us: Arc::default(), placement }
+        Host { id, settings, in_flight: Arc::default(), latency_us: Arc::default(), counters: Arc::default(), placement }
     }
 
     /// The same host (same address) under new settings: id and counters go on.
     pub fn with_settings(&self, settings: HostSettings) -> Self {
-        let (in_flight, latency_us) = (self.in_flight.clone(), self.latency_us.clone());
-        Host { in_flight, latency_us, ..Host::new(self.id, settings) }
+        let (in_flight, latency_us, counters) = (self.in_flight.clone(), self.latency_us.clone(), self.counters.clone());
+        Host { in_flight, latency_us, counters, ..Host::new(self.id, settings) }
     }
 
     /// Takes a statement's time into the peak-EWMA: a peak counts at once, improvement by eighths.
