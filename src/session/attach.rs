@@ -73,6 +73,7 @@ impl Session {
             match self.check_out(&pool).await? {
                 Ok(server) => {
                     let mut link = Link::new(server, pool, view.host.clone(), route, self.entry.clone());
+                    link.needs_reset = self.mode == PoolMode::Session;
                     put_parameters(link.server(), &self.state);
                     self.link = Some(Box::new(link));
                     return Ok(());

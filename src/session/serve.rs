@@ -14,7 +14,7 @@ use crate::route::Target;
 use crate::server::{Expected, TransactionStatus};
 use crate::sql::{Access, Command, Isolation, Pins, StatementFacts};
 use crate::types::SqlState;
-use crate::wire::frame::put_message;
+use crate::wire::frame::{HEADER_LEN, put_message};
 use crate::wire::reply::Report;
 use std::sync::Arc;
 use std::task::Poll;
@@ -225,6 +225,7 @@ impl Session {
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, (route, waited): (QueryRoute, Duration)) {
+        let text = self.text_to_replay(unit, exchange, route);
         self.client.inbox.consume(exchange.unit_len);
         let elapsed = attempt.since.elapsed();
         let metrics = &self.database.metrics;
@@ -239,7 +240,17 @@ impl Session {
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {
             self.log_slow(unit, attempt, (route, elapsed));
         }
-        self.settle(unit, &exchange.answer);
+        self.settle(unit, text.as_deref(), &exchange.answer);
+    }
+
+    /// The text of a simple query in a READ ONLY transaction on a replica, if it may have to be run again.
+    fn text_to_replay(&self, unit: &Unit, exchange: &Exchange, route: QueryRoute) -> Option<String> {
+        let open = self.state.transaction.is_some() && route == QueryRoute::Replica && unit.needs_care;
+        if !open || unit.kind != UnitKind::Query || exchange.unit_len == 0 {
+            return None;
+        }
+        let text = &self.client.inbox.as_slice()[HEADER_LEN..unit.len - 1];
+        std::str::from_utf8(text).ok().map(str::to_owned)
     }
 
     fn log_slow(&self, unit: &Unit, attempt: &Attempt, (route, elapsed): (QueryRoute, Duration)) {
@@ -290,8 +301,8 @@ impl Session {
             explained: answer.error.is_some() && answer.fatal && answer.committed,
             in_transaction,
             may_have_committed: match in_transaction {
-                true => unit.statements().any(commits),
-                false => unit.access > Access::Server || unit.statements().any(commits),
+                true => unit.run_statements().any(commits),
+                false => unit.access > Access::Server || unit.run_statements().any(commits),
             },
             said_something: answer.fatal,
             losses: attempt.failed.len(),
@@ -373,6 +384,9 @@ impl Session {
             transaction.at_begin.1 = link.server().parameters.clone();
         }
         put_own_query(link.server(), &format!("BEGIN ISOLATION LEVEL {level} READ ONLY{deferrable}"));
+        for text in self.state.transaction.iter().flat_map(|transaction| &transaction.replay) {
+            put_own_query(link.server(), text);
+        }
         match self.run_own().await {
             Ok(()) => Ok(()),
             Err(OwnError::End(end)) => Err(AttachError::End(end)),
@@ -398,7 +412,10 @@ enum OwnError {
 /// Whether a statement of a READ ONLY transaction may run on the replica where it began.
 fn stays_on_replica(statement: &StatementFacts) -> bool {
     match statement.command {
-        Command::Commit { chain: false } | Command::Rollback { .. } | Command::Show(_) => true,
-        _ => statement.access == Access::Read || statement.access == Access::Server,
+        Command::Commit { chain: true } | Command::TwoPhase | Command::Begin(_) => false,
+        Command::SetTransaction(modes) => {
+            modes.read_only != Some(false) && modes.isolation != Some(Isolation::Serializable)
+        }
+        _ => statement.access <= Access::Server,
     }
 }
