@@ -5,7 +5,7 @@ use super::run::{Session, SessionEnd};
 use super::send::put_parameters;
 use super::state::Freshness;
 use crate::cluster::{CommitMode, Fleet, HostSet, PickRequest, Want, pick};
-use crate::config::{Consistency, ReadsOnPrimary};
+use crate::config::{Consistency, PoolMode, ReadsOnPrimary};
 use crate::database::{ClientState, StopRequest};
 use crate::metrics::{QueryReason, QueryRoute};
 use crate::net::stream::Socket;
