@@ -44,6 +44,8 @@ pub struct Answer {
     pub error: Option<SqlState>,
     /// The server ends the connection.
     pub fatal: bool,
+    /// The server reported an error when nothing was asked of it: it is going away.
+    pub unsolicited: bool,
     /// A query of pgyard's own failed.
     pub own_error: Option<String>,
     /// The last CommandComplete was a ROLLBACK.
@@ -173,6 +175,11 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         // The bulk of the traffic first.
         b'D' | b'd' | b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'C' | b's' | b'I' | b'V' | b'H' | b'G' | b'W' | b'c' => {}
         b'Z' => server.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'E')),
+        // Nobody asked: the server is going away. That is between it and pgyard.
+        b'E' if server.replies.is_empty() => {
+            answer.unsolicited = true;
+            return Ok(Verdict::Skip);
+        }
         b'E' => note_error(body, server, answer),
         b'N' => return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward }),
         b'S' => {

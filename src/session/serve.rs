@@ -11,7 +11,7 @@ use crate::cluster::HostReport;
 use crate::database::{ClientState, StopRequest};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::Target;
-use crate::server::{Expected, TransactionStatus};
+use crate::server::{Expected, ServerTarget, TransactionStatus};
 use crate::sql::{Access, Command, Isolation, Pins, StatementFacts};
 use crate::types::SqlState;
 use crate::wire::frame::{HEADER_LEN, put_message};
@@ -19,6 +19,9 @@ use crate::wire::reply::Report;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+
+/// How long a host may take to show that it still listens.
+const GONE_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Serves one unit.
@@ -85,13 +88,13 @@ impl Session {
                 ExchangeEnd::ClientProtocol(error) => return Err(AttachError::End(SessionEnd::Protocol(error))),
                 ExchangeEnd::ServerLost(error) => {
                     tracing::warn!(host = self.host_name(), %error, "a server connection broke in use");
-                    if !self.server_lost(unit, attempt, &exchange, held)? {
+                    if !self.server_lost(unit, attempt, &exchange, held).await? {
                         return Ok(());
                     }
                 }
                 ExchangeEnd::ServerProtocol(error) => {
                     tracing::error!(host = self.host_name(), %error, "a server broke the protocol");
-                    if !self.server_lost(unit, attempt, &exchange, held)? {
+                    if !self.server_lost(unit, attempt, &exchange, held).await? {
                         return Ok(());
                     }
                 }
@@ -277,7 +280,7 @@ impl Session {
     }
 
     /// The server's connection ended under the unit. True: it is to be sent again.
-    fn server_lost(
+    async fn server_lost(
         &mut self,
         unit: &Unit,
         attempt: &mut Attempt,
@@ -287,6 +290,7 @@ impl Session {
         let Some(mut link) = self.link.take() else { return Ok(true) };
         link.server().broken = true;
         let (host_id, route, cut_off) = (link.host.id, link.route, link.server().incoming.body_left > 0);
+        let target = link.server().target.clone();
         drop(link);
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
         let answer = &exchange.answer;
@@ -305,6 +309,8 @@ impl Session {
                 false => unit.access > Access::Server || unit.run_statements().any(commits),
             },
             said_something: answer.fatal,
+            // Asked only when it decides: a second loss without a word.
+            host_is_gone: !attempt.failed.is_empty() && !answer.fatal && is_gone(&target).await,
             losses: attempt.failed.len(),
         };
         match after_loss(&loss) {
@@ -397,6 +403,13 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether nothing listens at a server's address: then its machine or its postmaster is gone, which no statement does. After a
+/// crash that a statement causes, the postmaster stays and says that it recovers.
+async fn is_gone(target: &ServerTarget) -> bool {
+    let connect = crate::net::socket::connect(&target.address, target.port, target.keepalive);
+    !matches!(tokio::time::timeout(GONE_CHECK_TIMEOUT, connect).await, Ok(Ok(_)))
 }
 
 /// Why queries of pgyard's own were not answered.

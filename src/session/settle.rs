@@ -20,6 +20,7 @@ impl Session {
         let Some(link) = self.link.as_mut() else { return };
         let route = link.route;
         let server = link.server();
+        server.broken |= answer.unsolicited;
         let dropped = server.incoming.replies.take_dropped_names();
         if dropped > 0 {
             self.state.undo_names(self.state.journal.len().saturating_sub(dropped));

@@ -112,3 +112,14 @@ fn what_is_not_the_protocol_is_an_error() {
         assert!(take_chunk(bytes, &mut server, &mut Answer::default(), &mut Buffer::new()).is_err());
     }
 }
+
+#[test]
+fn a_farewell_behind_an_answer_is_not_for_the_client() {
+    let bytes = stream(&[(b'C', b"SELECT 0\0"), (b'Z', b"I"), (b'E', b"VFATAL\0C57P01\0Mgone\0\0")]);
+    for step in [1, 9, 1000] {
+        let mut server = server(&[Expected::Through]);
+        let mut answer = Answer::default();
+        assert_eq!(feed(&bytes, step, &mut server, &mut answer), stream(&[(b'C', b"SELECT 0\0"), (b'Z', b"I")]));
+        assert!(answer.unsolicited && answer.error.is_none());
+    }
+}
