@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("pool", 4),
     ("cluster", 5),
     ("twophase", 6),
+    ("database", 6),
     ("session", 7),
     ("admin", 7),
     ("http", 7),

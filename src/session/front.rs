@@ -202,7 +202,9 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
             front.metrics.login_failures(reason).increment();
             match reason {
                 // A probe of a load balancer, or a client that has yet to ask its user for the password.
-                crate::metrics::LoginFailureReason::ClientGone => tracing::debug!(%peer, error = text, "client left before it had logged in"),
+                crate::metrics::LoginFailureReason::ClientGone => {
+                    tracing::debug!(%peer, error = text, "client left before it had logged in")
+                }
                 reason => tracing::info!(%peer, reason = reason.label(), error = text, "log-in failed"),
             }
         }
@@ -254,8 +256,9 @@ async fn refuse(front: &Front, mut stream: Stream, peer: Peer, reason: RefusalRe
             Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many connections from your address")
                 .hint("Raise limits.max_clients_per_address.")
         }
-        RefusalReason::MaxLoggingIn => Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many clients are logging in")
-            .hint("Raise limits.max_logging_in."),
+        RefusalReason::MaxLoggingIn => {
+            Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many clients are logging in").hint("Raise limits.max_logging_in.")
+        }
         RefusalReason::Draining => Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the proxy is shutting down"),
     };
     let mut out = Vec::new();

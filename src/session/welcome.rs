@@ -57,21 +57,17 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
         let fleet = cluster.fleet().clone();
         let failed = |index: &usize| excluded.contains(&fleet.hosts[*index].host.id);
         let tried = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
-        let request = |want| PickRequest {
-            want,
-            floor: None,
-            excluded: tried,
-            reads_on_primary: ReadsOnPrimary::Fallback,
-            client_hash: 0,
-        };
+        let request =
+            |want| PickRequest { want, floor: None, excluded: tried, reads_on_primary: ReadsOnPrimary::Fallback, client_hash: 0 };
         let balancer = database.upstream().balancer().clone();
-        let chosen =
-            pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));
+        let chosen = pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));
         let left = limit.saturating_sub(since.elapsed());
         let index = match chosen {
             Ok(index) => index,
             Err(missing) if left.is_zero() => {
-                return Err(Report::fatal(SqlState::CANNOT_CONNECT_NOW, missing.explain(&fleet)).hint("See `SHOW HOSTS` in the console."));
+                return Err(
+                    Report::fatal(SqlState::CANNOT_CONNECT_NOW, missing.explain(&fleet)).hint("See `SHOW HOSTS` in the console.")
+                );
             }
             Err(_) => {
                 excluded.clear();
@@ -100,7 +96,7 @@ async fn ask(pool: &Arc<Pool>, mut server: Box<ServerConnection>, wanted: &Param
     let sql = server.parameters.change_to(wanted);
     if !sql.is_empty() {
         match server.run(&sql).await {
-            Ok(Ok(())) => server.parameters = Arc::new(wanted.clone()),
+            Ok(Ok(_)) => server.parameters = Arc::new(wanted.clone()),
             Ok(Err((state, message))) => {
                 pool.discard(server);
                 return Err(Report::fatal(state, message));
@@ -122,6 +118,6 @@ fn report(error: &CheckoutError) -> Report {
             ConnectError::Refused { state, message, .. } => Report::fatal(*state, message.clone()).detail(format!("{connect}.")),
             other => Report::fatal(SqlState::CANNOT_CONNECT, other.to_string()),
         },
-        other => Report::fatal(SqlState::TOO_MANY_CONNECTIONS, other.to_string()).hint("Raise pool.size or pool.max_per_host."),
+        other => Report::fatal(SqlState::TOO_MANY_CONNECTIONS, other.to_string()).hint("Raise pool_size or max_per_host."),
     }
 }
