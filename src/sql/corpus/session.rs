@@ -1,3 +1,4 @@
+#![cfg(test)]
 use super::facts;
 use crate::sql::{
     Access, Command, Discard, Isolation, Pins, SessionEffect, SessionEffect::*, StatementFacts, TransactionModes, WriteReason,
