@@ -1,1 +1,4 @@
 //! app
+
+pub mod arguments;
+pub mod commands;

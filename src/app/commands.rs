@@ -1,0 +1,1 @@
+//! The commands beside `serve` and `demo`: each looks at a file, or asks a running pgyard through its console.
