@@ -239,7 +239,7 @@ impl Session {
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {
             self.log_slow(unit, attempt, (route, elapsed));
         }
-        self.settle(unit, &exchange.answer);
+        self.settle(unit, &exchange.answer, elapsed);
     }
 
     fn log_slow(&self, unit: &Unit, attempt: &Attempt, (route, elapsed): (QueryRoute, Duration)) {

@@ -10,10 +10,11 @@ use crate::metrics::{PinCause, QueryRoute};
 use crate::server::{ParameterSet, ServerConnection, TransactionStatus};
 use crate::sql::{Access, Command, Discard, Pins, SessionEffect};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 impl Session {
-    /// Takes in what the unit did, once all its answers have come.
-    pub(super) fn settle(&mut self, unit: &Unit, answer: &Answer) {
+    /// Takes in what the unit did, once all its answers have come, which took `elapsed`.
+    pub(super) fn settle(&mut self, unit: &Unit, answer: &Answer, elapsed: Duration) {
         let Some(link) = self.link.as_mut() else { return };
         let route = link.route;
         let server = link.server();
@@ -32,7 +33,7 @@ impl Session {
         if !plain {
             follow(unit, answer, &mut self.state, server);
         }
-        self.note_writes(unit, answer, route, status);
+        self.note_writes(unit, answer, route, (status, elapsed));
         self.state.pipeline_open = match unit.kind {
             UnitKind::Pipeline | UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
             UnitKind::Part => true,
@@ -55,7 +56,13 @@ impl Session {
     }
 
     /// After anything but a plain read on the primary, later reads must see what it wrote.
-    fn note_writes(&mut self, unit: &Unit, answer: &Answer, route: QueryRoute, status: TransactionStatus) {
+    fn note_writes(
+        &mut self,
+        unit: &Unit,
+        answer: &Answer,
+        route: QueryRoute,
+        (status, mut elapsed): (TransactionStatus, Duration),
+    ) {
         let wrote = route == QueryRoute::Primary && matches!(unit.access, Access::Write(_));
         let mut changed_catalogue = unit.changes_catalogue;
         let mut wrote_now = wrote;
@@ -71,8 +78,9 @@ impl Session {
             if let Some(ended) = self.state.transaction.take() {
                 wrote_now |= ended.wrote;
                 changed_catalogue |= ended.changed_catalogue;
+                elapsed = ended.since.elapsed();
             }
-            self.database.metrics.transactions(route).increment();
+            self.database.metrics.record_transaction(route, elapsed);
         }
         if wrote_now && self.state.consistency != Consistency::Eventual {
             self.state.freshness = Freshness::Pending(self.database.upstream().cluster.sampler().ticket());
@@ -144,6 +152,7 @@ fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &Se
     let read_only = modes.is_some_and(|modes| modes.read_only.unwrap_or(state.view.read_only_by_default));
     let isolation = modes.and_then(|modes| modes.isolation).unwrap_or(state.view.isolation_by_default);
     OpenTransaction {
+        since: Instant::now(),
         at_begin: before,
         savepoints: Vec::new(),
         movable: read_only.then_some(isolation),
