@@ -311,7 +311,11 @@ fn settle_serve(serve: &mut ServeArguments, matches: &ArgMatches) -> Result<(), 
         }
     }
     if serve.config.is_some() {
-        let strange = [("replicas", "--replica", "PGYARD_REPLICAS"), ("listen", "--listen", "PGYARD_LISTEN"), ("http", "--http", "PGYARD_HTTP")];
+        let strange = [
+            ("replicas", "--replica", "PGYARD_REPLICAS"),
+            ("listen", "--listen", "PGYARD_LISTEN"),
+            ("http", "--http", "PGYARD_HTTP"),
+        ];
         for (id, name, variable) in strange {
             let given = matches.value_source(id).is_some() && (id != "replicas" || !serve.replicas.is_empty());
             if given && is_typed(matches, id) {

@@ -172,6 +172,7 @@ impl HostSet {
 mod tests {
     use super::*;
     use crate::cluster::fixtures;
+    use crate::cluster::snapshot::Standing;
     use crate::config::Balance;
     use crate::types::{Lsn, SystemId, Timeline};
 

@@ -249,7 +249,11 @@ impl Directory {
         databases.retain(|name, database| {
             let serves = upstreams.get(&**name).or_else(|| upstreams.get("*"));
             let stays = serves.is_some_and(|upstream| Arc::ptr_eq(upstream, &database.upstream));
-            if stays { database.apply() } else { database.close() }
+            if stays {
+                database.apply()
+            } else {
+                database.close()
+            }
             stays
         });
         self.upstreams.store(Arc::new(upstreams));

@@ -88,8 +88,7 @@ impl RolePools {
                 Err(_) => cluster.report(host_id, HostReport::ConnectFailed),
             }
         });
-        let pool =
-            Pool::new(key, connector, upstream.permits(host), self.limits(&database), upstream.workers(), observer);
+        let pool = Pool::new(key, connector, upstream.permits(host), self.limits(&database), upstream.workers(), observer);
         Some(pool)
     }
 

@@ -106,7 +106,8 @@ label_values! {
 impl QueryReason {
     /// Whether a replica can serve a statement for this reason. The other reasons are not rendered for replicas while they are 0, which is always.
     pub(super) const fn possible_on_replica(self) -> bool {
-        (self as usize) < (QueryReason::Write as usize) && !matches!(
+        (self as usize) < (QueryReason::Write as usize)
+            && !matches!(
                 self,
                 QueryReason::NoReplica
                     | QueryReason::Freshness
@@ -259,6 +260,9 @@ mod tests {
     fn only_reads_reach_replicas() {
         let possible = |reason: QueryReason| reason.possible_on_replica();
         let on_replicas: Vec<&str> = QueryReason::ALL.into_iter().filter(|r| possible(*r)).map(|r| r.label()).collect();
-        assert_eq!(on_replicas, ["read", "session", "server", "transaction", "pinned", "read_only_transaction", "hint", "setting", "retry"]);
+        assert_eq!(
+            on_replicas,
+            ["read", "session", "server", "transaction", "pinned", "read_only_transaction", "hint", "setting", "retry"]
+        );
     }
 }

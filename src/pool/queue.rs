@@ -95,6 +95,13 @@ pub struct PoolStats {
     pub checkouts: u64,
 }
 
+impl PoolStats {
+    /// Connections that sessions have.
+    pub fn active(&self) -> usize {
+        self.open.saturating_sub(self.idle + self.connecting)
+    }
+}
+
 #[derive(Debug)]
 struct Waiter {
     slot: Arc<WaitSlot>,
@@ -195,11 +202,7 @@ impl Pool {
     ///
     /// # Cancel safety
     /// A connection that was handed over and not taken goes back to the pool.
-    pub async fn checkout(
-        self: &Arc<Self>,
-        slot: &Arc<WaitSlot>,
-        worker: usize,
-    ) -> Result<Box<ServerConnection>, CheckoutError> {
+    pub async fn checkout(self: &Arc<Self>, slot: &Arc<WaitSlot>, worker: usize) -> Result<Box<ServerConnection>, CheckoutError> {
         if let Some(connection) = self.try_checkout(worker) {
             return Ok(connection);
         }

@@ -84,7 +84,7 @@ pub fn decide(view: &SessionView, access: Access, hint: Option<RouteHint>, state
 }
 
 fn is_replica_possible(access: Access) -> bool {
-    use WriteReason::{Unparsed, UnknownFunction, VolatileFunction};
+    use WriteReason::{UnknownFunction, Unparsed, VolatileFunction};
     matches!(access, Access::Read | Access::Write(Unparsed | UnknownFunction | VolatileFunction))
 }
 

@@ -118,7 +118,9 @@ impl ReplyQueue {
         let (ends, verdict) = match front {
             Expected::Through => (tag == b'Z', Verdict::Forward),
             Expected::Own => (tag == b'Z', Verdict::Skip),
-            Expected::Parse { show, .. } | Expected::Close { show } => (true, if show { Verdict::Forward } else { Verdict::Skip }),
+            Expected::Parse { show, .. } | Expected::Close { show } => {
+                (true, if show { Verdict::Forward } else { Verdict::Skip })
+            }
             Expected::Bind | Expected::Sync => (true, Verdict::Forward),
             Expected::DescribeStatement => (tag != b't', Verdict::Forward),
             Expected::DescribePortal => (true, Verdict::Forward),

@@ -8,8 +8,8 @@ use crate::cluster::{CommitMode, Fleet, HostSet, PickRequest, Want, pick};
 use crate::config::{Consistency, ReadsOnPrimary};
 use crate::database::{ClientState, StopRequest};
 use crate::metrics::{QueryReason, QueryRoute};
-use crate::net::stream::Socket;
 use crate::net::Stream;
+use crate::net::stream::Socket;
 use crate::pool::{CheckoutError, Pool};
 use crate::route::{Need, Target};
 use crate::server::ServerConnection;
@@ -112,8 +112,7 @@ impl Session {
         let excluded = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
         let settings = self.database.settings();
         let reads_on_primary = settings.routing.reads_on_primary;
-        let request =
-            PickRequest { want, floor: floor.as_ref(), excluded, reads_on_primary, client_hash: self.client_hash };
+        let request = PickRequest { want, floor: floor.as_ref(), excluded, reads_on_primary, client_hash: self.client_hash };
         let upstream = self.database.upstream();
         let index = pick(fleet, &upstream.balancer(), &request)?;
         let reason = if attempt.need.target == Target::Primary || fleet.primary != Some(index) {
@@ -190,7 +189,8 @@ impl Session {
         route: QueryRoute,
     ) -> Result<(), AttachError> {
         let CheckoutError::Connect(connect) = &error else {
-            if matches!(error, CheckoutError::Closed) && attempt.since.elapsed() < self.database.settings().routing.failover_wait {
+            if matches!(error, CheckoutError::Closed) && attempt.since.elapsed() < self.database.settings().routing.failover_wait
+            {
                 // The host was taken out of the configuration a moment ago; the next snapshot does not have it.
                 tokio::task::yield_now().await;
                 return Ok(());

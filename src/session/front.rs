@@ -250,8 +250,9 @@ async fn refuse(front: &Front, mut stream: Stream, peer: Peer, reason: RefusalRe
             Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many connections from your address")
                 .hint("Raise limits.max_clients_per_address.")
         }
-        RefusalReason::MaxLoggingIn => Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many clients are logging in")
-            .hint("Raise limits.max_logging_in."),
+        RefusalReason::MaxLoggingIn => {
+            Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "too many clients are logging in").hint("Raise limits.max_logging_in.")
+        }
         RefusalReason::Draining => Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the proxy is shutting down"),
     };
     let mut out = Vec::new();

@@ -173,8 +173,7 @@ async fn session(
         Err((reason, report)) => return Err(LoginEnd::told(stream, reason, report).await),
     };
     let limit = database.settings().users.iter().find(|known| known.name == user).map_or(0, |known| known.max_clients);
-    let (barred, looked_up, server_password) =
-        (candidate.barred.clone(), candidate.looked_up, candidate.server_password.clone());
+    let (barred, looked_up, server_password) = (candidate.barred.clone(), candidate.looked_up, candidate.server_password.clone());
     let proven = match authenticate(front, stream, candidate, security).await {
         Ok(credential) => credential,
         Err(end) => {
@@ -188,7 +187,8 @@ async fn session(
     if let Some(report) = barred {
         return Err(LoginEnd::told(stream, LoginFailureReason::NotPermitted, report).await);
     }
-    if limit > 0 && front.clients.all().iter().filter(|entry| &*entry.user == user && entry.database == database.name).count() >= limit
+    if limit > 0
+        && front.clients.all().iter().filter(|entry| &*entry.user == user && entry.database == database.name).count() >= limit
     {
         let report = Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{user}\""))
             .hint("Raise max_clients of this user.");
@@ -211,7 +211,8 @@ async fn candidate(database: &Database, user: &str) -> Result<Candidate, (LoginF
     let method = settings.auth.method;
     let own = settings.users.iter().find(|known| known.name == user);
     let server_password = own.and_then(|known| known.server_password.clone());
-    let mut candidate = Candidate { user: user.to_owned(), method, secret: None, server_password, barred: None, looked_up: false };
+    let mut candidate =
+        Candidate { user: user.to_owned(), method, secret: None, server_password, barred: None, looked_up: false };
     if let Some(secret) = own.and_then(|known| known.secret.as_ref()) {
         let parsed = StoredSecret::parse(secret).map_err(|error| {
             let text = format!("the configured password of \"{user}\" can't be used: {error}");

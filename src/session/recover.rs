@@ -55,9 +55,10 @@ pub fn after_loss(loss: &Loss) -> LossAction {
         if !suspected {
             return LossAction::Again;
         }
-        let report = Report::error(SqlState::CRASH_SHUTDOWN, "two servers have closed the connection while they ran this statement")
-            .detail("It is not sent to a third one.")
-            .hint("See the servers' logs for what it did to them.");
+        let report =
+            Report::error(SqlState::CRASH_SHUTDOWN, "two servers have closed the connection while they ran this statement")
+                .detail("It is not sent to a third one.")
+                .hint("See the servers' logs for what it did to them.");
         return LossAction::Fail(report);
     }
     if loss.explained {

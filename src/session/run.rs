@@ -116,9 +116,7 @@ impl Session {
 
     async fn say_goodbye(&mut self, end: &SessionEnd) {
         let report = match end {
-            SessionEnd::Stopped => {
-                Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-            }
+            SessionEnd::Stopped => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"),
             SessionEnd::Protocol(error) => Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string()),
             SessionEnd::TimedOut(limit) => Report::fatal(
                 SqlState::IDLE_SESSION_TIMEOUT,

@@ -266,13 +266,7 @@ impl Session {
     }
 
     /// The server's connection ended under the unit. True: it is to be sent again.
-    fn server_lost(
-        &mut self,
-        unit: &Unit,
-        attempt: &mut Attempt,
-        exchange: &Exchange,
-        held: bool,
-    ) -> Result<bool, AttachError> {
+    fn server_lost(&mut self, unit: &Unit, attempt: &mut Attempt, exchange: &Exchange, held: bool) -> Result<bool, AttachError> {
         let Some(mut link) = self.link.take() else { return Ok(true) };
         link.server().broken = true;
         let (host_id, route, cut_off) = (link.host.id, link.route, link.server().incoming.body_left > 0);

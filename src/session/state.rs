@@ -216,8 +216,23 @@ fn is_ascii_safe(encoding: &str) -> bool {
     let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
     !matches!(
         name.as_str(),
-        "sjis" | "mskanji" | "shiftjis" | "win932" | "windows932" | "shiftjis2004" | "big5" | "win950" | "windows950" | "gbk"
-            | "win936" | "windows936" | "gb18030" | "johab" | "uhc" | "win949" | "windows949"
+        "sjis"
+            | "mskanji"
+            | "shiftjis"
+            | "win932"
+            | "windows932"
+            | "shiftjis2004"
+            | "big5"
+            | "win950"
+            | "windows950"
+            | "gbk"
+            | "win936"
+            | "windows936"
+            | "gb18030"
+            | "johab"
+            | "uhc"
+            | "win949"
+            | "windows949"
     )
 }
 

@@ -57,21 +57,17 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
         let fleet = cluster.fleet().clone();
         let failed = |index: &usize| excluded.contains(&fleet.hosts[*index].host.id);
         let tried = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
-        let request = |want| PickRequest {
-            want,
-            floor: None,
-            excluded: tried,
-            reads_on_primary: ReadsOnPrimary::Fallback,
-            client_hash: 0,
-        };
+        let request =
+            |want| PickRequest { want, floor: None, excluded: tried, reads_on_primary: ReadsOnPrimary::Fallback, client_hash: 0 };
         let balancer = database.upstream().balancer().clone();
-        let chosen =
-            pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));
+        let chosen = pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));
         let left = limit.saturating_sub(since.elapsed());
         let index = match chosen {
             Ok(index) => index,
             Err(missing) if left.is_zero() => {
-                return Err(Report::fatal(SqlState::CANNOT_CONNECT_NOW, missing.explain(&fleet)).hint("See `SHOW HOSTS` in the console."));
+                return Err(
+                    Report::fatal(SqlState::CANNOT_CONNECT_NOW, missing.explain(&fleet)).hint("See `SHOW HOSTS` in the console.")
+                );
             }
             Err(_) => {
                 excluded.clear();

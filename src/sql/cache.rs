@@ -154,7 +154,10 @@ mod tests {
             for value in ["1", "2"] {
                 let text = format!("SET work_mem = {value}");
                 let facts = cache.get(text.as_bytes(), &catalogue, Lexing::default());
-                assert_eq!(facts.statements[0].effects, [SessionEffect::Set { name: "work_mem".into(), value: Some(value.into()) }]);
+                assert_eq!(
+                    facts.statements[0].effects,
+                    [SessionEffect::Set { name: "work_mem".into(), value: Some(value.into()) }]
+                );
             }
         }
     }

@@ -126,6 +126,10 @@ impl Setting<'_> {
         let kind = commands::kind_of(inner.lead?.bytes(text));
         let setting = Setting { text, ..*self };
         // Nothing that nests again may stand inside, so that the depth stays two.
-        if matches!(kind, commands::Kind::Explain | commands::Kind::Copy) { None } else { Some(classify_statement(&setting, &inner)) }
+        if matches!(kind, commands::Kind::Explain | commands::Kind::Copy) {
+            None
+        } else {
+            Some(classify_statement(&setting, &inner))
+        }
     }
 }

@@ -167,7 +167,9 @@ pub(crate) fn literal_value(text: &[u8], token: Token) -> Option<String> {
     let bytes = token.bytes(text);
     let inside = match token.kind {
         TokenKind::String(StringKind::Plain) => bytes.get(1..bytes.len() - 1)?,
-        TokenKind::String(StringKind::Escape) if !bytes.contains(&b'\\') && !bytes.contains(&b'\n') && !bytes.contains(&b'\r') => {
+        TokenKind::String(StringKind::Escape)
+            if !bytes.contains(&b'\\') && !bytes.contains(&b'\n') && !bytes.contains(&b'\r') =>
+        {
             let prefix = usize::from(bytes.first() != Some(&b'\''));
             bytes.get(prefix + 1..bytes.len() - 1)?
         }

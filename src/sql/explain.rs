@@ -117,8 +117,14 @@ mod tests {
     #[test]
     fn says_where_and_why() {
         check("SELECT 1", &["SELECT 1: any replica that is fresh enough (proven to be a read)"]);
-        check("SELECT\n  nextval('s')", &["SELECT nextval('s'): the primary (names a function", "pins the session to its server: sequence"]);
-        check("SELECT 1; DELETE FROM t", &["SELECT 1: any replica", "DELETE FROM t: the primary", "one unit, which goes to the primary"]);
+        check(
+            "SELECT\n  nextval('s')",
+            &["SELECT nextval('s'): the primary (names a function", "pins the session to its server: sequence"],
+        );
+        check(
+            "SELECT 1; DELETE FROM t",
+            &["SELECT 1: any replica", "DELETE FROM t: the primary", "one unit, which goes to the primary"],
+        );
         check("BEGIN READ ONLY", &["held until"]);
         check("/* pgyard: replica */ SELECT 1", &["a routing comment sends it to a replica"]);
         check("CREATE TABLE t ()", &["catalogue is read again"]);

@@ -31,7 +31,10 @@ const HARMLESS_IN_EXTENSIONS: &[(&str, &str)] = &[
     // Random bytes and the clock.
     ("uuid-ossp", "uuid_generate_v1 uuid_generate_v1mc uuid_generate_v4"),
     // Random bytes, and encryption with a random session key.
-    ("pgcrypto", "gen_random_bytes gen_random_uuid gen_salt pgp_sym_encrypt pgp_sym_encrypt_bytea pgp_pub_encrypt pgp_pub_encrypt_bytea"),
+    (
+        "pgcrypto",
+        "gen_random_bytes gen_random_uuid gen_salt pgp_sym_encrypt pgp_sym_encrypt_bytea pgp_pub_encrypt pgp_pub_encrypt_bytea",
+    ),
 ];
 
 /// Functions that must run on the primary, whatever their `provolatile` says, with what else is known of them.

@@ -95,11 +95,9 @@ pub(crate) fn may_leave_something(survey: &Survey) -> bool {
 pub(crate) fn leave_behind(setting: &Setting<'_>, survey: &Survey, outcome: &mut Outcome) {
     let used = survey.calls | survey.views;
     let mut pins = Pins::NONE;
-    for (flag, pin) in [
-        (WordFlags::ADVISORY, Pins::ADVISORY),
-        (WordFlags::SEQUENCE, Pins::SEQUENCE),
-        (WordFlags::OPAQUE, Pins::OPAQUE),
-    ] {
+    for (flag, pin) in
+        [(WordFlags::ADVISORY, Pins::ADVISORY), (WordFlags::SEQUENCE, Pins::SEQUENCE), (WordFlags::OPAQUE, Pins::OPAQUE)]
+    {
         if used.has(flag) {
             pins = pins.union(pin);
         }
@@ -120,7 +118,8 @@ fn follow_set_config(setting: &Setting<'_>, survey: &Survey, effects: &mut Vec<S
     let mut pins = Pins::NONE;
     let mut cursor = Cursor::new(setting.text, survey.span.clone(), setting.lexing);
     while let Some(token) = cursor.take() {
-        let call = called(setting.catalogue, setting.text, token).has(WordFlags::SET_CONFIG) && cursor.at_kind(TokenKind::OpenParen);
+        let call =
+            called(setting.catalogue, setting.text, token).has(WordFlags::SET_CONFIG) && cursor.at_kind(TokenKind::OpenParen);
         if !call {
             continue;
         }
@@ -171,7 +170,13 @@ impl SetConfig {
         let text = cursor.text();
         let [name, value, local] = arguments.map(Argument::only);
         let local = local?;
-        let local = if local.is_word(text, "true") { true } else if local.is_word(text, "false") { false } else { return None };
+        let local = if local.is_word(text, "true") {
+            true
+        } else if local.is_word(text, "false") {
+            false
+        } else {
+            return None;
+        };
         let value = value.and_then(|token| {
             let quoted = literal_value(text, token).map(|value| format!("'{}'", value.replace('\'', "''")));
             if token.is_word(text, "null") { Some(None) } else { quoted.map(Some) }

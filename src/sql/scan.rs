@@ -315,11 +315,10 @@ mod tests {
         check("U&'d\\0061' x", &[(String(StringKind::Unicode), "U&'d\\0061'"), (Word, "x")]);
         check("u&\"d\"\"a\" x", &[(UnicodeName, "u&\"d\"\"a\""), (Word, "x")]);
         check("u & b", &[(Word, "u"), (Operator, "&"), (Word, "b")]);
-        check("b'01' X'1F' n'x'", &[
-            (String(StringKind::Bit), "b'01'"),
-            (String(StringKind::Hex), "X'1F'"),
-            (String(StringKind::National), "n'x'"),
-        ]);
+        check(
+            "b'01' X'1F' n'x'",
+            &[(String(StringKind::Bit), "b'01'"), (String(StringKind::Hex), "X'1F'"), (String(StringKind::National), "n'x'")],
+        );
         check("$$a'b$$ x", &[(dollar, "$$a'b$$"), (Word, "x")]);
         check("$t$ $$ $x$t$", &[(dollar, "$t$ $$ $x$t$")]);
         check("$t$a$t$b", &[(dollar, "$t$a$t$"), (Word, "b")]);
@@ -336,43 +335,28 @@ mod tests {
         check("a<--x\nb", &[(Word, "a"), (Operator, "<"), (Word, "b")]);
         check("a*/*x*/b", &[(Word, "a"), (Operator, "*"), (Word, "b")]);
         check("1into", &[(Integer, "1"), (Word, "into")]);
-        check("1.5e-3 .5 1e 1..2", &[
-            (Decimal, "1.5e-3"),
-            (Decimal, ".5"),
-            (Integer, "1"),
-            (Word, "e"),
-            (Integer, "1"),
-            (Dot, ".."),
-            (Integer, "2"),
-        ]);
+        check(
+            "1.5e-3 .5 1e 1..2",
+            &[(Decimal, "1.5e-3"), (Decimal, ".5"), (Integer, "1"), (Word, "e"), (Integer, "1"), (Dot, ".."), (Integer, "2")],
+        );
         check("0xFF 1_000 0b1", &[(Integer, "0xFF"), (Integer, "1_000"), (Integer, "0b1")]);
-        check("a::int[1]", &[
-            (Word, "a"),
-            (Cast, "::"),
-            (Word, "int"),
-            (OpenBracket, "["),
-            (Integer, "1"),
-            (CloseBracket, "]"),
-        ]);
-        check("a@>b->>'c'", &[
-            (Word, "a"),
-            (Operator, "@>"),
-            (Word, "b"),
-            (Operator, "->>"),
-            (String(StringKind::Plain), "'c'"),
-        ]);
-        check("f(a:=1,b=>2)", &[
-            (Word, "f"),
-            (OpenParen, "("),
-            (Word, "a"),
-            (Colon, ":="),
-            (Integer, "1"),
-            (Comma, ","),
-            (Word, "b"),
-            (Operator, "=>"),
-            (Integer, "2"),
-            (CloseParen, ")"),
-        ]);
+        check("a::int[1]", &[(Word, "a"), (Cast, "::"), (Word, "int"), (OpenBracket, "["), (Integer, "1"), (CloseBracket, "]")]);
+        check("a@>b->>'c'", &[(Word, "a"), (Operator, "@>"), (Word, "b"), (Operator, "->>"), (String(StringKind::Plain), "'c'")]);
+        check(
+            "f(a:=1,b=>2)",
+            &[
+                (Word, "f"),
+                (OpenParen, "("),
+                (Word, "a"),
+                (Colon, ":="),
+                (Integer, "1"),
+                (Comma, ","),
+                (Word, "b"),
+                (Operator, "=>"),
+                (Integer, "2"),
+                (CloseParen, ")"),
+            ],
+        );
     }
 
     #[test]

@@ -169,9 +169,7 @@ impl<'a, 'c> Surveyor<'a, 'c> {
     fn name(&mut self, flags: WordFlags) {
         if self.previous != TokenKind::Dot {
             let alias = self.previous == TokenKind::CloseParen && !self.survey.names.has(WordFlags::JUXTAPOSES);
-            let definition = alias
-                || self.previous == TokenKind::Cast
-                || self.previous_flags.has(WordFlags::BEFORE_DEFINITION);
+            let definition = alias || self.previous == TokenKind::Cast || self.previous_flags.has(WordFlags::BEFORE_DEFINITION);
             self.context = if definition { NameContext::Definition } else { NameContext::Call };
         }
         self.survey.names |= flags;

@@ -189,8 +189,7 @@ impl WordTable {
         loop {
             let slot = &self.slots[index];
             let found = slot.length == 0
-                || slot.hash == hash
-                    && is_name(&self.names[slot.start as usize..slot.start as usize + slot.length as usize]);
+                || slot.hash == hash && is_name(&self.names[slot.start as usize..slot.start as usize + slot.length as usize]);
             if found {
                 return index;
             }

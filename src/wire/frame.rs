@@ -70,9 +70,7 @@ pub fn client_header(buffer: &[u8]) -> Result<Option<Header>, WireError> {
 /// The whole message at the front of `buffer`, or `None` when it is not all there.
 pub fn frame_at(buffer: &[u8]) -> Result<Option<Frame<'_>>, WireError> {
     match header(buffer)? {
-        Some(Header { tag, total }) if buffer.len() >= total => {
-            Ok(Some(Frame { tag, body: &buffer[HEADER_LEN..total], total }))
-        }
+        Some(Header { tag, total }) if buffer.len() >= total => Ok(Some(Frame { tag, body: &buffer[HEADER_LEN..total], total })),
         _ => Ok(None),
     }
 }

@@ -155,7 +155,9 @@ mod tests {
         for bad in [[0, 0, 0, 7], [0, 0, 0x27, 0x11], [0xff; 4]] {
             assert!(packet_length(bad).is_err());
         }
-        for bad in [&b"\0\x02\0\0"[..], b"\0\x03\0\0user\0", b"\0\x03\0\0\0x", b"\x04\xd2\x16\x2f\0", b"", b"\0\x03\0\0\xff\0\xff\0\0"] {
+        for bad in
+            [&b"\0\x02\0\0"[..], b"\0\x03\0\0user\0", b"\0\x03\0\0\0x", b"\x04\xd2\x16\x2f\0", b"", b"\0\x03\0\0\xff\0\xff\0\0"]
+        {
             assert!(StartupPacket::read(bad).is_err(), "{bad:?}");
         }
     }

@@ -41,9 +41,7 @@ fn lasting(flags: WordFlags) -> bool {
 fn word_is_opaque(source: &[u8], token: Token, previous: Option<Token>, rest: &Scanner<'_>) -> bool {
     let is = |word: &str| token.is_word(source, word);
     let behind = |words: &[&str]| previous.is_some_and(|token| words.iter().any(|word| token.is_word(source, word)));
-    let before = |words: &[&str]| {
-        rest.clone().next().is_some_and(|next| words.iter().any(|word| next.is_word(source, word)))
-    };
+    let before = |words: &[&str]| rest.clone().next().is_some_and(|next| words.iter().any(|word| next.is_word(source, word)));
     if is("execute") {
         return !before(&["on", "function", "procedure"]);
     }

@@ -30,7 +30,8 @@ fn options(cursor: &mut Cursor<'_>) -> Option<bool> {
     if cursor.at_kind(TokenKind::OpenParen) {
         let query = cursor.peek_second().is_none_or(|token| {
             let text = cursor.text();
-            token.kind == TokenKind::OpenParen || ["select", "with", "values", "table"].iter().any(|word| token.is_word(text, word))
+            token.kind == TokenKind::OpenParen
+                || ["select", "with", "values", "table"].iter().any(|word| token.is_word(text, word))
         });
         if !query {
             return listed_options(cursor);

@@ -173,7 +173,9 @@ fn current_transaction(name: &str, value: Option<String>) -> Option<Outcome> {
     match name {
         "transaction_read_only" => modes.read_only = Some(switch.unwrap_or(false)),
         "transaction_deferrable" => modes.deferrable = Some(switch.unwrap_or(false)),
-        "transaction_isolation" => modes.isolation = Some(value.as_deref().and_then(isolation_value).unwrap_or(Isolation::Serializable)),
+        "transaction_isolation" => {
+            modes.isolation = Some(value.as_deref().and_then(isolation_value).unwrap_or(Isolation::Serializable))
+        }
         _ => return None,
     }
     Some(Outcome::session(Command::SetTransaction(modes)))

@@ -40,7 +40,8 @@ pub(super) fn rollback(cursor: &mut Cursor<'_>) -> Option<Outcome> {
 }
 
 pub(super) fn savepoint(cursor: &mut Cursor<'_>, kind: Kind) -> Option<Outcome> {
-    let command = if kind == Kind::Release { Command::Release(savepoint_name(cursor)?) } else { Command::Savepoint(last_name(cursor)?) };
+    let command =
+        if kind == Kind::Release { Command::Release(savepoint_name(cursor)?) } else { Command::Savepoint(last_name(cursor)?) };
     Some(Outcome::session(command))
 }
 

@@ -115,7 +115,9 @@ fn anonymous_block(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'
         let mut tokens = Scanner::new(body.as_bytes(), Lexing::default());
         tokens.any(|token| token.kind == TokenKind::Bad || words.iter().any(|word| token.is_word(body.as_bytes(), word)))
     };
-    let hidden = body.as_ref().is_none_or(|body| source_is_opaque(body.as_bytes(), setting.catalogue.words()) || calls_unknown(setting, body));
+    let hidden = body
+        .as_ref()
+        .is_none_or(|body| source_is_opaque(body.as_bytes(), setting.catalogue.words()) || calls_unknown(setting, body));
     if hidden || opaque || survey.names.has(WordFlags::OPAQUE) {
         outcome = outcome.pinned(Pins::OPAQUE);
     }
@@ -129,7 +131,10 @@ fn calls_unknown(setting: &Setting<'_>, body: &str) -> bool {
     let mut previous = WordFlags::NONE;
     let mut named = false;
     for token in scanner.by_ref() {
-        if token.kind == TokenKind::OpenParen && named && !previous.has(WordFlags::RESERVED | WordFlags::GRAMMAR | WordFlags::FUNCTION) {
+        if token.kind == TokenKind::OpenParen
+            && named
+            && !previous.has(WordFlags::RESERVED | WordFlags::GRAMMAR | WordFlags::FUNCTION)
+        {
             return true;
         }
         named = matches!(token.kind, TokenKind::Word | TokenKind::QuotedName | TokenKind::UnicodeName);

@@ -52,7 +52,10 @@ const fn name_bytes() -> [u8; 256] {
 }
 
 const fn is_operator_byte(byte: u8) -> bool {
-    matches!(byte, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>' | b'=')
+    matches!(
+        byte,
+        b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/' | b'%' | b'<' | b'>' | b'='
+    )
 }
 
 #[inline]

@@ -45,6 +45,9 @@ pub(super) const KEYWORDS: &[(WordFlags, &str)] = &[
     (WordFlags::TEMPORARY, "temp temporary pg_temp"),
     (WordFlags::CHAINS, "and or union except intersect is not collate at like ilike similar in between select join"),
     (WordFlags::ONLY, "only"),
-    (WordFlags::CLAUSE, "from where case union except intersect coalesce and or limit offset having exists with nullif fetch when values"),
+    (
+        WordFlags::CLAUSE,
+        "from where case union except intersect coalesce and or limit offset having exists with nullif fetch when values",
+    ),
     (WordFlags::ORDERING, "order group limit offset fetch"),
 ];
