@@ -1,4 +1,13 @@
-//! app
+//! The program: settings into threads, sockets and tasks; signals into reloads and an orderly end.
 
 pub mod arguments;
 pub mod commands;
+pub mod demo;
+pub mod logging;
+pub mod reload;
+pub mod scrape;
+pub mod serve;
+pub mod status;
+pub mod watch;
+pub mod workers;
+pub mod yard;

@@ -4,7 +4,7 @@
 //! the entry has labels (both checked by the compiler), so nothing is rendered that the documentation does not name.
 //!
 //! **Two ways in.** What happens on the way of a statement is counted by [`Counter`], [`Gauge`] and [`DurationHistogram`]:
-//! handles that a session keeps (through [`DatabaseMetrics`], [`HostMetrics`], [`PoolMetrics`], [`FrontMetrics`]), each a few
+//! handles that a session keeps (through [`DatabaseMetrics`], [`FrontMetrics`]), each a few
 //! nanoseconds, without lock, allocation or look-up. What is known anyway (roles, lag, pool sizes) is read at scrape time by
 //! collectors ([`Registry::on_scrape`]) from the live snapshots.
 //!
@@ -37,7 +37,7 @@ pub(crate) mod strict_parser;
 
 pub use cells::{set_worker, worker_index};
 pub use database::DatabaseMetrics;
-pub use fleet::{HostMetrics, HostReading, PoolMetrics, PoolReading};
+pub use fleet::{HostReading, PoolReading};
 pub use front::FrontMetrics;
 pub use histogram::{DurationHistogram, HistogramSnapshot};
 pub use instruments::{Counter, Gauge, GaugeHold};

@@ -10,6 +10,8 @@ pub mod cache;
 pub mod catalogue;
 pub mod classify;
 mod commands;
+#[cfg(test)]
+mod corpus;
 mod cursor;
 pub mod explain;
 pub mod facts;

@@ -51,9 +51,15 @@ pub struct CatalogueSlot<T> {
     contained: AtomicU64,
     wake: Notify,
     loaded: watch::Sender<u64>,
+    failures: AtomicU64,
 }
 
 impl<T> CatalogueSlot<T> {
+    /// Readings so far: those that succeeded and those that failed.
+    pub fn readings(&self) -> (u64, u64) {
+        (*self.loaded.borrow(), self.failures.load(Ordering::Relaxed))
+    }
+
     fn new() -> Self {
         CatalogueSlot {
             current: ArcSwapOption::const_empty(),
@@ -61,6 +67,7 @@ impl<T> CatalogueSlot<T> {
             contained: AtomicU64::new(0),
             wake: Notify::new(),
             loaded: watch::Sender::new(0),
+            failures: AtomicU64::new(0),
         }
     }
 
@@ -195,6 +202,7 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
                     }
                 }
                 Err(error) => {
+                    self.slot.failures.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(database = %self.database, %error, "reading the catalogue failed");
                     backoff.next_delay(rand::random())
                 }

@@ -121,10 +121,23 @@ impl Keeper {
         }
     }
 
-    fn event(&mut self, event: FleetEvent) {
-        if matches!(event, FleetEvent::Failed { .. }) {
+    fn count(&self, event: &FleetEvent) {
+        let (host_id, failed) = match event {
+            FleetEvent::Sampled { host_id, .. } => (*host_id, false),
+            FleetEvent::Failed { host_id, .. } => (*host_id, true),
+            _ => return,
+        };
+        let fleet = self.shared.fleet.load();
+        let Some(view) = fleet.index_of(host_id).and_then(|index| fleet.hosts.get(index)) else { return };
+        view.host.counters.probes.fetch_add(1, Ordering::Relaxed);
+        if failed {
             self.shared.counters.probe_failures.fetch_add(1, Ordering::Relaxed);
+            view.host.counters.probe_failures.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn event(&mut self, event: FleetEvent) {
+        self.count(&event);
         if let FleetEvent::Failed { host_id, error, .. } = &event {
             self.log_failure(*host_id, error);
         }

@@ -207,6 +207,7 @@ impl SamplerTask {
         }
         let Some(line) = line.as_mut() else { return Ok(None) };
         line.refresh_settings().await?;
+        view.host.counters.sampler_queries.fetch_add(1, Ordering::Relaxed);
         line.ask(sequence, view, era).await.map(Some)
     }
 }

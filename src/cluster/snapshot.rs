@@ -89,6 +89,21 @@ pub struct HostView {
     pub probe_latency: Option<Duration>,
 }
 
+/// What is counted of a host since it was configured.
+#[derive(Debug, Default)]
+pub struct HostCounters {
+    /// Probes sent.
+    pub probes: AtomicU64,
+    /// Probes that failed.
+    pub probe_failures: AtomicU64,
+    /// Sampler queries.
+    pub sampler_queries: AtomicU64,
+    /// Server connections opened for clients.
+    pub connects: AtomicU64,
+    /// Server connections that could not be opened.
+    pub connect_failures: AtomicU64,
+}
+
 /// A host's identity and the counters that outlive snapshots.
 #[derive(Debug)]
 pub struct Host {
@@ -102,6 +117,8 @@ pub struct Host {
     pub latency_us: Arc<AtomicU64>,
     /// Where its circuit stands.
     pub circuit: Arc<CircuitSign>,
+    /// What was counted of it. Shared with the host's earlier self after a reload.
+    pub counters: Arc<HostCounters>,
     /// A hash of the address, the same in every process: `ip_hash` places clients by it.
     pub placement: u64,
 }
@@ -110,13 +127,13 @@ impl Host {
     /// A host that has not been used yet.
     pub fn new(id: u32, settings: HostSettings) -> Self {
         let placement = foldhash::fast::FixedState::with_seed(0).hash_one((&settings.address, settings.port));
-        Host { id, settings, in_flight: Arc::default(), latency_us: Arc::default(), circuit: Arc::default(), placement }
+        Host { id, settings, in_flight: Arc::default(), latency_us: Arc::default(), counters: Arc::default(), circuit: Arc::default(), placement }
     }
 
     /// The same host (same address) under new settings: id and counters go on.
     pub fn with_settings(&self, settings: HostSettings) -> Self {
-        let (in_flight, latency_us, circuit) = (self.in_flight.clone(), self.latency_us.clone(), self.circuit.clone());
-        Host { in_flight, latency_us, circuit, ..Host::new(self.id, settings) }
+        let (in_flight, latency_us, counters) = (self.in_flight.clone(), self.latency_us.clone(), self.counters.clone());
+        Host { in_flight, latency_us, counters, circuit: self.circuit.clone(), ..Host::new(self.id, settings) }
     }
 
     /// Takes a statement's time into the peak-EWMA: a peak counts at once, improvement by eighths.

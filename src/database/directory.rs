@@ -68,6 +68,11 @@ impl Database {
         self.catalogue().id
     }
 
+    /// Readings of the catalogue so far: those that succeeded and those that failed.
+    pub fn catalogue_readings(&self) -> (u64, u64) {
+        self.catalogue.readings()
+    }
+
     /// Waits until the catalogue was read once, at most `limit`.
     pub async fn catalogue_loaded(&self, limit: std::time::Duration) {
         // Without a catalogue everything goes to the primary, which is right too.

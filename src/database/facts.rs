@@ -31,6 +31,12 @@ pub fn classify(database: &Database, text: &[u8], lexing: Lexing) -> Arc<Facts> 
                 caches.len() - 1
             }
         };
-        caches[place].1.get(text, &catalogue, lexing)
+        let cache = &mut caches[place].1;
+        let misses = cache.misses;
+        let facts = cache.get(text, &catalogue, lexing);
+        let hit = cache.misses == misses;
+        let metrics = &database.metrics;
+        if hit { &metrics.facts_cache_hits } else { &metrics.facts_cache_misses }.increment();
+        facts
     })
 }

@@ -7,6 +7,7 @@ use crate::config::PoolMode;
 use crate::pool::{Connector, Pool, PoolKey, PoolLimits};
 use crate::server::{ParameterSet, ReportedParameters};
 use arc_swap::ArcSwap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Combinations of start-up parameters whose welcome is remembered, per role.
@@ -79,8 +80,10 @@ impl RolePools {
             credential: self.credential.clone(),
             keys: upstream.keys().clone(),
         };
-        let (cluster, host_id) = (Arc::downgrade(&upstream.cluster), host.id);
+        let (cluster, host_id, counters) = (Arc::downgrade(&upstream.cluster), host.id, host.counters.clone());
         let observer = Box::new(move |outcome: Result<(), &crate::server::ConnectError>| {
+            let count = if outcome.is_ok() { &counters.connects } else { &counters.connect_failures };
+            count.fetch_add(1, Ordering::Relaxed);
             let Some(cluster) = cluster.upgrade() else { return };
             match outcome {
                 Ok(()) => cluster.report(host_id, HostReport::Ok),

@@ -20,10 +20,6 @@ pub struct DatabaseMetrics {
     pub facts_cache_hits: Counter,
     /// Texts that were analysed.
     pub facts_cache_misses: Counter,
-    /// Catalogue reads that succeeded.
-    pub catalogue_reloads: Counter,
-    /// Catalogue reads that failed.
-    pub catalogue_reload_failures: Counter,
     queries: [[Counter; QueryReason::ALL.len()]; ROUTES],
     transactions: [Counter; ROUTES],
     transaction_duration: [DurationHistogram; ROUTES],
@@ -38,14 +34,11 @@ impl DatabaseMetrics {
     /// The instruments of `database`; the same ones for the same name.
     pub fn new(registry: &Registry, database: &str) -> Self {
         let counter = |metric: &CounterMetric<1>| registry.counter(metric, &[database]);
-        let reloads = |result| registry.counter(&catalogue::CATALOGUE_RELOADS, &[database, result]);
         DatabaseMetrics {
             clients: registry.gauge(&catalogue::CLIENTS, &[database]),
             clients_waiting: registry.gauge(&catalogue::CLIENTS_WAITING, &[database]),
             facts_cache_hits: counter(&catalogue::FACTS_CACHE_HITS),
             facts_cache_misses: counter(&catalogue::FACTS_CACHE_MISSES),
-            catalogue_reloads: reloads("ok"),
-            catalogue_reload_failures: reloads("failed"),
             queries: QueryRoute::ALL.map(|route| QueryReason::ALL.map(|reason| query_counter(registry, database, route, reason))),
             transactions: QueryRoute::ALL.map(|route| registry.counter(&catalogue::TRANSACTIONS, &[database, route.label()])),
             transaction_duration: QueryRoute::ALL

@@ -1,36 +1,7 @@
-//! What is counted per host and per pool, and what is read of them at scrape time.
+//! What is read of hosts and pools at scrape time.
 
-use super::{Counter, Registry, Scrape, catalogue};
+use super::{Scrape, catalogue};
 use std::time::Duration;
-
-/// The counters of one host.
-#[derive(Clone, Debug)]
-pub struct HostMetrics {
-    /// Probes sent.
-    pub probes: Counter,
-    /// Probes that failed.
-    pub probe_failures: Counter,
-    /// Sampler queries.
-    pub sampler_queries: Counter,
-    /// Server connections opened for clients.
-    pub connects: Counter,
-    /// Server connections that could not be opened.
-    pub connect_failures: Counter,
-}
-
-impl HostMetrics {
-    /// The counters of `host`; the same ones for the same names.
-    pub fn new(registry: &Registry, database: &str, host: &str) -> Self {
-        let labels = &[database, host];
-        HostMetrics {
-            probes: registry.counter(&catalogue::PROBES, labels),
-            probe_failures: registry.counter(&catalogue::PROBE_FAILURES, labels),
-            sampler_queries: registry.counter(&catalogue::SAMPLER_QUERIES, labels),
-            connects: registry.counter(&catalogue::SERVER_CONNECTS, labels),
-            connect_failures: registry.counter(&catalogue::SERVER_CONNECT_FAILURES, labels),
-        }
-    }
-}
 
 /// A host as a collector finds it.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +28,16 @@ pub struct HostReading<'a> {
     pub circuit: &'static str,
     /// Requests in flight.
     pub in_flight: u32,
+    /// Probes sent.
+    pub probes: u64,
+    /// Probes that failed.
+    pub probe_failures: u64,
+    /// Sampler queries.
+    pub sampler_queries: u64,
+    /// Server connections opened for clients.
+    pub connects: u64,
+    /// Server connections that could not be opened.
+    pub connect_failures: u64,
 }
 
 impl HostReading<'_> {
@@ -70,6 +51,11 @@ impl HostReading<'_> {
         scrape.gauge(&catalogue::HOST_ELIGIBLE, &[database, host, self.reason], flag(self.eligible));
         scrape.gauge(&catalogue::HOST_CIRCUIT, &[database, host, self.circuit], 1.0);
         scrape.gauge(&catalogue::HOST_IN_FLIGHT, labels, f64::from(self.in_flight));
+        scrape.counter(&catalogue::PROBES, labels, self.probes);
+        scrape.counter(&catalogue::PROBE_FAILURES, labels, self.probe_failures);
+        scrape.counter(&catalogue::SAMPLER_QUERIES, labels, self.sampler_queries);
+        scrape.counter(&catalogue::SERVER_CONNECTS, labels, self.connects);
+        scrape.counter(&catalogue::SERVER_CONNECT_FAILURES, labels, self.connect_failures);
         if let Some(latency) = self.probe_latency {
             scrape.gauge(&catalogue::PROBE_LATENCY, labels, latency.as_secs_f64());
         }
@@ -81,26 +67,6 @@ impl HostReading<'_> {
         }
         if let Some(bytes) = self.lag_bytes {
             scrape.gauge(&catalogue::REPLICA_LAG_BYTES, labels, bytes as f64);
-        }
-    }
-}
-
-/// The counters of one pool.
-#[derive(Clone, Debug)]
-pub struct PoolMetrics {
-    /// Waits that ended with `checkout_timeout`.
-    pub timeouts: Counter,
-    /// Clients turned away because too many were waiting.
-    pub overflows: Counter,
-}
-
-impl PoolMetrics {
-    /// The counters of the pool of `user` on `host`; the same ones for the same names.
-    pub fn new(registry: &Registry, database: &str, host: &str, user: &str) -> Self {
-        let labels = &[database, host, user];
-        PoolMetrics {
-            timeouts: registry.counter(&catalogue::POOL_TIMEOUTS, labels),
-            overflows: registry.counter(&catalogue::POOL_OVERFLOWS, labels),
         }
     }
 }
@@ -124,6 +90,10 @@ pub struct PoolReading<'a> {
     pub waiting: usize,
     /// How long the longest waits; zero if none does.
     pub oldest_wait: Duration,
+    /// Waits that ended with `checkout_timeout`.
+    pub timeouts: u64,
+    /// Clients turned away because too many were waiting.
+    pub overflows: u64,
 }
 
 impl PoolReading<'_> {
@@ -135,5 +105,7 @@ impl PoolReading<'_> {
         scrape.gauge(&catalogue::POOL_IDLE, labels, self.idle as f64);
         scrape.gauge(&catalogue::POOL_WAITING, labels, self.waiting as f64);
         scrape.gauge(&catalogue::POOL_OLDEST_WAIT, labels, self.oldest_wait.as_secs_f64());
+        scrape.counter(&catalogue::POOL_TIMEOUTS, labels, self.timeouts);
+        scrape.counter(&catalogue::POOL_OVERFLOWS, labels, self.overflows);
     }
 }

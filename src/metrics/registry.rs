@@ -254,7 +254,7 @@ impl Scrape {
 #[cfg(test)]
 mod tests {
     use super::super::strict_parser::parse;
-    use super::super::{DatabaseMetrics, FrontMetrics, HostMetrics, HostReading, PoolMetrics, PoolReading};
+    use super::super::{DatabaseMetrics, FrontMetrics, HostReading, PoolReading};
     use super::super::{PinCause, QueryReason, QueryRoute, set_worker};
     use super::*;
     use std::time::Duration;
@@ -271,6 +271,11 @@ mod tests {
         probe_latency: Some(Duration::from_micros(250)),
         circuit: "closed",
         in_flight: 3,
+        probes: 5,
+        probe_failures: 1,
+        sampler_queries: 0,
+        connects: 2,
+        connect_failures: 0,
     };
 
     const POOL: PoolReading<'static> = PoolReading {
@@ -282,6 +287,8 @@ mod tests {
         idle: 2,
         waiting: 1,
         oldest_wait: Duration::from_millis(7),
+        timeouts: 1,
+        overflows: 0,
     };
 
     /// A registry with every bundle and reading.
@@ -289,8 +296,6 @@ mod tests {
         let registry = Registry::new(2);
         DatabaseMetrics::new(&registry, "app");
         FrontMetrics::new(&registry);
-        HostMetrics::new(&registry, "app", "replica-1");
-        PoolMetrics::new(&registry, "app", "replica-1", "alice");
         registry.on_scrape(Box::new(|scrape| {
             HOST.write(scrape);
             POOL.write(scrape);
@@ -431,19 +436,19 @@ mod tests {
     #[test]
     fn the_same_labels_are_the_same_instrument_until_forgotten() {
         let registry = populated();
-        let host = HostMetrics::new(&registry, "app", "replica-1");
-        host.connects.add(2);
-        assert_eq!(HostMetrics::new(&registry, "app", "replica-1").connects.get(), 2);
-        HostMetrics::new(&registry, "app", "replica-2").connects.add(9);
-        HostMetrics::new(&registry, "other", "replica-1").connects.add(9);
+        let connects = |database, host| registry.counter(&catalogue::SERVER_CONNECTS, &[database, host]);
+        let first = connects("app", "replica-1");
+        first.add(2);
+        assert_eq!(connects("app", "replica-1").get(), 2);
+        connects("app", "replica-2").add(9);
+        connects("other", "replica-1").add(9);
 
         let before = registry.table().count;
         registry.forget(&[("host", "replica-1"), ("database", "app")]);
         registry.forget(&[("no such label", "replica-2")]);
-        // Five counters of the host and two of its pool.
-        assert_eq!(registry.table().count, before - 7);
-        host.connects.increment();
-        assert_eq!(HostMetrics::new(&registry, "app", "replica-1").connects.get(), 0);
+        assert_eq!(registry.table().count, before - 1);
+        first.increment();
+        assert_eq!(connects("app", "replica-1").get(), 0);
         let text = registry.render();
         assert!(text.contains("pgyard_server_connects_total{database=\"app\",host=\"replica-2\"} 9\n"), "{text}");
         assert!(text.contains("pgyard_server_connects_total{database=\"other\",host=\"replica-1\"} 9\n"));

@@ -93,6 +93,10 @@ pub struct PoolStats {
     pub oldest_wait: Duration,
     /// Checkouts so far.
     pub checkouts: u64,
+    /// Waits that ended with `checkout_timeout`, so far.
+    pub timeouts: u64,
+    /// Sessions turned away because too many were waiting, so far.
+    pub overflows: u64,
 }
 
 impl PoolStats {
@@ -131,6 +135,8 @@ pub struct Pool {
     limits: arc_swap::ArcSwap<PoolLimits>,
     state: Mutex<PoolState>,
     checkouts: AtomicU64,
+    timeouts: AtomicU64,
+    overflows: AtomicU64,
     /// Told of every attempt to connect.
     observer: Observer,
 }
@@ -169,6 +175,8 @@ impl Pool {
             limits: arc_swap::ArcSwap::from_pointee(limits),
             state: Mutex::new(state),
             checkouts: AtomicU64::new(0),
+            timeouts: AtomicU64::new(0),
+            overflows: AtomicU64::new(0),
             observer,
         });
         pool.permits.join(&pool);
@@ -217,6 +225,7 @@ impl Pool {
                 return Err(CheckoutError::Closed);
             }
             if waiting >= limits.max_waiting {
+                self.overflows.fetch_add(1, Ordering::Relaxed);
                 let (host, role) = (self.key.host.clone(), self.key.role.clone());
                 return Err(CheckoutError::TooManyWaiting { waiting, host, role });
             }
@@ -227,12 +236,11 @@ impl Pool {
         self.connect_for_waiters();
         let outcome = match tokio::time::timeout(timeout, std::future::poll_fn(|cx| slot.poll(cx))).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(CheckoutError::TimedOut {
-                waited: timeout,
-                size: self.limits.load().size,
-                host: self.key.host.clone(),
-                role: self.key.role.clone(),
-            }),
+            Err(_) => {
+                self.timeouts.fetch_add(1, Ordering::Relaxed);
+                let (host, role) = (self.key.host.clone(), self.key.role.clone());
+                Err(CheckoutError::TimedOut { waited: timeout, size: self.limits.load().size, host, role })
+            }
         };
         drop(wait);
         if outcome.is_ok() {
@@ -430,6 +438,8 @@ impl Pool {
             waiting: state.waiting.iter().map(VecDeque::len).sum(),
             oldest_wait: first.map_or(Duration::ZERO, |since| since.elapsed()),
             checkouts: self.checkouts.load(Ordering::Relaxed),
+            timeouts: self.timeouts.load(Ordering::Relaxed),
+            overflows: self.overflows.load(Ordering::Relaxed),
         }
     }
 }

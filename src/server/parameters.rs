@@ -29,8 +29,15 @@ impl ParameterSet {
     }
 
     /// Sets a value given as plain text.
+    ///
+    /// A start-up packet gives some parameters as a list of names in one text, which SET would take for one name.
     pub fn set_text(&mut self, name: &str, value: &str) {
-        self.set(name.into(), quote_literal(value).into());
+        let names = if NAME_LISTS.contains(&name) { split_names(value) } else { None };
+        let sql = match names {
+            Some(names) => names.iter().map(|name| quote_literal(name)).collect::<Vec<_>>().join(", "),
+            None => quote_literal(value),
+        };
+        self.set(name.into(), sql.into());
     }
 
     /// Back to the server's default.
@@ -78,6 +85,55 @@ impl ParameterSet {
             }
         }
         sql
+    }
+}
+
+/// Parameters whose value is a list of names.
+///
+/// Spec: `GUC_LIST_QUOTE` in `src/backend/utils/misc/guc_tables.c`, those that a session may set.
+const NAME_LISTS: [&str; 4] = ["search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"];
+
+/// The names of a list: unquoted ones are folded to lower case. `None` when it is not well formed or empty.
+///
+/// Spec: `SplitIdentifierString` in `src/backend/utils/adt/varlena.c`.
+fn split_names(list: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut rest = list.trim_start();
+    loop {
+        let (name, after) = match rest.strip_prefix('"') {
+            Some(quoted) => take_quoted(quoted)?,
+            None => {
+                let end = rest.find(|c: char| c == ',' || c.is_whitespace()).unwrap_or(rest.len());
+                (rest[..end].to_lowercase(), &rest[end..])
+            }
+        };
+        if name.is_empty() {
+            return None;
+        }
+        names.push(name);
+        let after = after.trim_start();
+        match after.strip_prefix(',') {
+            Some(next) => rest = next.trim_start(),
+            None => return after.is_empty().then_some(names),
+        }
+    }
+}
+
+/// A quoted name whose opening quote was taken, and what follows its closing one.
+fn take_quoted(text: &str) -> Option<(String, &str)> {
+    let mut name = String::new();
+    let mut rest = text;
+    loop {
+        let end = rest.find('"')?;
+        name.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return Some((name, rest)),
+        }
     }
 }
 
@@ -147,6 +203,22 @@ mod tests {
         check(&[], &[("my.Odd", "1")], "SET \"my\".\"Odd\" = 1;");
         check(&[], &[("zone", "1"), ("role", "bob")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET zone = 1;SET role = bob;");
         check(&[("role", "bob")], &[("a", "1")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET a = 1;");
+    }
+
+    #[test]
+    fn lists_of_names_stay_lists() {
+        let check = |value: &str, sql: &str| {
+            let mut parameters = ParameterSet::default();
+            parameters.set_text("search_path", value);
+            assert_eq!(parameters.get("search_path"), Some(sql), "{value}");
+        };
+        check("yard, public", "'yard', 'public'");
+        check("\"$user\",Public", "'$user', 'public'");
+        check("\"a\"\"b, c\"", "'a\"b, c'");
+        check("it's", "'it''s'");
+        for odd in ["", "a b", "a,,b", "\"a", "a,"] {
+            check(odd, &quote_literal(odd));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::run::{Session, SessionEnd};
 use super::send::put_parameters;
 use super::state::Freshness;
 use crate::cluster::{CommitMode, Fleet, HostSet, PickRequest, Want, pick};
-use crate::config::{Consistency, ReadsOnPrimary};
+use crate::config::{Consistency, PoolMode, ReadsOnPrimary};
 use crate::database::{ClientState, StopRequest};
 use crate::metrics::{QueryReason, QueryRoute};
 use crate::net::Stream;
@@ -73,6 +73,7 @@ impl Session {
             match self.check_out(&pool).await? {
                 Ok(server) => {
                     let mut link = Link::new(server, pool, view.host.clone(), route, self.entry.clone());
+                    link.needs_reset = self.mode == PoolMode::Session;
                     put_parameters(link.server(), &self.state);
                     self.link = Some(Box::new(link));
                     return Ok(());

@@ -200,7 +200,11 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
         Ok(Ok(Login::Nothing)) => {}
         Ok(Err(LoginEnd { reason, text })) => {
             front.metrics.login_failures(reason).increment();
-            tracing::info!(%peer, reason = reason.label(), error = text, "log-in failed");
+            match reason {
+                // A probe of a load balancer, or a client that has yet to ask its user for the password.
+                crate::metrics::LoginFailureReason::ClientGone => tracing::debug!(%peer, error = text, "client left before it had logged in"),
+                reason => tracing::info!(%peer, reason = reason.label(), error = text, "log-in failed"),
+            }
         }
         Err(_) => {
             front.metrics.login_failures(crate::metrics::LoginFailureReason::Timeout).increment();

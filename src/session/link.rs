@@ -4,12 +4,14 @@ use crate::cluster::Host;
 use crate::database::ClientEntry;
 use crate::metrics::QueryRoute;
 use crate::pool::Pool;
-use crate::server::{ServerConnection, cancel};
+use crate::server::{ServerConnection, TransactionStatus, cancel};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-/// A borrowed server connection. Dropping it gives a clean connection back and closes any other; a request that is still
-/// running is cancelled, so that the server does not work on for nobody.
+/// A borrowed server connection. Dropping it gives a clean connection back, clears one that is quiet, and closes any other; a
+/// request that is still running is cancelled, so that the server does not work on for nobody.
 #[derive(Debug)]
 pub struct Link {
     server: Option<Box<ServerConnection>>,
@@ -19,7 +21,12 @@ pub struct Link {
     /// Whether the host was taken as the primary or as a replica.
     pub route: QueryRoute,
     entry: Arc<ClientEntry>,
+    /// The session has left things on the server that no other may find.
+    pub needs_reset: bool,
 }
+
+/// Longest time for a server to forget a session.
+const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Link {
     /// Takes a connection on for the client.
@@ -32,7 +39,7 @@ impl Link {
     ) -> Self {
         entry.attach(&server, &pool.key.host);
         host.in_flight.fetch_add(1, Ordering::Relaxed);
-        Link { server: Some(server), pool, host, route, entry }
+        Link { server: Some(server), pool, host, route, entry, needs_reset: false }
     }
 
     /// The connection.
@@ -55,19 +62,42 @@ impl Drop for Link {
         self.host.in_flight.fetch_sub(1, Ordering::Relaxed);
         let undisturbed = self.entry.detach();
         let Some(server) = self.server.take() else { return };
-        if undisturbed && server.is_clean() {
+        if undisturbed && server.is_clean() && !self.needs_reset {
             return self.pool.give_back(server);
         }
-        let running = !server.broken && !server.incoming.is_quiet();
-        if running && let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (target, key, pool) = (server.target.clone(), server.key.clone(), self.pool.clone());
-            runtime.spawn(async move {
-                // The connection is closed whatever becomes of the request.
-                let _ = cancel(&target, &key).await;
-                pool.discard(server);
-            });
-            return;
+        let quiet = server.incoming.is_quiet() && server.outbox.is_empty();
+        let pool = self.pool.clone();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if !server.broken && undisturbed && quiet => drop(runtime.spawn(reset(server, pool))),
+            Ok(runtime) if !server.broken && !quiet => drop(runtime.spawn(interrupt(server, pool))),
+            _ => pool.discard(server),
         }
-        self.pool.discard(server);
     }
+}
+
+/// Makes the server forget the session: its transaction, and everything that it holds beside it.
+async fn reset(mut server: Box<ServerConnection>, pool: Arc<Pool>) {
+    let forget = async {
+        if server.incoming.status != TransactionStatus::Idle {
+            server.run("ROLLBACK").await?.map_err(|(_, message)| io::Error::other(message))?;
+        }
+        server.run("DISCARD ALL").await?.map_err(|(_, message)| io::Error::other(message))
+    };
+    match tokio::time::timeout(RESET_TIMEOUT, forget).await {
+        Ok(Ok(())) => {
+            server.parameters = Arc::default();
+            server.incoming.prepared.clear();
+            server.sequence_user = 0;
+            pool.give_back(server);
+        }
+        _ => pool.discard(server),
+    }
+}
+
+/// Cancels what the server is doing, then closes the connection whatever became of the request.
+async fn interrupt(server: Box<ServerConnection>, pool: Arc<Pool>) {
+    if let Err(error) = cancel(&server.target, &server.key).await {
+        tracing::debug!(%error, "the statement of a client that left could not be cancelled");
+    }
+    pool.discard(server);
 }

@@ -28,6 +28,8 @@ pub struct Loss {
     pub may_have_committed: bool,
     /// The server said something before it went.
     pub said_something: bool,
+    /// Its host does not take connections any more: it was not a statement that ended the session.
+    pub host_is_gone: bool,
     /// Connections that this unit has lost before.
     pub losses: usize,
 }
@@ -51,7 +53,7 @@ pub fn after_loss(loss: &Loss) -> LossAction {
         return LossAction::Close;
     }
     if loss.harmless && loss.kept && !loss.committed {
-        let suspected = !loss.said_something && loss.losses + 1 >= DEATHS_MAX;
+        let suspected = !loss.said_something && !loss.host_is_gone && loss.losses + 1 >= DEATHS_MAX;
         if !suspected {
             return LossAction::Again;
         }
@@ -92,6 +94,7 @@ mod tests {
         in_transaction: false,
         may_have_committed: false,
         said_something: false,
+        host_is_gone: false,
         losses: 0,
     };
 
@@ -107,6 +110,7 @@ mod tests {
         check(READ, "Again");
         check(Loss { losses: 1, ..READ }, "57P02");
         check(Loss { losses: 1, said_something: true, ..READ }, "Again");
+        check(Loss { losses: 1, host_is_gone: true, ..READ }, "Again");
         check(Loss { committed: true, ..READ }, "57P01");
         check(Loss { committed: true, cut_off: true, ..READ }, "Close");
         check(Loss { kept: false, ..READ }, "57P01");

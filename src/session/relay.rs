@@ -44,6 +44,8 @@ pub struct Answer {
     pub error: Option<SqlState>,
     /// The server ends the connection.
     pub fatal: bool,
+    /// The server reported an error when nothing was asked of it: it is going away.
+    pub unsolicited: bool,
     /// A query of pgyard's own failed.
     pub own_error: Option<String>,
     /// The last CommandComplete was a ROLLBACK.
@@ -56,6 +58,8 @@ pub struct Answer {
     pub reported: bool,
     /// Whether the rest of the message under way is forwarded.
     pub(super) body_forward: bool,
+    /// The server has said, in a notice or an error, that it ends the connection.
+    pub farewell: bool,
     /// Bytes forwarded.
     pub bytes: u64,
 }
@@ -97,9 +101,11 @@ pub fn take_chunk(
     answer: &mut Answer,
     outbox: &mut Buffer,
 ) -> Result<std::ops::Range<usize>, WireError> {
+    let committed = answer.committed;
     if server.inbox.is_empty() {
         let mut ranges = Ranges { chunk, start: 0, end: 0, outbox };
         let used = judge_all(&mut ranges, server, answer)?;
+        take_back(committed, &mut ranges, answer);
         let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_retry);
         if !direct {
             ranges.flush();
@@ -112,10 +118,22 @@ pub fn take_chunk(
     whole.push(chunk);
     let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
     let used = judge_all(&mut ranges, server, answer)?;
+    take_back(committed, &mut ranges, answer);
     ranges.flush();
     whole.consume(used);
     server.inbox = whole;
     Ok(0..0)
+}
+
+/// A server that goes down in the middle of an answer flushes what it has and says goodbye at once: none of that has been
+/// forwarded yet, so the unit can still go elsewhere.
+fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answer) {
+    if answer.farewell && answer.may_retry && !committed_before && answer.refused.is_none() {
+        answer.refused = Some(RetryReason::ReplicaLost);
+        answer.committed = false;
+        ranges.start = ranges.end;
+        ranges.outbox.clear();
+    }
 }
 
 /// Judges the messages in the ranges' chunk; returns how many bytes were used. What is left is the head of a message.
@@ -173,7 +191,16 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         // The bulk of the traffic first.
         b'D' | b'd' | b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'C' | b's' | b'I' | b'V' | b'H' | b'G' | b'W' | b'c' => {}
         b'Z' => server.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'E')),
+        // Nobody asked: the server is going away. That is between it and pgyard.
+        b'E' if server.replies.is_empty() => {
+            answer.unsolicited = true;
+            return Ok(Verdict::Skip);
+        }
         b'E' => note_error(body, server, answer),
+        b'N' if ErrorFields::read(body).state.class() == *b"57" => {
+            answer.farewell = true;
+            return Ok(Verdict::Forward);
+        }
         b'N' => return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward }),
         b'S' => {
             note_parameter(body, &mut server.reported);
@@ -216,6 +243,7 @@ fn begin_copy(server: &mut Incoming, answer: &mut Answer) {
 fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     let fields = ErrorFields::read(body);
     answer.fatal |= fields.is_fatal();
+    answer.farewell |= fields.is_fatal() && fields.state.class() == *b"57";
     if server.replies.front() == Some(Expected::Own) {
         answer.own_error = Some(fields.text());
         return;

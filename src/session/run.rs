@@ -230,7 +230,7 @@ impl Session {
             });
             match read {
                 Poll::Pending => break false,
-                Poll::Ready(Ok(true)) if answer.error.is_none() => {}
+                Poll::Ready(Ok(true)) if !answer.unsolicited => {}
                 Poll::Ready(_) => break true,
             }
         };

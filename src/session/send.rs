@@ -96,7 +96,7 @@ fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConne
 }
 
 fn put_query(unit: &Unit, state: &mut SessionState, server: &mut ServerConnection) -> Sent {
-    let target = unit.first.as_ref().filter(|facts| facts.needs_care).and_then(|facts| local::deallocated(facts, state));
+    let target = unit.query_facts().filter(|facts| facts.needs_care).and_then(|facts| local::deallocated(facts, state));
     let rewritten = target.map(|(name, statement)| (name, statement.clone()));
     state.unnamed.tag = 0;
     server.unnamed = 0;

@@ -11,14 +11,17 @@ use crate::cluster::HostReport;
 use crate::database::{ClientState, StopRequest};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::Target;
-use crate::server::{Expected, TransactionStatus};
+use crate::server::{Expected, ServerTarget, TransactionStatus};
 use crate::sql::{Access, Command, Isolation, Pins, StatementFacts};
 use crate::types::SqlState;
-use crate::wire::frame::put_message;
+use crate::wire::frame::{HEADER_LEN, put_message};
 use crate::wire::reply::Report;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+
+/// How long a host may take to show that it still listens.
+const GONE_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Serves one unit.
@@ -85,13 +88,13 @@ impl Session {
                 ExchangeEnd::ClientProtocol(error) => return Err(AttachError::End(SessionEnd::Protocol(error))),
                 ExchangeEnd::ServerLost(error) => {
                     tracing::warn!(host = self.host_name(), %error, "a server connection broke in use");
-                    if !self.server_lost(unit, attempt, &exchange, held)? {
+                    if !self.server_lost(unit, attempt, &exchange, held).await? {
                         return Ok(());
                     }
                 }
                 ExchangeEnd::ServerProtocol(error) => {
                     tracing::error!(host = self.host_name(), %error, "a server broke the protocol");
-                    if !self.server_lost(unit, attempt, &exchange, held)? {
+                    if !self.server_lost(unit, attempt, &exchange, held).await? {
                         return Ok(());
                     }
                 }
@@ -225,6 +228,7 @@ impl Session {
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, (route, waited): (QueryRoute, Duration)) {
+        let text = self.text_to_replay(unit, exchange, route);
         self.client.inbox.consume(exchange.unit_len);
         let elapsed = attempt.since.elapsed();
         let metrics = &self.database.metrics;
@@ -239,7 +243,17 @@ impl Session {
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {
             self.log_slow(unit, attempt, (route, elapsed));
         }
-        self.settle(unit, &exchange.answer, elapsed);
+        self.settle(unit, text.as_deref(), &exchange.answer, elapsed);
+    }
+
+    /// The text of a simple query in a READ ONLY transaction on a replica, if it may have to be run again.
+    fn text_to_replay(&self, unit: &Unit, exchange: &Exchange, route: QueryRoute) -> Option<String> {
+        let open = self.state.transaction.is_some() && route == QueryRoute::Replica && unit.needs_care;
+        if !open || unit.kind != UnitKind::Query || exchange.unit_len == 0 {
+            return None;
+        }
+        let text = &self.client.inbox.as_slice()[HEADER_LEN..unit.len - 1];
+        std::str::from_utf8(text).ok().map(str::to_owned)
     }
 
     fn log_slow(&self, unit: &Unit, attempt: &Attempt, (route, elapsed): (QueryRoute, Duration)) {
@@ -266,10 +280,17 @@ impl Session {
     }
 
     /// The server's connection ended under the unit. True: it is to be sent again.
-    fn server_lost(&mut self, unit: &Unit, attempt: &mut Attempt, exchange: &Exchange, held: bool) -> Result<bool, AttachError> {
+    async fn server_lost(
+        &mut self,
+        unit: &Unit,
+        attempt: &mut Attempt,
+        exchange: &Exchange,
+        held: bool,
+    ) -> Result<bool, AttachError> {
         let Some(mut link) = self.link.take() else { return Ok(true) };
         link.server().broken = true;
         let (host_id, route, cut_off) = (link.host.id, link.route, link.server().incoming.body_left > 0);
+        let target = link.server().target.clone();
         drop(link);
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
         let answer = &exchange.answer;
@@ -284,10 +305,12 @@ impl Session {
             explained: answer.error.is_some() && answer.fatal && answer.committed,
             in_transaction,
             may_have_committed: match in_transaction {
-                true => unit.statements().any(commits),
-                false => unit.access > Access::Server || unit.statements().any(commits),
+                true => unit.run_statements().any(commits),
+                false => unit.access > Access::Server || unit.run_statements().any(commits),
             },
             said_something: answer.fatal,
+            // Asked only when it decides: a second loss without a word.
+            host_is_gone: !attempt.failed.is_empty() && !answer.fatal && is_gone(&target).await,
             losses: attempt.failed.len(),
         };
         match after_loss(&loss) {
@@ -367,6 +390,9 @@ impl Session {
             transaction.at_begin.1 = link.server().parameters.clone();
         }
         put_own_query(link.server(), &format!("BEGIN ISOLATION LEVEL {level} READ ONLY{deferrable}"));
+        for text in self.state.transaction.iter().flat_map(|transaction| &transaction.replay) {
+            put_own_query(link.server(), text);
+        }
         match self.run_own().await {
             Ok(()) => Ok(()),
             Err(OwnError::End(end)) => Err(AttachError::End(end)),
@@ -377,6 +403,13 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether nothing listens at a server's address: then its machine or its postmaster is gone, which no statement does. After a
+/// crash that a statement causes, the postmaster stays and says that it recovers.
+async fn is_gone(target: &ServerTarget) -> bool {
+    let connect = crate::net::socket::connect(&target.address, target.port, target.keepalive);
+    !matches!(tokio::time::timeout(GONE_CHECK_TIMEOUT, connect).await, Ok(Ok(_)))
 }
 
 /// Why queries of pgyard's own were not answered.
@@ -392,7 +425,10 @@ enum OwnError {
 /// Whether a statement of a READ ONLY transaction may run on the replica where it began.
 fn stays_on_replica(statement: &StatementFacts) -> bool {
     match statement.command {
-        Command::Commit { chain: false } | Command::Rollback { .. } | Command::Show(_) => true,
-        _ => statement.access == Access::Read || statement.access == Access::Server,
+        Command::Commit { chain: true } | Command::TwoPhase | Command::Begin(_) => false,
+        Command::SetTransaction(modes) => {
+            modes.read_only != Some(false) && modes.isolation != Some(Isolation::Serializable)
+        }
+        _ => statement.access <= Access::Server,
     }
 }

@@ -12,12 +12,16 @@ use crate::sql::{Access, Command, Discard, Pins, SessionEffect};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Statements that a transaction does again when it moves.
+const REPLAY_MAX: usize = 16;
+
 impl Session {
-    /// Takes in what the unit did, once all its answers have come, which took `elapsed`.
-    pub(super) fn settle(&mut self, unit: &Unit, answer: &Answer, elapsed: Duration) {
+    /// Takes in what the unit did, once all its answers have come, which took `elapsed`. `text` is that of a simple query in a transaction that may move.
+    pub(super) fn settle(&mut self, unit: &Unit, text: Option<&str>, answer: &Answer, elapsed: Duration) {
         let Some(link) = self.link.as_mut() else { return };
         let route = link.route;
         let server = link.server();
+        server.broken |= answer.unsolicited;
         let dropped = server.incoming.replies.take_dropped_names();
         if dropped > 0 {
             self.state.undo_names(self.state.journal.len().saturating_sub(dropped));
@@ -31,7 +35,7 @@ impl Session {
         let open = self.state.transaction.is_some();
         let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
         if !plain {
-            follow(unit, answer, &mut self.state, server);
+            follow(unit, text, answer, &mut self.state, server);
         }
         self.note_writes(unit, answer, route, (status, elapsed));
         self.state.pipeline_open = match unit.kind {
@@ -44,6 +48,9 @@ impl Session {
         }
         if !plain {
             self.note_pins();
+            if let Some(link) = &mut self.link {
+                link.needs_reset = !self.state.pins.is_empty() || self.mode == PoolMode::Session;
+            }
         }
         let link_is_free = status == TransactionStatus::Idle
             && !self.state.pipeline_open
@@ -109,16 +116,18 @@ impl Session {
 }
 
 /// Follows transaction, parameters and pins through a unit.
-fn follow(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
     let status = server.incoming.status;
     let before = (state.parameters.clone(), server.parameters.clone());
     state.pins = state.pins.union(unit.pins);
     if unit.pins.intersects(Pins::SEQUENCE) {
         server.sequence_user = server.id;
     }
-    if answer.error.is_none() {
-        unit.statements().flat_map(|statement| &statement.effects).for_each(|effect| apply(effect, state, server));
-    } else if unit.statements().any(|statement| !statement.effects.is_empty()) && unit.statements().count() > 1 {
+    if answer.completed == 0 {
+        // Nothing was run to its end: a Parse alone, or an error.
+    } else if answer.error.is_none() {
+        unit.run_statements().flat_map(|statement| &statement.effects).for_each(|effect| apply(effect, state, server));
+    } else if unit.run_statements().any(|statement| !statement.effects.is_empty()) && unit.run_statements().count() > 1 {
         // Some of several statements took effect: which ones is not known.
         state.pins = state.pins.union(Pins::PARAMETER);
     }
@@ -133,7 +142,7 @@ fn follow(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut S
         if state.transaction.is_none() {
             state.transaction = Some(begin(unit, before, state));
         }
-        follow_savepoints(unit, answer, state, server);
+        follow_savepoints(unit, text, answer, state, server);
     }
     if !Arc::ptr_eq(&state.parameters, &server.parameters) && *state.parameters == *server.parameters {
         server.parameters = state.parameters.clone();
@@ -145,7 +154,7 @@ fn follow(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut S
 }
 
 fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &SessionState) -> OpenTransaction {
-    let modes = unit.statements().find_map(|statement| match &statement.command {
+    let modes = unit.run_statements().find_map(|statement| match &statement.command {
         Command::Begin(modes) => Some(*modes),
         _ => None,
     });
@@ -158,18 +167,28 @@ fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &Se
         movable: read_only.then_some(isolation),
         deferrable: modes.is_some_and(|modes| modes.deferrable == Some(true)),
         statements: 0,
+        replay: Vec::new(),
         wrote: false,
         changed_catalogue: false,
     }
 }
 
-fn follow_savepoints(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+fn follow_savepoints(
+    unit: &Unit,
+    text: Option<&str>,
+    answer: &Answer,
+    state: &mut SessionState,
+    server: &mut ServerConnection,
+) {
     if answer.error.is_some() {
         return;
     }
     let parameters = (state.parameters.clone(), server.parameters.clone());
     let Some(transaction) = &mut state.transaction else { return };
-    for statement in unit.statements() {
+    if transaction.movable.is_some() && transaction.statements > 0 {
+        note_replay(unit, text, transaction);
+    }
+    for statement in unit.run_statements() {
         match &statement.command {
             Command::Savepoint(name) => transaction.savepoints.push((name.clone(), parameters.0.clone(), parameters.1.clone())),
             Command::Release(name) => {
@@ -185,6 +204,22 @@ fn follow_savepoints(unit: &Unit, answer: &Answer, state: &mut SessionState, ser
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// What a READ ONLY transaction has done to itself on a replica must be done again if it moves; what can't be keeps it there.
+fn note_replay(unit: &Unit, text: Option<&str>, transaction: &mut OpenTransaction) {
+    let changes = |statement: &crate::sql::StatementFacts| {
+        !statement.effects.is_empty() || matches!(statement.command, Command::Savepoint(_) | Command::SetTransaction(_))
+    };
+    let goes_back = |statement: &crate::sql::StatementFacts| matches!(statement.command, Command::Release(_) | Command::RollbackTo(_));
+    if unit.run_statements().any(goes_back) {
+        transaction.movable = None;
+    } else if unit.run_statements().any(changes) {
+        match text {
+            Some(text) if transaction.replay.len() < REPLAY_MAX => transaction.replay.push(text.into()),
+            _ => transaction.movable = None,
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct OpenTransaction {
     pub savepoints: Vec<(Arc<str>, Arc<ParameterSet>, Arc<ParameterSet>)>,
     /// How it began, if it is READ ONLY on a replica and can begin again on the primary.
     pub movable: Option<Isolation>,
+    /// Simple queries that a move to the primary must do again there: SET LOCAL, SAVEPOINT.
+    pub replay: Vec<Box<str>>,
     /// DEFERRABLE was asked for.
     pub deferrable: bool,
     /// Statements other than BEGIN that it has run.

@@ -42,24 +42,32 @@ pub struct Unit {
     pub access: Access,
     /// A routing comment.
     pub hint: Option<RouteHint>,
-    /// Union of the pins.
+    /// Union of the pins of what it runs.
     pub pins: Pins,
     /// Some statement has an effect on session or transaction.
     pub needs_care: bool,
     /// Some statement changes the catalogue.
     pub changes_catalogue: bool,
-    /// Facts of its texts, in order. Most units have one.
-    pub first: Option<Arc<Facts>>,
+    /// Its texts, in order. Most units have one.
+    first: Option<UnitText>,
     /// The rest of them.
-    pub more: Vec<Arc<Facts>>,
+    more: Vec<UnitText>,
     /// A Bind or Execute is among its messages.
     pub binds: bool,
     /// Its messages can go to the server as they are.
     pub verbatim: bool,
-    /// It has an unnamed Parse, whose place and body length in the unit are these.
+    /// Place and body length of its last unnamed Parse.
     unnamed: Option<(usize, usize)>,
-    /// Named statements of this unit: place of the Parse body, its length, its facts.
-    named: Vec<(usize, usize, Arc<Facts>)>,
+    /// Named statements of this unit: place of the Parse body and its length.
+    named: Vec<(usize, usize)>,
+}
+
+/// A text of a unit.
+#[derive(Debug)]
+struct UnitText {
+    facts: Arc<Facts>,
+    /// Whether it is run, not only prepared.
+    runs: bool,
 }
 
 /// A unit, or why there is none yet.
@@ -98,14 +106,20 @@ impl Unit {
         matches!(self.kind, UnitKind::Pipeline | UnitKind::Flush | UnitKind::Part)
     }
 
-    /// The facts of its texts.
-    pub fn facts(&self) -> impl Iterator<Item = &Arc<Facts>> {
-        self.first.iter().chain(&self.more)
+    /// The statements of all its texts.
+    pub fn statements(&self) -> impl Iterator<Item = &StatementFacts> {
+        self.first.iter().chain(&self.more).flat_map(|text| text.facts.statements.iter())
     }
 
-    /// The statements of its texts.
-    pub fn statements(&self) -> impl Iterator<Item = &StatementFacts> {
-        self.facts().flat_map(|facts| facts.statements.iter())
+    /// The statements that it runs, not only prepares.
+    pub fn run_statements(&self) -> impl Iterator<Item = &StatementFacts> {
+        let run = self.first.iter().chain(&self.more).filter(|text| text.runs);
+        run.flat_map(|text| text.facts.statements.iter())
+    }
+
+    /// The facts of a simple query.
+    pub fn query_facts(&self) -> Option<&Arc<Facts>> {
+        self.first.as_ref().map(|text| &text.facts)
     }
 
     /// The need that follows from the facts and the session.
@@ -117,18 +131,30 @@ impl Unit {
         crate::route::decide(&state.view, self.access, self.hint, &statements)
     }
 
-    fn add(&mut self, facts: Arc<Facts>) {
+    fn add(&mut self, facts: Arc<Facts>, runs: bool) {
+        if runs {
+            self.pins = self.pins.union(facts.pins);
+        }
         self.access = self.access.max(facts.access);
         self.hint = match (self.hint, facts.hint) {
             (Some(RouteHint::Primary), _) | (_, Some(RouteHint::Primary)) => Some(RouteHint::Primary),
             (own, other) => own.or(other),
         };
-        self.pins = self.pins.union(facts.pins);
         self.needs_care |= facts.needs_care;
         self.changes_catalogue |= facts.changes_catalogue;
+        let text = UnitText { facts, runs };
         match self.first {
-            None => self.first = Some(facts),
-            Some(_) => self.more.push(facts),
+            None => self.first = Some(text),
+            Some(_) => self.more.push(text),
+        }
+    }
+
+    /// The text with these facts is run after all.
+    fn runs(&mut self, facts: &Arc<Facts>) {
+        let texts = self.first.iter_mut().chain(&mut self.more);
+        for text in texts.filter(|text| Arc::ptr_eq(&text.facts, facts)) {
+            text.runs = true;
+            self.pins = self.pins.union(text.facts.pins);
         }
     }
 }
@@ -171,7 +197,7 @@ pub fn cut(
             let mut cursor = Cursor::new(body);
             let text = cursor.string()?;
             cursor.end()?;
-            unit.add(classify(database, text, state.lexing));
+            unit.add(classify(database, text, state.lexing), true);
         }
         b'F' => {
             unit.kind = UnitKind::Function;
@@ -261,34 +287,41 @@ fn add_parse(
         unit.unnamed = Some((place, body.len()));
     } else {
         unit.verbatim = false;
-        unit.named.push((place, body.len(), facts.clone()));
+        unit.named.push((place, body.len()));
     }
     debug_assert!(place + body.len() <= input.len());
-    unit.add(facts);
+    unit.add(facts, false);
     Ok(())
 }
 
 fn add_bind(unit: &mut Unit, input: &[u8], body: &[u8], state: &SessionState, database: &Database) -> Result<(), WireError> {
     let message = BindMessage::read(body)?;
     unit.binds = true;
-    if message.statement.is_empty() {
-        if unit.unnamed.is_none() {
-            unit.verbatim = false;
-            if state.unnamed.tag != 0 {
-                unit.add(classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing));
-            }
+    let parse_at = |(place, len): (usize, usize)| ParseMessage::read(&input[place..place + len]);
+    let parsed_here = if message.statement.is_empty() {
+        unit.unnamed
+    } else {
+        unit.verbatim = false;
+        let named = unit.named.iter().rev().copied();
+        named.into_iter().find(|place| parse_at(*place).is_ok_and(|parse| parse.name == message.statement))
+    };
+    if let Some(place) = parsed_here {
+        let facts = classify(database, parse_at(place)?.text, state.lexing);
+        unit.runs(&facts);
+        if unit.needs_care && !unit.first.iter().chain(&unit.more).any(|text| Arc::ptr_eq(&text.facts, &facts)) {
+            // The cache has given its place to another text in between.
+            unit.add(facts, true);
         }
         return Ok(());
     }
-    unit.verbatim = false;
-    let name_of = |place: usize, len: usize| ParseMessage::read(&input[place..place + len]).map(|parse| parse.name);
-    let parsed_here = unit.named.iter().any(|(place, len, _)| name_of(*place, *len) == Ok(message.statement));
-    if parsed_here {
-        return Ok(());
-    }
-    if let Some(statement) = state.statement(message.statement) {
+    if message.statement.is_empty() {
+        unit.verbatim = false;
+        if state.unnamed.tag != 0 {
+            unit.add(classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing), true);
+        }
+    } else if let Some(statement) = state.statement(message.statement) {
         let facts = statement.facts(database.catalogue_id(), |text| classify(database, text, state.lexing));
-        unit.add(facts);
+        unit.add(facts, true);
     }
     Ok(())
 }

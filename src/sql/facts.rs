@@ -36,7 +36,8 @@ pub struct StatementFacts {
     /// It is an INSERT, UPDATE, DELETE or MERGE on plain tables that calls nothing opaque: if a server says FATAL 57P01 before
     /// it answered, it had no effect.
     pub plain_write: bool,
-    /// Byte range in the text.
+    /// Byte range in the text that was classified. Facts from a `FactsCache` may have been made from another text of the same
+    /// shape; then there is one statement: who needs the text of a single statement takes the whole text.
     pub span: std::ops::Range<usize>,
 }
 
@@ -174,7 +175,7 @@ pub enum Isolation {
 /// What a statement does to the session's state if it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEffect {
-    /// SET [SESSION] name = value, SET ROLE, SET SESSION AUTHORIZATION, `set_config('name', 'value', false)` with literals.
+    /// SET name = value, SET ROLE, SET SESSION AUTHORIZATION, `set_config('name', 'value', false)` with literals.
     Set {
         /// Folded to lower case; `role` and `session_authorization` for those forms; `timezone` for SET TIME ZONE;
         /// `client_encoding` for SET NAMES; `transaction` modes of SET SESSION CHARACTERISTICS are `default_transaction_*`.
@@ -184,7 +185,7 @@ pub enum SessionEffect {
     },
     /// SET LOCAL: ends with the transaction by itself.
     SetLocal {
-        /// As above.
+        /// As above; empty where it is computed (`set_config($1, $2, true)`).
         name: Arc<str>,
     },
     /// RESET name.

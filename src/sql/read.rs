@@ -67,10 +67,12 @@ fn describes_server(setting: &Setting<'_>, survey: &Survey) -> bool {
 fn asks_for_the_cluster_only(setting: &Setting<'_>, survey: &Survey) -> bool {
     let mut cursor = Cursor::new(setting.text, survey.span.clone(), setting.lexing);
     while let Some(token) = cursor.take() {
-        if called(setting.catalogue, setting.text, token).has(WordFlags::CURRENT_SETTING)
-            && cursor.eat_kind(TokenKind::OpenParen)
-            && cursor.string().is_none_or(|name| !name.eq_ignore_ascii_case("cluster_name"))
-        {
+        let asked = called(setting.catalogue, setting.text, token).has(WordFlags::CURRENT_SETTING);
+        if !asked || !cursor.eat_kind(TokenKind::OpenParen) {
+            continue;
+        }
+        let cluster = cursor.string().is_some_and(|name| name.eq_ignore_ascii_case("cluster_name"));
+        if !cluster || !cursor.at_kind(TokenKind::CloseParen) && !cursor.at_kind(TokenKind::Comma) {
             return false;
         }
     }

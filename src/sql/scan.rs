@@ -149,10 +149,10 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn word(&mut self) -> Option<Token> {
         let start = self.position;
-        if self.text.get(start + 1).is_some_and(|next| matches!(next, b'\'' | b'&')) {
-            if let Some(token) = self.prefixed() {
-                return Some(token);
-            }
+        if self.text.get(start + 1).is_some_and(|next| matches!(next, b'\'' | b'&'))
+            && let Some(token) = self.prefixed()
+        {
+            return Some(token);
         }
         let rest = &self.text[start..];
         let length = rest.iter().position(|&byte| !is_name_byte(byte)).unwrap_or(rest.len());

@@ -28,7 +28,7 @@ pub struct Survey {
     pub casts: bool,
     /// An operator over a volatile function.
     pub suspect_operator: bool,
-    /// False if the text has what no server accepts: an unterminated quote, a stray byte.
+    /// False if the text has what no server accepts: an unterminated quote, a stray byte, a parenthesis that nothing opened.
     pub trusted: bool,
     /// How deep a tree of this statement can be, at most.
     pub chain: usize,
@@ -121,7 +121,7 @@ impl<'a, 'c> Surveyor<'a, 'c> {
                 self.name(flags);
             }
             TokenKind::OpenParen => self.open(),
-            TokenKind::CloseParen => self.depth = self.depth.saturating_sub(1),
+            TokenKind::CloseParen => self.close(),
             TokenKind::Operator => {
                 self.survey.chain += 1;
                 let run = token.bytes(self.text);
@@ -133,6 +133,8 @@ impl<'a, 'c> Surveyor<'a, 'c> {
             }
             TokenKind::OpenBracket => self.survey.chain += 1,
             TokenKind::String(_) => self.survey.casts |= self.previous == TokenKind::Word,
+            // Only the body of a rule or function has semicolons inside.
+            TokenKind::Semicolon => self.survey.trusted &= self.creates,
             TokenKind::Bad => self.survey.trusted = false,
             _ => {}
         }
@@ -185,6 +187,14 @@ impl<'a, 'c> Surveyor<'a, 'c> {
             self.blocks += 1;
         } else if word.eq_ignore_ascii_case(b"end") {
             self.blocks = self.blocks.saturating_sub(1);
+        }
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        match self.depth.checked_sub(1) {
+            Some(depth) => self.depth = depth,
+            None => self.survey.trusted = false,
         }
     }
 

@@ -144,7 +144,7 @@ mod tests {
             ("WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x", Proof::DataChange),
             ("WITH x AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM x", Proof::DataChange),
             ("WITH x AS (UPDATE t SET a = 1 RETURNING *) SELECT * FROM x", Proof::DataChange),
-            ("SELECT FROM WHERE", Proof::Unparsed),
+            ("SELECT 1 FROM t FROM u", Proof::Unparsed),
             ("SELECT 1; SELECT 2", Proof::Read),
         ] {
             assert_eq!(proof(text), expect, "{text}");

@@ -210,13 +210,30 @@ impl WordTable {
     /// What is known of a quoted name, without its quotes. It is never a keyword.
     pub fn quoted(&self, name: &[u8]) -> WordFlags {
         if name.contains(&b'"') {
-            return WordFlags::SUSPECT;
+            return self.doubled(name);
         }
         let hash = hash_of(name);
         if name.len() > NAME_LENGTH_MAX || hash == BEYOND_ASCII {
             return self.unusual(name, |table, cut| table.quoted(cut));
         }
         WordFlags(self.slots[self.index_of(hash, |candidate| candidate == name)].flags).as_quoted()
+    }
+
+    /// A name with doubled quotes in it; only a name that holds a quote itself can be meant.
+    #[cold]
+    fn doubled(&self, name: &[u8]) -> WordFlags {
+        let mut plain = Vec::with_capacity(name.len());
+        let mut bytes = name.iter();
+        while let Some(byte) = bytes.next() {
+            plain.push(*byte);
+            if *byte == b'"' && bytes.next() != Some(&b'"') {
+                return WordFlags::SUSPECT;
+            }
+        }
+        if !plain.is_ascii() || plain.len() > NAME_LENGTH_MAX {
+            return WordFlags::SUSPECT;
+        }
+        WordFlags(self.slots[self.index_of(hash_of(&plain), |candidate| *candidate == *plain)].flags).as_quoted()
     }
 
     #[cold]

@@ -23,7 +23,6 @@ macro_rules! drivers {
         mod direct { $(#[test] fn $name() { super::one_at_a_time(&super::locks::$name, || $run(super::Target::Direct)); })* }
         mod through_pgyard { $(
             #[test]
-            #[ignore = "until the proxy is in this tree"]
             fn $name() { super::one_at_a_time(&super::locks::$name, || $run(super::Target::Pgyard)); }
         )* }
     };

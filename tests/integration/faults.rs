@@ -33,7 +33,6 @@ fn while_reading(yard: &Pgyard, disturb: impl FnOnce()) -> u64 {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_replica_is_killed_and_restarted_under_reading_clients() {
     let fleet = own_fleet(2);
     let yard = Pgyard::start(&fleet, &[]);
@@ -53,7 +52,6 @@ fn a_replica_is_killed_and_restarted_under_reading_clients() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_replica_is_stopped_and_restarted_under_reading_clients() {
     let fleet = own_fleet(2);
     let yard = Pgyard::start(&fleet, &[]);
@@ -68,7 +66,6 @@ fn a_replica_is_stopped_and_restarted_under_reading_clients() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn reads_use_the_primary_when_no_replica_is_left() {
     let fleet = own_fleet(2);
     let yard = Pgyard::start(&fleet, &[]);
@@ -81,7 +78,6 @@ fn reads_use_the_primary_when_no_replica_is_left() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_client_that_vanishes_in_a_transaction_leaves_no_lock() {
     let fleet = own_fleet(0);
     fleet.primary().sql("SET ROLE app; CREATE TABLE held AS SELECT 1 AS n").unwrap();

@@ -16,7 +16,6 @@ fn lag_of(yard: &Pgyard, host: &LocalHost) -> Option<f64> {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_lagging_replica_leaves_and_comes_back() {
     let fleet = own_fleet(2);
     fleet.primary().sql("SET ROLE app; CREATE TABLE ticks (n int)").unwrap();
@@ -58,7 +57,6 @@ fn a_lagging_replica_leaves_and_comes_back() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn an_idle_fleet_has_no_lag_even_after_a_wal_switch() {
     let fleet = own_fleet(1);
     let yard = Pgyard::start(&fleet, &[]);

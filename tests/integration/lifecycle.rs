@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn the_first_sigterm_lets_a_transaction_end() {
     let mut yard = Pgyard::start(shared_fleet(), &[]);
     let mut busy = yard.client();
@@ -26,7 +25,6 @@ fn the_first_sigterm_lets_a_transaction_end() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn the_second_sigterm_ends_at_once() {
     let mut yard = Pgyard::start(shared_fleet(), &[]);
     let mut busy = yard.client();
@@ -40,7 +38,6 @@ fn the_second_sigterm_ends_at_once() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_port_in_use_is_a_clear_error() {
     let taken = shared_pgyard().port();
     let output = Command::new(env!("CARGO_BIN_EXE_pgyard"))
@@ -52,7 +49,6 @@ fn a_port_in_use_is_a_clear_error() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_late_cancel_request_hits_nobody_else() {
     let yard = shared_pgyard();
     let mut finished = yard.client();
@@ -81,7 +77,6 @@ fn a_late_cancel_request_hits_nobody_else() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_cancel_request_with_a_wrong_secret_does_nothing() {
     let yard = shared_pgyard();
     let mut client = yard.client();
@@ -97,7 +92,6 @@ fn a_cancel_request_with_a_wrong_secret_does_nothing() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn a_pipeline_of_reads_uses_a_replica() {
     use super::harness::client::{bind, execute, parse, sync};
     let yard = Pgyard::start(shared_fleet(), &[]);

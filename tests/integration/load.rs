@@ -26,7 +26,6 @@ fn pgbench_itself_works_on_a_fleet() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn pgbench_sees_no_error_and_reads_are_spread_evenly() {
     let fleet = own_fleet(2);
     // Initialised directly: this test is about the load.

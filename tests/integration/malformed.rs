@@ -169,7 +169,6 @@ fn postgresql_survives_these_inputs() {
 
 /// One pgyard for all of it, not shared: its memory is measured.
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn pgyard_survives_these_inputs() {
     const GROWTH_MAX: u64 = 16 << 20;
     let yard = Pgyard::start(shared_fleet(), &[]);

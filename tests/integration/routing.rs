@@ -153,7 +153,6 @@ fn the_statements_are_what_the_file_says() {
 }
 
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn writes_reach_only_the_primary_and_reads_only_replicas() {
     let fleet = prepared_fleet();
     let yard = Pgyard::start(&fleet, &[]);
@@ -171,7 +170,6 @@ fn writes_reach_only_the_primary_and_reads_only_replicas() {
 
 /// A write, SET and the like keep a session's reads on the primary for as long as they must, not for ever.
 #[test]
-#[ignore = "until the proxy is in this tree"]
 fn reads_come_back_to_replicas_after_a_write_and_after_set() {
     let fleet = prepared_fleet();
     let yard = Pgyard::start(&fleet, &[]);

@@ -112,3 +112,28 @@ fn what_is_not_the_protocol_is_an_error() {
         assert!(take_chunk(bytes, &mut server, &mut Answer::default(), &mut Buffer::new()).is_err());
     }
 }
+
+#[test]
+fn a_farewell_behind_an_answer_is_not_for_the_client() {
+    let bytes = stream(&[(b'C', b"SELECT 0\0"), (b'Z', b"I"), (b'E', b"VFATAL\0C57P01\0Mgone\0\0")]);
+    for step in [1, 9, 1000] {
+        let mut server = server(&[Expected::Through]);
+        let mut answer = Answer::default();
+        assert_eq!(feed(&bytes, step, &mut server, &mut answer), stream(&[(b'C', b"SELECT 0\0"), (b'Z', b"I")]));
+        assert!(answer.unsolicited && answer.error.is_none());
+    }
+}
+
+#[test]
+fn rows_that_come_with_a_farewell_are_taken_back() {
+    let notice = b"VWARNING\0C57P02\0Mcrash\0\0";
+    let bytes = stream(&[(b'T', b"x"), (b'D', b"row"), (b'N', notice)]);
+    let mut first = server(&[Expected::Through]);
+    let mut answer = Answer { may_retry: true, ..Answer::default() };
+    assert_eq!(feed(&bytes, 1000, &mut first, &mut answer), b"");
+    assert_eq!(answer.refused, Some(RetryReason::ReplicaLost));
+    let mut second = server(&[Expected::Through]);
+    let mut answer = Answer { may_retry: true, ..Answer::default() };
+    assert_eq!(feed(&bytes, 20, &mut second, &mut answer), bytes, "what was forwarded stays");
+    assert_eq!(answer.refused, None);
+}

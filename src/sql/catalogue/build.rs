@@ -23,7 +23,7 @@ struct Resting {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RestingKind {
     View,
-    /// A policy or a domain's check.
+    /// A policy, a domain's check, the defaults of a function's arguments.
     Condition,
     Function,
     Default,
@@ -48,13 +48,28 @@ enum UsesKind {
 const INHERITED: WordFlags =
     WordFlags(WordFlags::SUSPECT.0 | WordFlags::SIDE_EFFECTS.0 | WordFlags::OPAQUE_WRITE.0 | WordFlags::SUSPECT_IF_CAST.0);
 
+/// Words by which statements name PostgreSQL's own types beside their stored names.
+const SPELLINGS: [(&str, &str); 11] = [
+    ("bool", "boolean"),
+    ("int2", "smallint"),
+    ("int4", "int integer"),
+    ("int8", "bigint"),
+    ("float4", "real float"),
+    ("float8", "float double"),
+    ("numeric", "decimal dec"),
+    ("varchar", "varying"),
+    ("bpchar", "char character nchar"),
+    ("timestamptz", "timestamp"),
+    ("timetz", "time"),
+];
+
 #[derive(Default)]
 struct Builder {
     operators: Vec<Box<[u8]>>,
     resting: Vec<Resting>,
     uses: Vec<Uses>,
-    /// Types that coerce by a volatile function without being asked to.
-    implicit: HashSet<String>,
+    /// User types that a volatile function coerces: what it is asked to coerce need not name the type.
+    coercing: HashSet<String>,
 }
 
 /// The table of names and the suspect operators.
@@ -100,7 +115,7 @@ impl Builder {
                 words.add(&name, WordFlags::TREE);
                 self.resting.push(Resting { name, text, kind: RestingKind::Condition });
             }
-            "domain" => self.resting.push(Resting { name, text, kind: RestingKind::Condition }),
+            "domain" | "argument" => self.resting.push(Resting { name, text, kind: RestingKind::Condition }),
             "default" => self.resting.push(Resting { name, text, kind: RestingKind::Default }),
             "uses" => {
                 let kind = if b.as_deref() == Some("type") { UsesKind::Type } else { UsesKind::Table };
@@ -110,16 +125,10 @@ impl Builder {
                 add_implied(words, &name);
                 self.operators.push(name.into_bytes().into());
             }
-            "cast" => {
-                words.add(&name, WordFlags::SUSPECT);
-                words.add(&text, WordFlags::SUSPECT);
-                if b.as_deref() == Some("i") {
-                    self.implicit.extend([name, text]);
-                }
-            }
+            "cast" => self.add_cast(words, [(name, c.is_some()), (text, d.is_some())]),
             "type_io" => {
                 words.add(&name, WordFlags::SUSPECT);
-                self.implicit.insert(name);
+                self.coercing.insert(name);
             }
             "trigger" => {
                 words.add(&name, WordFlags::SIDE_EFFECTS);
@@ -141,11 +150,29 @@ impl Builder {
         match (language, source) {
             // Its connections outlive the statement and act outside of the transaction.
             _ if extension == Some("dblink") => drop(words.add(&name, WordFlags::OPAQUE)),
-            (Some("sql" | "plpgsql"), Some(text)) => {
+            (Some("sql" | "plpgsql" | "aggregate"), Some(text)) => {
                 self.resting.push(Resting { name, text, kind: RestingKind::Function });
             }
             (Some("internal" | "c"), _) => {}
             _ => drop(words.add(&name, WordFlags::OPAQUE)),
+        }
+    }
+
+    /// A volatile cast between two types; with each, whether it is the user's. Values of a user's type come out of tables or are
+    /// made by naming the type. PostgreSQL's own types are everywhere, so that they are suspect only where both are its own.
+    fn add_cast(&mut self, words: &mut WordTable, types: [(String, bool); 2]) {
+        let own = types.iter().all(|(_, user)| !user);
+        for (name, user) in types {
+            if user {
+                words.add(&name, WordFlags::SUSPECT);
+                self.coercing.insert(name);
+            } else if own {
+                words.add(&name, WordFlags::SUSPECT);
+                let spelled = SPELLINGS.iter().filter(|(stored, _)| *stored == name);
+                for spelling in spelled.flat_map(|(_, spellings)| spellings.split_ascii_whitespace()) {
+                    words.add(spelling, WordFlags::SUSPECT);
+                }
+            }
         }
     }
 
@@ -163,7 +190,7 @@ impl Builder {
             let suspect = used.has(WordFlags::SUSPECT);
             let flags = match uses.kind {
                 UsesKind::Type if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT,
-                UsesKind::Table if self.implicit.contains(&uses.used) => WordFlags::SUSPECT,
+                UsesKind::Table if self.coercing.contains(&uses.used) => WordFlags::SUSPECT,
                 UsesKind::Table if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT_IF_CAST,
                 UsesKind::Parent => WordFlags(used.0 & INHERITED.0),
                 UsesKind::Trigger if used.has(WordFlags::OPAQUE) => WordFlags::OPAQUE_WRITE,

@@ -4,7 +4,8 @@
 /// [`CatalogueRow`](super::CatalogueRow). Runs on PostgreSQL 10 to 18, as any role, on primaries and replicas.
 ///
 /// 2281 is `internal`, 2279 `trigger`, 3838 `event_trigger`: no statement can call a function that takes or gives one. Objects
-/// below 16384 are PostgreSQL's own.
+/// below 16384 are PostgreSQL's own. An aggregate's own `provolatile` says nothing: it is as volatile as the functions that it is
+/// made of, whose names stand as its source.
 pub const CATALOGUE_QUERY: &str = r#"
 SELECT 'builtin', NULL::text, p.proname::text, max(p.provolatile::text), NULL::text, NULL::text, NULL::text
   FROM pg_catalog.pg_proc p
@@ -16,18 +17,31 @@ SELECT 'system_view', NULL, c.relname::text, NULL, NULL, NULL, NULL
  WHERE c.relkind = 'v' AND c.oid < 16384
 UNION ALL
 SELECT CASE WHEN p.prorettype IN (2279, 3838) THEN 'trigger_function' ELSE 'function' END,
-       n.nspname::text, p.proname::text, p.provolatile::text, l.lanname::text,
+       n.nspname::text, p.proname::text,
+       CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc step
+                             ON step.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+                          WHERE a.aggfnoid = p.oid AND step.provolatile = 'v') THEN 'v' ELSE p.provolatile::text END,
+       CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_aggregate a WHERE a.aggfnoid = p.oid) THEN 'aggregate' ELSE l.lanname::text END,
        (SELECT e.extname::text
           FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
          WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass LIMIT 1),
-       CASE WHEN l.lanname NOT IN ('sql', 'plpgsql') THEN NULL
+       CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_aggregate a WHERE a.aggfnoid = p.oid) THEN
+              (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(step.proname), ' ')
+                 FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc step
+                   ON step.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+                WHERE a.aggfnoid = p.oid)
+            WHEN l.lanname NOT IN ('sql', 'plpgsql') THEN NULL
             WHEN p.prosrc = '' THEN pg_catalog.pg_get_functiondef(p.oid)
             ELSE pg_catalog.left(p.prosrc, 65537) END
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = p.prolang
  WHERE p.oid >= 16384 AND NOT 2281::oid = ANY (p.proargtypes::oid[]) AND p.prorettype <> 2281
+UNION ALL
+SELECT 'argument', NULL, p.proname::text, pg_catalog.pg_get_expr(p.proargdefaults, 0), NULL, NULL, NULL
+  FROM pg_catalog.pg_proc p
+ WHERE p.oid >= 16384 AND p.proargdefaults IS NOT NULL
 UNION ALL
 SELECT 'view', n.nspname::text, c.relname::text, pg_catalog.pg_get_viewdef(c.oid), NULL, NULL, NULL
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -78,7 +92,8 @@ SELECT 'operator', NULL, o.oprname::text, p.proname::text, NULL, NULL, NULL
   FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
  WHERE p.provolatile = 'v'
 UNION ALL
-SELECT 'cast', NULL, source.typname::text, target.typname::text, k.castcontext::text, NULL, NULL
+SELECT 'cast', NULL, source.typname::text, target.typname::text, NULL,
+       CASE WHEN k.castsource >= 16384 THEN 'user' END, CASE WHEN k.casttarget >= 16384 THEN 'user' END
   FROM pg_catalog.pg_cast k
   JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc
   JOIN pg_catalog.pg_type source ON source.oid = k.castsource

@@ -41,12 +41,9 @@ fn change(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> Outcom
     let mut outcome = Outcome::write(WriteReason::Command).pinned(pins_of_written(survey));
     let all = survey.names | survey.calls;
     let harmful = WordFlags::VOLATILE | WordFlags::SUSPECT | WordFlags::OPAQUE | WordFlags::OPAQUE_WRITE;
-    outcome.facts.plain_write = setting.catalogue.is_complete()
-        && !all.has(harmful)
-        && !(survey.casts && all.has(WordFlags::SUSPECT_IF_CAST))
-        && !survey.suspect_operator
-        && !inner_change(setting, survey)
-        && calls_known_only(setting, cursor.clone());
+    let coerces = survey.casts && all.has(WordFlags::SUSPECT_IF_CAST);
+    let harmful = all.has(harmful) || coerces || survey.suspect_operator || inner_change(setting, survey);
+    outcome.facts.plain_write = setting.catalogue.is_complete() && !harmful && calls_known_only(setting, cursor.clone());
     outcome.shareable = !survey.calls.has(WordFlags::SET_CONFIG | WordFlags::CURRENT_SETTING);
     outcome
 }

@@ -36,9 +36,7 @@ pub(super) fn end_of_quoted(text: &[u8], mut from: usize, quote: u8) -> Option<u
 pub(super) fn end_of_escaped(text: &[u8], mut from: usize) -> Option<usize> {
     loop {
         let at = from + memchr::memchr2(b'\'', b'\\', text.get(from..)?)?;
-        if text[at] == b'\\' {
-            from = at + 2;
-        } else if text.get(at + 1) == Some(&b'\'') {
+        if text[at] == b'\\' || text.get(at + 1) == Some(&b'\'') {
             from = at + 2;
         } else if let Some(opened) = continuation(text, at + 1) {
             from = opened;

@@ -20,6 +20,8 @@ pub(super) struct Collector {
     pub(super) relations: Vec<TableName>,
     /// Relations that the statement writes.
     pub(super) written: Vec<TableName>,
+    /// The relation that is visited next is a function in FROM.
+    calls_next: bool,
     /// False where the tree has tables that are not in the lists.
     pub(super) tables_are_certain: bool,
 }
@@ -97,6 +99,9 @@ impl Visitor for Collector {
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        if std::mem::take(&mut self.calls_next) {
+            return ControlFlow::Continue(());
+        }
         match table_name(relation) {
             Some(table) => self.relations.push(table),
             None => self.tables_are_certain = false,
@@ -109,6 +114,7 @@ impl Visitor for Collector {
             TableFactor::Table { name, args, alias, .. } => {
                 if args.is_some() {
                     self.call(name);
+                    self.calls_next = true;
                 }
                 self.alias(alias.as_ref());
             }

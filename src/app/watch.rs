@@ -1,0 +1,80 @@
+//! Follows the hosts: when one was restarted or went away, its idle connections are dead and are closed before anybody uses
+//! them.
+
+use super::yard::Yard;
+use crate::cluster::Standing;
+use crate::database::Upstream;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pools are looked after this often.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for news of one cluster before the list of clusters is looked at again.
+const NEWS_WAIT: Duration = Duration::from_millis(250);
+
+/// Looks after all pools until pgyard ends.
+pub async fn maintain(yard: Arc<Yard>) {
+    let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        yard.directory.all().iter().for_each(|database| database.maintain());
+    }
+}
+
+/// What was known of a host when it was looked at last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HostSight {
+    started_us: Option<i64>,
+    reachable: bool,
+}
+
+/// Follows the hosts of one upstream until its cluster stops.
+pub async fn follow(yard: Arc<Yard>, upstream: Arc<Upstream>) {
+    let mut seen: HashMap<u32, HostSight> = HashMap::new();
+    let mut generation = 0;
+    while let Some(newer) = upstream.cluster.wait_for_change(generation).await {
+        generation = newer;
+        let fleet = upstream.cluster.fleet().clone();
+        for view in &fleet.hosts {
+            let before = seen.get(&view.host.id).copied();
+            let started_us = view.sample.map(|sample| sample.started_us).or(before.and_then(|sight| sight.started_us));
+            let now = HostSight { started_us, reachable: view.standing != Standing::Unreachable };
+            seen.insert(view.host.id, now);
+            let Some(before) = before else { continue };
+            let restarted = before.started_us.is_some() && before.started_us != now.started_us;
+            if restarted || (before.reachable && !now.reachable) {
+                tracing::info!(host = view.host.settings.name, restarted, "closing idle connections to a host");
+                renew(&yard, &upstream, view.host.id);
+            }
+        }
+        seen.retain(|id, _| fleet.index_of(*id).is_some());
+    }
+}
+
+fn renew(yard: &Yard, upstream: &Arc<Upstream>, host_id: u32) {
+    for database in yard.directory.all() {
+        if !Arc::ptr_eq(database.upstream(), upstream) {
+            continue;
+        }
+        for role in database.roles() {
+            role.pools().iter().filter(|pool| pool.key.host_id == host_id).for_each(|pool| pool.renew());
+        }
+    }
+}
+
+/// Starts to follow every upstream, also those that a reload brings.
+pub async fn follow_all(yard: Arc<Yard>) {
+    let mut followed: Vec<Arc<Upstream>> = Vec::new();
+    loop {
+        let upstreams = yard.directory.upstreams();
+        followed.retain(|upstream| upstreams.values().any(|known| Arc::ptr_eq(known, upstream)));
+        for upstream in upstreams.values() {
+            if !followed.iter().any(|known| Arc::ptr_eq(known, upstream)) {
+                followed.push(upstream.clone());
+                tokio::spawn(follow(yard.clone(), upstream.clone()));
+            }
+        }
+        tokio::time::sleep(NEWS_WAIT).await;
+    }
+}
