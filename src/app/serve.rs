@@ -47,7 +47,9 @@ pub enum ServeError {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program listens there (a pgyard that still runs?): stop it, or change listen or http",
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there (a pgyard that still runs?): stop it, or change listen or http"
+        }
         io::ErrorKind::PermissionDenied => "; use a port over 1023, or give pgyard CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
         _ => "",

@@ -34,9 +34,8 @@ impl HealthSource for YardHealth {
     }
 
     fn started(&self) -> bool {
-        let probed = |fleet: &Fleet| {
-            !fleet.hosts.is_empty() && fleet.hosts.iter().all(|view| view.standing != Standing::NotProbed)
-        };
+        let probed =
+            |fleet: &Fleet| !fleet.hosts.is_empty() && fleet.hosts.iter().all(|view| view.standing != Standing::NotProbed);
         self.0.directory.upstreams().values().all(|upstream| probed(&upstream.cluster.fleet()))
     }
 

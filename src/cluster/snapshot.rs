@@ -127,7 +127,15 @@ impl Host {
     /// A host that has not been used yet.
     pub fn new(id: u32, settings: HostSettings) -> Self {
         let placement = foldhash::fast::FixedState::with_seed(0).hash_one((&settings.address, settings.port));
-        Host { id, settings, in_flight: Arc::default(), latency_us: Arc::default(), counters: Arc::default(), circuit: Arc::default(), placement }
+        Host {
+            id,
+            settings,
+            in_flight: Arc::default(),
+            latency_us: Arc::default(),
+            counters: Arc::default(),
+            circuit: Arc::default(),
+            placement,
+        }
     }
 
     /// The same host (same address) under new settings: id and counters go on.

@@ -202,7 +202,9 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
             front.metrics.login_failures(reason).increment();
             match reason {
                 // A probe of a load balancer, or a client that has yet to ask its user for the password.
-                crate::metrics::LoginFailureReason::ClientGone => tracing::debug!(%peer, error = text, "client left before it had logged in"),
+                crate::metrics::LoginFailureReason::ClientGone => {
+                    tracing::debug!(%peer, error = text, "client left before it had logged in")
+                }
                 reason => tracing::info!(%peer, reason = reason.label(), error = text, "log-in failed"),
             }
         }

@@ -426,9 +426,7 @@ enum OwnError {
 fn stays_on_replica(statement: &StatementFacts) -> bool {
     match statement.command {
         Command::Commit { chain: true } | Command::TwoPhase | Command::Begin(_) => false,
-        Command::SetTransaction(modes) => {
-            modes.read_only != Some(false) && modes.isolation != Some(Isolation::Serializable)
-        }
+        Command::SetTransaction(modes) => modes.read_only != Some(false) && modes.isolation != Some(Isolation::Serializable),
         _ => statement.access <= Access::Server,
     }
 }

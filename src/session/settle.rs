@@ -173,13 +173,7 @@ fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &Se
     }
 }
 
-fn follow_savepoints(
-    unit: &Unit,
-    text: Option<&str>,
-    answer: &Answer,
-    state: &mut SessionState,
-    server: &mut ServerConnection,
-) {
+fn follow_savepoints(unit: &Unit, text: Option<&str>, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
     if answer.error.is_some() {
         return;
     }
@@ -213,7 +207,8 @@ fn note_replay(unit: &Unit, text: Option<&str>, transaction: &mut OpenTransactio
     let changes = |statement: &crate::sql::StatementFacts| {
         !statement.effects.is_empty() || matches!(statement.command, Command::Savepoint(_) | Command::SetTransaction(_))
     };
-    let goes_back = |statement: &crate::sql::StatementFacts| matches!(statement.command, Command::Release(_) | Command::RollbackTo(_));
+    let goes_back =
+        |statement: &crate::sql::StatementFacts| matches!(statement.command, Command::Release(_) | Command::RollbackTo(_));
     if unit.run_statements().any(goes_back) {
         transaction.movable = None;
     } else if unit.run_statements().any(changes) {
