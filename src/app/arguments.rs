@@ -302,6 +302,11 @@ fn settle_serve(serve: &mut ServeArguments, matches: &ArgMatches) -> Result<(), 
             list.retain(|part| !part.is_empty());
         }
     }
+    // A variable that is set to nothing, as compose files do it, is not set.
+    serve.config.take_if(|file| file.as_os_str().is_empty());
+    for text in [&mut serve.primary, &mut serve.http, &mut serve.log] {
+        text.take_if(|text| text.is_empty());
+    }
     if serve.config.is_some() && serve.primary.is_some() {
         match (is_typed(matches, "config"), is_typed(matches, "primary")) {
             (true, false) => forget_hosts(serve, matches),
@@ -317,7 +322,12 @@ fn settle_serve(serve: &mut ServeArguments, matches: &ArgMatches) -> Result<(), 
             ("http", "--http", "PGYARD_HTTP"),
         ];
         for (id, name, variable) in strange {
-            let given = matches.value_source(id).is_some() && (id != "replicas" || !serve.replicas.is_empty());
+            let left = match id {
+                "replicas" => !serve.replicas.is_empty(),
+                "listen" => !serve.listen.is_empty(),
+                _ => serve.http.is_some(),
+            };
+            let given = left && matches.value_source(id).is_some();
             if given && is_typed(matches, id) {
                 return Err(format!("{name} goes with --primary; with a file, write it there"));
             }
@@ -356,6 +366,8 @@ fn forget_hosts(serve: &mut ServeArguments, matches: &ArgMatches) {
 
 /// A file that was typed wins over a URL out of the environment.
 fn settle_target(target: &mut TargetArguments, matches: &ArgMatches) {
+    target.admin.take_if(|url| url.is_empty());
+    target.config.take_if(|file| file.as_os_str().is_empty());
     if is_typed(matches, "config") && !is_typed(matches, "admin") {
         target.admin = None;
     }

@@ -1,6 +1,6 @@
 //! `pgyard check`: what is wrong with a file, or how it was understood.
 
-use super::{complain, say};
+use super::say;
 use crate::app::arguments::CheckArguments;
 use crate::config::{
     self, AuthMethod, DatabaseSettings, NamedChoice, ReadsOnPrimary, RoleSetting, Settings, format_duration, format_size,
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 pub fn run(arguments: &CheckArguments) -> ExitCode {
     match config::load(&arguments.file, &|name| std::env::var(name).ok()) {
         Ok(loaded) => {
-            loaded.warnings.iter().for_each(|warning| complain(&format!("{warning}\n")));
+            loaded.warnings.iter().for_each(|warning| eprintln!("{warning}\n"));
             say(&summary(&loaded.settings));
             let count = loaded.warnings.len();
             let warnings = match count {
@@ -23,7 +23,7 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(report) => {
-            complain(&report);
+            eprintln!("{report}");
             ExitCode::FAILURE
         }
     }
@@ -157,7 +157,7 @@ mod tests {
                 "{app}max_lag_bytes = '16MB'\nreads_on_primary = 'never'\ndatabase = 'other'\n[databases.app.users]\nal = 'hunter2'\n"
             ),
             &[
-                "at most 1s and 16MB behind",
+                "at most 1s and 16MiB behind",
                 "never from the primary",
                 "\"other\" on the servers",
                 "al by the configuration's secrets; any other role",
