@@ -189,9 +189,9 @@ fn client(rest: &[Word]) -> Result<i32, Report> {
 fn unknown(words: &[Word]) -> Report {
     let written: Vec<&str> = words.iter().filter_map(Word::name).collect();
     let written = written.join(" ").to_ascii_uppercase();
-    let usual = |entry: &&str| entry.split(['[', '\'']).next().unwrap_or_default().trim_end().to_owned();
+    let usual = |entry: &str| entry.split(['[', '\'']).next().unwrap_or_default().trim_end().to_owned();
     let close = |name: &String| strsim::damerau_levenshtein(name, &written);
-    let guess = COMMANDS[..COMMANDS.len() - 1].iter().map(|(name, _)| usual(&name)).min_by_key(close);
+    let guess = COMMANDS[..COMMANDS.len() - 1].iter().map(|(name, _)| usual(name)).min_by_key(close);
     let guess =
         guess.filter(|name| close(name) <= name.len() / 3).map(|name| format!("Did you mean {name}? ")).unwrap_or_default();
     let shown: String = written.chars().take(60).collect();

@@ -442,3 +442,19 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn the_documentation_has_every_command_and_column() {
+    let document = include_str!("../../docs/console.md");
+    for (name, _) in &command::COMMANDS[..command::COMMANDS.len() - 1] {
+        assert!(document.contains(&format!("`{name}`")), "docs/console.md does not have {name}");
+        let text = name.replace("'sql'", "'select 1'").replace(['[', ']'], "").replace("KILL client", "KILL 1");
+        let section = document.split(&format!("### `{name}`\n")).nth(1).map(|rest| rest.split("\n#").next().unwrap_or(rest));
+        for command in command::parse(&text).unwrap() {
+            for column in command.table().into_iter().flat_map(|table| table.columns) {
+                let place = section.unwrap_or(document);
+                assert!(place.contains(&format!("`{column}`")), "docs/console.md does not have {column} of {name}");
+            }
+        }
+    }
+}
