@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("cluster", 5),
     ("database", 6),
     ("twophase", 6),
+    ("database", 6),
     ("session", 7),
     ("admin", 7),
     ("http", 7),

@@ -3,6 +3,7 @@
 use super::role::RolePools;
 use super::statements::Statements;
 use super::upstream::Upstream;
+use super::writes::WriteBook;
 use crate::auth::ServerCredential;
 use crate::cluster::CatalogueSlot;
 use crate::config::DatabaseSettings;
@@ -28,6 +29,8 @@ pub struct Database {
     builtin: Arc<Catalogue>,
     /// What is counted of it.
     pub metrics: Arc<DatabaseMetrics>,
+    /// Its sessions' writes.
+    pub writes: Arc<WriteBook>,
     /// Its prepared statements.
     pub statements: Statements,
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
@@ -216,6 +219,7 @@ impl Directory {
             catalogue: upstream.catalogue(&server_name),
             builtin: upstream.builtin(),
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
+            writes: Arc::default(),
             statements: Statements::default(),
             roles: Mutex::default(),
             paused: watch::Sender::new(false),

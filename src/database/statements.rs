@@ -51,6 +51,11 @@ impl PreparedStatement {
         }
     }
 
+    /// Whether it is the one with this definition and meaning.
+    pub fn is(&self, definition: &[u8], meaning: &str) -> bool {
+        *self.definition == *definition && *self.meaning == *meaning
+    }
+
     /// The query text.
     pub fn text(&self) -> &[u8] {
         &self.definition[..self.text_len]
@@ -90,16 +95,10 @@ struct StatementShard {
 }
 
 /// The statements of a database.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Statements {
     shards: [Mutex<StatementShard>; 16],
     hasher: foldhash::fast::RandomState,
-}
-
-impl Default for Statements {
-    fn default() -> Self {
-        Statements { shards: Default::default(), hasher: foldhash::fast::RandomState::default() }
-    }
 }
 
 impl Statements {
@@ -115,7 +114,7 @@ impl Statements {
             shard.sweep_at = (shard.known.len() * 2).max(64);
         }
         let same = shard.known.entry(hash).or_default();
-        let found = same.iter().filter_map(Weak::upgrade).find(|s| *s.definition == *definition && *s.meaning == *meaning);
+        let found = same.iter().filter_map(Weak::upgrade).find(|statement| statement.is(definition, meaning));
         found.unwrap_or_else(|| {
             let statement = Arc::new(PreparedStatement::new(definition, text_len, meaning));
             same.retain(|statement| statement.strong_count() > 0);

@@ -3,7 +3,7 @@
 
 use crate::auth::KeyCache;
 use crate::cluster::{Balancer, CatalogueSlot, CatalogueSource, Catalogues, Cluster, Host};
-use crate::config::DatabaseSettings;
+use crate::config::{DatabaseSettings, ReuseUnnamed};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::HostPermits;
 use crate::server::ServerTarget;
@@ -106,6 +106,10 @@ impl Upstream {
             port: host.settings.port,
             tls: ServerTls::load(&host.settings.tls)?,
             keepalive: self.keepalive,
+            options: match settings.routing.reuse_unnamed {
+                ReuseUnnamed::CustomPlans => "-c plan_cache_mode=force_custom_plan".to_owned(),
+                ReuseUnnamed::Off | ReuseUnnamed::On => String::new(),
+            },
             connect_timeout: settings.pool.connect_timeout,
         };
         let made = HostAccess { target: Arc::new(target), permits: Arc::new(HostPermits::new(settings.pool.max_per_host)) };

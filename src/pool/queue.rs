@@ -116,6 +116,7 @@ struct Waiter {
 #[derive(Debug)]
 struct PoolState {
     /// Idle connections by relay thread; the last returned is the first used.
+    #[expect(clippy::vec_box, reason = "connections are handed on as boxes: moving one would copy it")]
     idle: Vec<Vec<Box<ServerConnection>>>,
     /// Waiting sessions by relay thread.
     waiting: Vec<VecDeque<Waiter>>,
@@ -196,6 +197,23 @@ impl Pool {
         let home = worker % state.idle.len();
         let found = state.idle[home].pop();
         let found = found.or_else(|| state.idle.iter_mut().find_map(Vec::pop));
+        drop(state);
+        if found.is_some() {
+            self.checkouts.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// The idle connection with this id, if it is here and nobody waits.
+    pub fn try_checkout_exactly(&self, id: u64) -> Option<Box<ServerConnection>> {
+        let mut state = self.lock();
+        if state.waiting.iter().any(|queue| !queue.is_empty()) {
+            return None;
+        }
+        let found = state.idle.iter_mut().find_map(|idle| {
+            let place = idle.iter().position(|connection| connection.id == id)?;
+            Some(idle.remove(place))
+        });
         drop(state);
         if found.is_some() {
             self.checkouts.fetch_add(1, Ordering::Relaxed);
@@ -311,7 +329,8 @@ impl Pool {
     /// Starts one connection. False when there is no place for it or no run-time to make it in.
     fn start_connecting(self: &Arc<Self>, size: usize) -> bool {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return false };
-        if !self.permits.try_acquire() && !(self.permits.reclaim_for(self) && self.permits.try_acquire()) {
+        let placed = self.permits.try_acquire() || (self.permits.reclaim_for(self) && self.permits.try_acquire());
+        if !placed {
             return false;
         }
         {

@@ -4,6 +4,7 @@ use super::{ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTar
 use crate::net::stream::Socket;
 use crate::net::{Buffer, Stream};
 use crate::types::SqlState;
+use crate::wire::Cursor;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, header, put_message, put_string};
 use std::io;
@@ -111,8 +112,8 @@ pub struct ServerConnection {
     pub parameters: Arc<ParameterSet>,
     /// Which Parse its unnamed statement came from; 0 is none.
     pub unnamed: u64,
-    /// The session that used a sequence last; 0 is none.
-    pub sequence_user: u64,
+    /// The session that used it last, by its process id; 0 is none.
+    pub last_session: i32,
     /// When it was opened.
     pub opened: Instant,
     /// When it was last returned.
@@ -153,7 +154,7 @@ impl ServerConnection {
             target,
             parameters: Arc::default(),
             unnamed: 0,
-            sequence_user: 0,
+            last_session: 0,
             opened: now,
             returned: now,
             broken: false,
@@ -193,20 +194,20 @@ impl ServerConnection {
         Ok(Box::new(this))
     }
 
-    /// Runs SQL of pgyard's own and drops its rows. The inner error is the server's: SQLSTATE and message.
+    /// Runs SQL of pgyard's own; answers the first column of the first row. The inner error is the server's: SQLSTATE and message.
     ///
     /// # Errors
     /// The connection ended or the server broke the protocol; it must not be used again.
     ///
     /// # Cancel safety
     /// Not safe: after a drop the connection must be closed.
-    pub async fn run(&mut self, sql: &str) -> io::Result<Result<(), (SqlState, String)>> {
+    pub async fn run(&mut self, sql: &str) -> io::Result<Result<Option<String>, (SqlState, String)>> {
         let mut query = Vec::new();
         put_message(&mut query, b'Q', |body| put_string(body, sql.as_bytes()));
         self.stream.write_all(&query).await?;
         self.stream.flush().await?;
         self.unnamed = 0;
-        let mut outcome = Ok(());
+        let mut outcome = Ok(None);
         loop {
             let mut head = [0; HEADER_LEN];
             self.stream.read_exact(&mut head).await?;
@@ -221,6 +222,7 @@ impl ServerConnection {
                     let fields = ErrorFields::read(&body);
                     outcome = Err((fields.state, fields.text()));
                 }
+                b'D' if matches!(outcome, Ok(None)) => outcome = Ok(first_column(&body)),
                 b'S' => super::login::note_parameter(&body, &mut self.incoming.reported),
                 b'Z' => {
                     self.incoming.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'E'));
@@ -230,4 +232,12 @@ impl ServerConnection {
             }
         }
     }
+}
+
+/// The first column of a DataRow, as text; `None` for NULL.
+fn first_column(body: &[u8]) -> Option<String> {
+    let mut cursor = Cursor::new(body);
+    cursor.int16().ok()?;
+    let length = usize::try_from(cursor.int32().ok()?).ok()?;
+    cursor.bytes(length).ok().map(|text| String::from_utf8_lossy(text).into_owned())
 }

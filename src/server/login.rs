@@ -27,8 +27,8 @@ pub enum ConnectError {
         /// What failed.
         source: io::Error,
     },
-    /// It took longer than `pool.connect_timeout`.
-    #[error("could not connect to {0} within pool.connect_timeout")]
+    /// It took longer than `connect_timeout`.
+    #[error("could not connect to {0} within connect_timeout")]
     Timeout(String),
     /// The TLS handshake failed.
     #[error("could not speak TLS with {target}: {source}")]
@@ -163,7 +163,9 @@ async fn log_in(
     let auth = |source| ConnectError::Auth { target: target.to_string(), source };
     let (mut stream, security) = open(target).await?;
     let mut packet = Vec::new();
-    startup::put_startup(&mut packet, &[("user", role), ("database", database)]);
+    let parameters = [("user", role), ("database", database), ("options", target.options.as_str())];
+    let given = if target.options.is_empty() { &parameters[..2] } else { &parameters[..] };
+    startup::put_startup(&mut packet, given);
     stream.write_all(&packet).await.map_err(failed)?;
     stream.flush().await.map_err(failed)?;
     let mut login = ServerLogin::new(role.to_owned(), credential.clone(), security, keys.clone());

@@ -16,6 +16,8 @@ pub struct ServerTarget {
     pub tls: Arc<ServerTls>,
     /// TCP keep-alive idle time.
     pub keepalive: Duration,
+    /// Run-time parameters that every session on it starts with, as `options` of the start-up packet; may be empty.
+    pub options: String,
     /// Time to connect and log in.
     pub connect_timeout: Duration,
 }

@@ -6,7 +6,7 @@ use super::send::put_parameters;
 use super::state::Freshness;
 use crate::cluster::{CommitMode, Fleet, HostSet, PickRequest, Want, pick};
 use crate::config::{Consistency, PoolMode, ReadsOnPrimary};
-use crate::database::{ClientState, StopRequest};
+use crate::database::{ClientState, LastWrite, StopRequest};
 use crate::metrics::{QueryReason, QueryRoute};
 use crate::net::Stream;
 use crate::net::stream::Socket;
@@ -28,6 +28,10 @@ pub struct Attempt {
     pub need: Need,
     /// Hosts that failed it, by id.
     pub failed: Vec<u32>,
+    /// The server connection that the session used last is wanted, if it is free.
+    pub same_server: bool,
+    /// Its prepared statements were made again once.
+    pub replanned: bool,
     /// When it began.
     pub since: Instant,
 }
@@ -47,6 +51,13 @@ enum Sight {
     PrimaryOnly,
     /// A replica that shows this.
     AtLeast(Option<Floor>),
+    /// This replica, which the session has read from.
+    Only(usize),
+}
+
+/// The floor that covers both; of two timelines the newer one does.
+fn later(a: Floor, b: Floor) -> Floor {
+    if (a.timeline, a.lsn) >= (b.timeline, b.lsn) { a } else { b }
 }
 
 impl Session {
@@ -70,7 +81,7 @@ impl Session {
             let Some(pool) = self.role.pool(&view.host) else {
                 return Err(AttachError::Refused(no_pool(&view.host.settings.name)));
             };
-            match self.check_out(&pool).await? {
+            match self.check_out(&pool, attempt.same_server).await? {
                 Ok(server) => {
                     let mut link = Link::new(server, pool, view.host.clone(), route, self.entry.clone());
                     link.needs_reset = self.mode == PoolMode::Session;
@@ -84,33 +95,67 @@ impl Session {
     }
 
     /// What a read of this session must see.
-    fn sight(&mut self) -> Sight {
-        if self.state.consistency == Consistency::Eventual {
-            return Sight::AtLeast(None);
-        }
+    fn sight(&mut self, fleet: &Fleet) -> Sight {
+        let cluster = self.database.upstream().cluster.clone();
+        let position = |ticket| cluster.sampler().floor_for(ticket, CommitMode::MaybeAsynchronous);
+        let everybody = match (self.state.consistency, self.database.writes.last()) {
+            (Consistency::Eventual, _) => return Sight::AtLeast(None),
+            (Consistency::Global, LastWrite::UnderWay) => return Sight::PrimaryOnly,
+            (Consistency::Global, LastWrite::Acknowledged(ticket)) => match position(ticket) {
+                Some(floor) => Some(floor),
+                None => return Sight::PrimaryOnly,
+            },
+            _ => None,
+        };
         if let Freshness::Pending(ticket) = self.state.freshness {
-            match self.database.upstream().cluster.sampler().floor_for(ticket, CommitMode::MaybeAsynchronous) {
+            match position(ticket) {
                 Some(floor) => self.state.freshness = Freshness::Floor(floor),
                 None => return Sight::PrimaryOnly,
             }
         }
-        match self.state.freshness {
-            Freshness::Floor(floor) => Sight::AtLeast(Some(floor)),
-            _ => Sight::AtLeast(None),
+        if self.state.consistency == Consistency::Monotonic
+            && let Some(stays) = self.after_last_read(fleet)
+        {
+            return stays;
         }
+        match (self.state.freshness, everybody) {
+            (Freshness::Floor(own), Some(everybody)) => Sight::AtLeast(Some(later(own, everybody))),
+            (Freshness::Floor(own), None) => Sight::AtLeast(Some(own)),
+            (_, everybody) => Sight::AtLeast(everybody),
+        }
+    }
+
+    /// Raises the floor by what the last read may have shown; until that is known the session stays on its replica.
+    fn after_last_read(&mut self, fleet: &Fleet) -> Option<Sight> {
+        let (host_id, at) = self.state.last_read?;
+        let index = fleet.index_of(host_id);
+        let sample = index.and_then(|index| fleet.hosts[index].sample).filter(|sample| sample.asked > at);
+        if let (Some(sample), Some(era)) = (sample, fleet.era) {
+            let seen = Floor { system: era.system, timeline: era.timeline, lsn: sample.lsn };
+            let floor = match self.state.freshness {
+                Freshness::Floor(own) => later(own, seen),
+                _ => seen,
+            };
+            self.state.freshness = Freshness::Floor(floor);
+            self.state.last_read = None;
+            return None;
+        }
+        // Gone or not eligible any more: only the primary surely shows as much.
+        Some(index.filter(|index| fleet.eligible.contains(index)).map_or(Sight::PrimaryOnly, Sight::Only))
     }
 
     /// The host for the unit and the reason, or why there is none.
     fn choose(&mut self, fleet: &Fleet, attempt: &Attempt) -> Result<(usize, QueryReason), crate::cluster::NoHost> {
-        let (want, floor) = match attempt.need.target {
-            Target::Primary => (Want::Primary, None),
-            Target::Replica => match self.sight() {
-                Sight::AtLeast(floor) => (Want::Read, floor),
-                Sight::PrimaryOnly => (Want::Primary, None),
-            },
-        };
         let failed = |index: &usize| attempt.failed.contains(&fleet.hosts[*index].host.id);
         let excluded = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
+        let (want, floor) = match attempt.need.target {
+            Target::Primary => (Want::Primary, None),
+            Target::Replica => match self.sight(fleet) {
+                Sight::AtLeast(floor) => (Want::Read, floor),
+                Sight::Only(index) if !excluded.contains(index) => return Ok((index, attempt.need.reason)),
+                Sight::PrimaryOnly | Sight::Only(_) => (Want::Primary, None),
+            },
+        };
         let settings = self.database.settings();
         let reads_on_primary = settings.routing.reads_on_primary;
         let request = PickRequest { want, floor: floor.as_ref(), excluded, reads_on_primary, client_hash: self.client_hash };
@@ -147,7 +192,7 @@ impl Session {
         let left = limit.saturating_sub(attempt.since.elapsed());
         if left.is_zero() {
             let report = Report::error(SqlState::CANNOT_CONNECT_NOW, missing.explain(fleet))
-                .hint("See the hosts' log and `SHOW HOSTS`; `routing.failover_wait` says how long to wait.");
+                .hint("See the hosts' log and `SHOW HOSTS`; `failover_wait` says how long to wait.");
             return Err(AttachError::Refused(report));
         }
         self.state_is(ClientState::Waiting);
@@ -161,9 +206,14 @@ impl Session {
     }
 
     /// A connection that is alive and watched by this thread.
-    async fn check_out(&mut self, pool: &Arc<Pool>) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
+    async fn check_out(
+        &mut self,
+        pool: &Arc<Pool>,
+        same: bool,
+    ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
-            let server = match pool.try_checkout(self.worker) {
+            let wanted = if same { pool.try_checkout_exactly(self.state.last_server) } else { None };
+            let server = match wanted.or_else(|| pool.try_checkout(self.worker)) {
                 Some(server) => server,
                 None => {
                     self.state_is(ClientState::Waiting);
@@ -289,9 +339,9 @@ fn no_pool(host: &str) -> Report {
 fn checkout_report(error: &CheckoutError) -> Report {
     match error {
         CheckoutError::TimedOut { .. } => Report::error(SqlState::TOO_MANY_CONNECTIONS, error.to_string())
-            .hint("Raise pool.size, shorten transactions, or raise pool.checkout_timeout."),
+            .hint("Raise pool_size, shorten transactions, or raise checkout_timeout."),
         CheckoutError::TooManyWaiting { .. } => {
-            Report::error(SqlState::TOO_MANY_CONNECTIONS, error.to_string()).hint("Raise pool.max_waiting or pool.size.")
+            Report::error(SqlState::TOO_MANY_CONNECTIONS, error.to_string()).hint("Raise max_waiting or pool_size.")
         }
         CheckoutError::Closed => Report::error(SqlState::CANNOT_CONNECT_NOW, error.to_string()),
         CheckoutError::Connect(connect) => match &**connect {

@@ -127,7 +127,7 @@ impl Exchange {
 
     /// Whether answers are kept from the client for now, because the unit may have to be sent again.
     fn holds(&self) -> bool {
-        self.answer.may_retry && !self.answer.committed
+        self.answer.may_be_taken_back() && !self.answer.committed
     }
 
     /// Reads the server and writes the client. `Ready(Done)` means that something moved.
@@ -179,10 +179,11 @@ impl Exchange {
                 server.incoming.replies.push(Expected::QuietSync);
                 self.answer.synced = true;
             }
-        } else if !self.holds() && !client.outbox.is_empty() {
-            if let Poll::Ready(Err(_)) = client.stream.poll_drain(cx, &mut client.outbox) {
-                return Poll::Ready(ExchangeEnd::ClientLost);
-            }
+        } else if !self.holds()
+            && !client.outbox.is_empty()
+            && let Poll::Ready(Err(_)) = client.stream.poll_drain(cx, &mut client.outbox)
+        {
+            return Poll::Ready(ExchangeEnd::ClientLost);
         }
         Poll::Ready(ExchangeEnd::Done)
     }

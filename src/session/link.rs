@@ -81,13 +81,14 @@ async fn reset(mut server: Box<ServerConnection>, pool: Arc<Pool>) {
         if server.incoming.status != TransactionStatus::Idle {
             server.run("ROLLBACK").await?.map_err(|(_, message)| io::Error::other(message))?;
         }
-        server.run("DISCARD ALL").await?.map_err(|(_, message)| io::Error::other(message))
+        server.run("DISCARD ALL").await?.map_err(|(_, message)| io::Error::other(message))?;
+        Ok::<(), io::Error>(())
     };
     match tokio::time::timeout(RESET_TIMEOUT, forget).await {
         Ok(Ok(())) => {
             server.parameters = Arc::default();
             server.incoming.prepared.clear();
-            server.sequence_user = 0;
+            server.last_session = 0;
             pool.give_back(server);
         }
         _ => pool.discard(server),

@@ -63,7 +63,7 @@ fn check_setting(name: &str, value: &str) -> Result<(), Report> {
     let plain = set.plain(name).unwrap_or_default();
     let (right, values) = match name {
         "pgyard.route" => (route_setting(&plain).is_some(), "auto, primary, replica"),
-        "pgyard.consistency" => (consistency_setting(&plain).is_some(), "eventual, session"),
+        "pgyard.consistency" => (consistency_setting(&plain).is_some(), "eventual, session, monotonic, global"),
         _ => {
             return Err(Report::error(SqlState::UNDEFINED_OBJECT, format!("unrecognized pgyard setting \"{name}\""))
                 .hint("Available settings: pgyard.route, pgyard.consistency."));

@@ -250,7 +250,7 @@ fn lookup_report(error: &LookupError) -> (LoginFailureReason, Report) {
         }
         LookupError::Off | LookupError::PermissionDenied { .. } | LookupError::WrongShape(_) => {
             Report::fatal(SqlState::INVALID_AUTHORIZATION, "the role could not be looked up")
-                .hint("pgyard's log says why; see auth.lookup_query in its documentation.")
+                .hint("pgyard's log says why; see lookup_query in its documentation.")
         }
         LookupError::Unavailable(_) | LookupError::Busy => {
             Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the role could not be looked up: no server answers")

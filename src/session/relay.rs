@@ -12,6 +12,11 @@ use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, header};
 
+/// What reports "cached plan must not change result type".
+///
+/// Spec: `src/backend/utils/cache/plancache.c`.
+const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
+
 /// A message that must be whole is passed unseen beyond this. Bytes.
 const INSPECT_MAX: usize = 1024 * 1024;
 
@@ -32,6 +37,8 @@ pub enum CopyPhase {
 pub struct Answer {
     /// The unit may be sent again: on a replica, outside a transaction, for a session that is not pinned.
     pub may_retry: bool,
+    /// The unit uses prepared statements outside a transaction: one whose plan has become invalid is made again.
+    pub may_replan: bool,
     /// Something was forwarded that can't be taken back.
     pub committed: bool,
     /// The replica refused; its answer is dropped up to ReadyForQuery.
@@ -62,6 +69,13 @@ pub struct Answer {
     pub farewell: bool,
     /// Bytes forwarded.
     pub bytes: u64,
+}
+
+impl Answer {
+    /// Whether the unit may have to be sent again once its first messages have come.
+    pub fn may_be_taken_back(&self) -> bool {
+        self.may_retry || self.may_replan
+    }
 }
 
 /// Ranges of a chunk that are forwarded; neighbours become one.
@@ -106,7 +120,7 @@ pub fn take_chunk(
         let mut ranges = Ranges { chunk, start: 0, end: 0, outbox };
         let used = judge_all(&mut ranges, server, answer)?;
         take_back(committed, &mut ranges, answer);
-        let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_retry);
+        let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_be_taken_back());
         if !direct {
             ranges.flush();
         }
@@ -252,7 +266,12 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     if answer.copy == CopyPhase::In && !answer.extended {
         answer.copy = CopyPhase::None;
     }
-    if answer.may_retry && !answer.committed && answer.refused.is_none() {
+    if answer.committed || answer.refused.is_some() {
+        return;
+    }
+    if answer.may_replan && fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE {
+        answer.refused = Some(RetryReason::StalePlan);
+    } else if answer.may_retry {
         answer.refused = refusal(fields.state);
     }
 }

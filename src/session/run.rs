@@ -99,7 +99,7 @@ impl Session {
     /// Serves the client until it goes or is told to, and says why it ended.
     pub async fn run(&mut self) -> SessionEnd {
         let end = loop {
-            let unit = match std::future::poll_fn(|cx| self.poll_unit(cx)).await {
+            let unit = match self.next_unit().await {
                 Ok(unit) => unit,
                 Err(end) => break end,
             };
@@ -114,15 +114,24 @@ impl Session {
         end
     }
 
+    async fn next_unit(&mut self) -> Result<Unit, SessionEnd> {
+        let limit = self.database.settings().pool.idle_transaction_timeout;
+        if limit.is_zero() || self.state.transaction.is_none() {
+            return std::future::poll_fn(|cx| self.poll_unit(cx)).await;
+        }
+        let next = tokio::time::timeout(limit, std::future::poll_fn(|cx| self.poll_unit(cx)));
+        next.await.unwrap_or(Err(SessionEnd::TimedOut(limit)))
+    }
+
     async fn say_goodbye(&mut self, end: &SessionEnd) {
         let report = match end {
             SessionEnd::Stopped => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"),
             SessionEnd::Protocol(error) => Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string()),
-            SessionEnd::TimedOut(limit) => Report::fatal(
-                SqlState::IDLE_SESSION_TIMEOUT,
-                format!("terminating connection: idle in a transaction for more than {limit:?}"),
-            )
-            .hint("See pool.idle_transaction_timeout."),
+            SessionEnd::TimedOut(limit) => {
+                let message = "terminating connection due to idle-in-transaction timeout";
+                Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, message)
+                    .detail(format!("idle_transaction_timeout is {limit:?}."))
+            }
             SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff => return,
         };
         report.put(self.client.outbox.writer());

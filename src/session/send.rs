@@ -2,9 +2,10 @@
 //! answer that is to be expected.
 
 use super::local;
-use super::state::SessionState;
+use super::state::{SessionState, StatementChange};
 use super::unit::{Unit, UnitKind};
-use crate::database::{Database, PreparedStatement, meaning};
+use crate::config::ReuseUnnamed;
+use crate::database::{Database, PreparedStatement, reusable};
 use crate::server::prepared::server_name;
 use crate::server::{Expected, ServerConnection, TransactionStatus};
 use crate::wire::bind::BindMessage;
@@ -65,7 +66,7 @@ pub fn put_unit(
             server.incoming.replies.push(Expected::Through);
             Ok(Sent::AsItIs)
         }
-        UnitKind::Pipeline if unit.verbatim && !state.pipeline_open => {
+        UnitKind::Pipeline if unit.verbatim && !state.pipeline_open && !(reuses(database) && unit.has_unnamed_parse()) => {
             if let Some(parse) = first_unnamed(&input[..unit.len])? {
                 remember_unnamed(&parse, state);
                 server.unnamed = state.unnamed.tag;
@@ -98,7 +99,7 @@ fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConne
 fn put_query(unit: &Unit, state: &mut SessionState, server: &mut ServerConnection) -> Sent {
     let target = unit.query_facts().filter(|facts| facts.needs_care).and_then(|facts| local::deallocated(facts, state));
     let rewritten = target.map(|(name, statement)| (name, statement.clone()));
-    state.unnamed.tag = 0;
+    (state.unnamed.tag, state.unnamed.kept) = (0, None);
     server.unnamed = 0;
     let Some((name, statement)) = rewritten else {
         server.incoming.replies.push(Expected::Through);
@@ -138,6 +139,11 @@ fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
     state.unnamed.definition.clear();
     state.unnamed.definition.extend_from_slice(parse.definition);
     state.unnamed.text_len = parse.text.len();
+    state.unnamed.kept = None;
+}
+
+fn reuses(database: &Database) -> bool {
+    database.settings().routing.reuse_unnamed != ReuseUnnamed::Off
 }
 
 /// Closes the statements that are one too many, in a pipeline of their own, so that an error in the unit can't leave them half
@@ -215,6 +221,15 @@ impl Translation<'_> {
         }
         if parse.name.is_empty() {
             remember_unnamed(&parse, self.state);
+            if reuses(self.database) {
+                let meaning = &self.state.meaning;
+                self.state.unnamed.kept = reusable(self.database, parse.definition, parse.text.len(), meaning, &facts);
+            }
+            if let Some(kept) = self.state.unnamed.kept.clone() {
+                self.state.journal.push(StatementChange::Nothing);
+                self.put_named_parse(&kept, parse.definition);
+                return Ok(());
+            }
             self.server.unnamed = self.state.unnamed.tag;
             self.put(message, Expected::Parse { id: 0, show: true });
             return Ok(());
@@ -226,17 +241,21 @@ impl Translation<'_> {
             self.server.incoming.replies.push(Expected::Parse { id: 0, show: true });
             return Ok(());
         }
-        let meaning = meaning(&self.state.parameters);
-        let statement = self.database.statements.intern(parse.definition, parse.text.len(), &meaning);
+        let statement = self.database.statements.intern(parse.definition, parse.text.len(), &self.state.meaning);
         self.state.name_statement(parse.name, statement.clone());
+        self.put_named_parse(&statement, parse.definition);
+        Ok(())
+    }
+
+    /// A Parse under the server's name for the statement; one that the server holds already is answered in its place.
+    fn put_named_parse(&mut self, statement: &PreparedStatement, definition: &[u8]) {
         if self.server.incoming.prepared.touch(statement.id) || self.pending.contains(&statement.id) {
             self.server.incoming.replies.push(Expected::Fake(b'1'));
         } else {
-            ParseMessage::put(self.server.outbox.writer(), server_name(statement.id).as_bytes(), parse.definition);
+            ParseMessage::put(self.server.outbox.writer(), server_name(statement.id).as_bytes(), definition);
             self.server.incoming.replies.push(Expected::Parse { id: statement.id, show: true });
             self.pending.push(statement.id);
         }
-        Ok(())
     }
 
     /// `DEALLOCATE name` of a statement that the server knows under another name.
@@ -284,6 +303,12 @@ impl Translation<'_> {
 
     fn put_bind(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
         let bind = BindMessage::read(frame.body)?;
+        if let (true, Some(kept)) = (bind.statement.is_empty(), self.state.unnamed.kept.clone()) {
+            self.ensure(&kept);
+            bind.put_head(self.server.outbox.writer(), server_name(kept.id).as_bytes(), bind.rest.len());
+            self.server.incoming.replies.push(Expected::Bind);
+            return Ok(());
+        }
         if bind.statement.is_empty() {
             self.ensure_unnamed();
             self.put(message, Expected::Bind);
@@ -311,6 +336,10 @@ impl Translation<'_> {
         let describe = NamedMessage::read(frame.body)?;
         if !describe.statement {
             self.put(message, Expected::DescribePortal);
+        } else if let (true, Some(kept)) = (describe.name.is_empty(), self.state.unnamed.kept.clone()) {
+            self.ensure(&kept);
+            NamedMessage::put_statement(self.server.outbox.writer(), b'D', server_name(kept.id).as_bytes());
+            self.server.incoming.replies.push(Expected::DescribeStatement);
         } else if describe.name.is_empty() {
             self.ensure_unnamed();
             self.put(message, Expected::DescribeStatement);
@@ -327,6 +356,12 @@ impl Translation<'_> {
         let close = NamedMessage::read(frame.body)?;
         if close.statement && !close.name.is_empty() {
             self.state.forget_statement(close.name);
+            self.server.incoming.replies.push(Expected::Fake(b'3'));
+            return Ok(());
+        }
+        if close.statement && self.state.unnamed.kept.take().is_some() {
+            self.state.unnamed.tag = 0;
+            self.state.journal.push(StatementChange::Nothing);
             self.server.incoming.replies.push(Expected::Fake(b'3'));
             return Ok(());
         }

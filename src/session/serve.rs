@@ -6,11 +6,13 @@ use super::recover::{Loss, LossAction, after_loss};
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{Sent, put_own_query, put_parameters, put_unit};
+use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::cluster::HostReport;
+use crate::config::PoolMode;
 use crate::database::{ClientState, StopRequest};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
-use crate::route::Target;
+use crate::route::{Need, Target};
 use crate::server::{Expected, ServerTarget, TransactionStatus};
 use crate::sql::{Access, Command, Isolation, Pins, StatementFacts};
 use crate::types::SqlState;
@@ -19,6 +21,9 @@ use crate::wire::reply::Report;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+
+const COUNT_ADVISORY_LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks \
+     WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
 
 /// How long a host may take to show that it still listens.
 const GONE_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -37,7 +42,13 @@ impl Session {
             self.database.catalogue_changed();
         }
         self.state.view.catalogue_is_current = self.database.catalogue_is_current();
-        let mut attempt = Attempt { need: unit.need(&self.state), failed: Vec::new(), since: Instant::now() };
+        let mut attempt = Attempt {
+            need: self.need(&unit),
+            failed: Vec::new(),
+            same_server: unit.pins.intersects(Pins::SEQUENCE),
+            replanned: false,
+            since: Instant::now(),
+        };
         self.state_is(ClientState::Active);
         let outcome = match self.leave_replica(&unit, &mut attempt).await {
             Ok(()) => self.answer(&unit, &mut attempt).await,
@@ -55,6 +66,17 @@ impl Session {
         }
     }
 
+    /// What the unit needs. A session that keeps its connection keeps one to the primary, unless it asks for a replica.
+    fn need(&self, unit: &Unit) -> Need {
+        let need = unit.need(&self.state);
+        match (self.mode, need.reason) {
+            (PoolMode::Session, QueryReason::Read | QueryReason::ReadOnlyTransaction) => {
+                Need { target: Target::Primary, reason: QueryReason::Session }
+            }
+            _ => need,
+        }
+    }
+
     /// Sends the unit, again if need be, until it is answered.
     async fn answer(&mut self, unit: &Unit, attempt: &mut Attempt) -> Result<(), AttachError> {
         loop {
@@ -68,7 +90,7 @@ impl Session {
                 continue;
             }
             let waited = attempt.since.elapsed();
-            let (mut exchange, route) = match self.start(unit, held)? {
+            let (mut exchange, route) = match self.start(unit, held, attempt.replanned)? {
                 Some(started) => started,
                 None => continue,
             };
@@ -76,8 +98,10 @@ impl Session {
             match end {
                 ExchangeEnd::Done => {
                     self.finish(unit, attempt, &exchange, (route, waited));
+                    self.check_advisory_locks(unit).await;
                     return Ok(());
                 }
+                ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
                 ExchangeEnd::Refused => {
                     self.start_again(exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused));
                     attempt.need.target = Target::Primary;
@@ -102,6 +126,25 @@ impl Session {
         }
     }
 
+    /// The pin of an advisory lock ends when the server holds none for the session any more; only the server knows.
+    async fn check_advisory_locks(&mut self, unit: &Unit) {
+        let may_have_ended = self.state.pins.intersects(Pins::ADVISORY) && unit.access > Access::Server;
+        let Some(link) = self.link.as_mut().filter(|_| may_have_ended && !self.state.pipeline_open) else { return };
+        if link.server().incoming.status != TransactionStatus::Idle || !link.server().incoming.is_quiet() {
+            return;
+        }
+        match link.server().run(COUNT_ADVISORY_LOCKS).await {
+            Ok(Ok(count)) if count.as_deref() == Some("0") => {
+                self.state.pins = self.state.pins.without(Pins::ADVISORY);
+                self.note_pins();
+                self.release_if_free();
+            }
+            Ok(_) => {}
+            // The next unit finds out.
+            Err(_) => link.server().broken = true,
+        }
+    }
+
     fn host_name(&self) -> &str {
         self.link.as_ref().map_or("", |link| &link.host.settings.name)
     }
@@ -115,15 +158,23 @@ impl Session {
     }
 
     /// Puts the unit into the server's outbox.
-    fn start(&mut self, unit: &Unit, held: bool) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
+    fn start(&mut self, unit: &Unit, held: bool, replanned: bool) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
         let Some(link) = self.link.as_mut() else { return Ok(None) };
         let route = link.route;
         let kept = unit.len <= self.database.settings().routing.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
+        if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
+            self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
+        }
         let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, link.server(), &self.database);
         match sent {
             Ok(sent) => {
-                let answer = Answer { may_retry, extended: unit.is_extended(), ..Answer::default() };
+                let may_replan = unit.is_extended()
+                    && !(unit.verbatim || replanned)
+                    && self.state.transaction.is_none()
+                    && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
+                    && kept;
+                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), ..Answer::default() };
                 Ok(Some((Exchange::new(answer, unit.len, sent == Sent::AsItIs), route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),
@@ -153,7 +204,7 @@ impl Session {
         }
         // The server answers a cancelled statement with an error, as it would for the client's own request.
         if let Err(error) = entry.cancel().await {
-            tracing::warn!(%error, "a statement over pool.query_timeout could not be cancelled");
+            tracing::warn!(%error, "a statement over query_timeout could not be cancelled");
         }
         relay.await
     }
@@ -165,10 +216,11 @@ impl Session {
         if held && !self.state.pipeline_open {
             put_parameters(server, &self.state);
         }
-        if !held && unit.pins.intersects(Pins::SEQUENCE) {
+        if !held && unit.pins.intersects(Pins::SEQUENCE) && server.last_session != self.entry.process {
             // currval and lastval must not show what another session did here.
             put_own_query(server, "DISCARD SEQUENCES");
         }
+        server.last_session = self.entry.process;
         if server.incoming.replies.is_empty() {
             return Ok(true);
         }
@@ -220,6 +272,10 @@ impl Session {
     /// The server is gone, and with it what bound the session to it.
     fn abandon_link(&mut self) {
         self.link = None;
+        // Whether its write took effect is not known: its reads must see it if it did.
+        if let Some(mark) = self.state.write_mark.take() {
+            self.state.freshness = Freshness::Pending(mark.acknowledged());
+        }
         self.state.lost_transaction |= self.state.transaction.take().is_some();
         self.state.pipeline_open = false;
         self.state.pins = Pins::NONE;
@@ -269,6 +325,19 @@ impl Session {
             commands = commands.join(", "),
             "slow query"
         );
+    }
+
+    /// A plan that the server holds does not fit its tables any more: the server forgets its statements, and the unit is sent
+    /// once more.
+    fn replan(&mut self, attempt: &mut Attempt) {
+        attempt.replanned = true;
+        self.client.outbox.clear();
+        self.state.undo_names(0);
+        self.database.metrics.retries(RetryReason::StalePlan).increment();
+        if let Some(link) = self.link.as_mut() {
+            put_own_query(link.server(), "DEALLOCATE ALL");
+            link.server().incoming.prepared.clear();
+        }
     }
 
     /// Nothing of the answer was forwarded: the unit goes elsewhere.

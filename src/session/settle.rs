@@ -2,13 +2,14 @@
 
 use super::relay::Answer;
 use super::run::Session;
-use super::state::{Freshness, OpenTransaction, SessionState, consistency_setting};
+use super::state::{Freshness, NamedPins, OpenTransaction, SessionState};
 use super::unit::{Unit, UnitKind};
 use crate::config::{Consistency, PoolMode};
 use crate::database::ClientState;
 use crate::metrics::{PinCause, QueryRoute};
 use crate::server::{ParameterSet, ServerConnection, TransactionStatus};
-use crate::sql::{Access, Command, Discard, Pins, SessionEffect};
+use crate::sql::{Command, Discard, Pins, SessionEffect};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ impl Session {
     /// Takes in what the unit did, once all its answers have come, which took `elapsed`. `text` is that of a simple query in a transaction that may move.
     pub(super) fn settle(&mut self, unit: &Unit, text: Option<&str>, answer: &Answer, elapsed: Duration) {
         let Some(link) = self.link.as_mut() else { return };
-        let route = link.route;
+        let (route, host_id) = (link.route, link.host.id);
         let server = link.server();
+        self.state.last_server = server.id;
         server.broken |= answer.unsolicited;
         let dropped = server.incoming.replies.take_dropped_names();
         if dropped > 0 {
@@ -37,7 +39,7 @@ impl Session {
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }
-        self.note_writes(unit, answer, route, (status, elapsed));
+        self.note_writes(unit, answer, (route, host_id), (status, elapsed));
         self.state.pipeline_open = match unit.kind {
             UnitKind::Pipeline | UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
             UnitKind::Part => true,
@@ -52,14 +54,20 @@ impl Session {
                 link.needs_reset = !self.state.pins.is_empty() || self.mode == PoolMode::Session;
             }
         }
-        let link_is_free = status == TransactionStatus::Idle
-            && !self.state.pipeline_open
-            && self.state.pins.is_empty()
-            && self.mode == PoolMode::Transaction;
-        if link_is_free {
-            self.link = None;
+        if status == TransactionStatus::Idle {
+            self.release_if_free();
         }
         self.state_is(if status == TransactionStatus::Idle { ClientState::Idle } else { ClientState::InTransaction });
+    }
+
+    /// Gives the server connection back if nothing binds the session to it. The server is idle.
+    pub(super) fn release_if_free(&mut self) {
+        if !self.state.pipeline_open && self.state.pins.is_empty() && self.mode == PoolMode::Transaction {
+            if let Some(link) = &mut self.link {
+                link.needs_reset = false;
+            }
+            self.link = None;
+        }
     }
 
     /// After anything but a plain read on the primary, later reads must see what it wrote.
@@ -67,14 +75,11 @@ impl Session {
         &mut self,
         unit: &Unit,
         answer: &Answer,
-        route: QueryRoute,
+        (route, host_id): (QueryRoute, u32),
         (status, mut elapsed): (TransactionStatus, Duration),
     ) {
-        let wrote = route == QueryRoute::Primary && matches!(unit.access, Access::Write(_));
         let mut changed_catalogue = unit.changes_catalogue;
-        let mut wrote_now = wrote;
         if let Some(transaction) = &mut self.state.transaction {
-            transaction.wrote |= wrote;
             transaction.changed_catalogue |= unit.changes_catalogue;
             transaction.statements += answer.completed as u64;
             if status != TransactionStatus::Idle {
@@ -83,17 +88,30 @@ impl Session {
         }
         if status == TransactionStatus::Idle {
             if let Some(ended) = self.state.transaction.take() {
-                wrote_now |= ended.wrote;
                 changed_catalogue |= ended.changed_catalogue;
                 elapsed = ended.since.elapsed();
             }
             self.database.metrics.record_transaction(route, elapsed);
-        }
-        if wrote_now && self.state.consistency != Consistency::Eventual {
-            self.state.freshness = Freshness::Pending(self.database.upstream().cluster.sampler().ticket());
+            if let Some(mark) = self.state.write_mark.take() {
+                self.state.freshness = Freshness::Pending(mark.acknowledged());
+                self.state.last_read = None;
+            } else if self.state.consistency == Consistency::Monotonic {
+                self.note_read(route, host_id);
+            }
         }
         if changed_catalogue {
             self.database.catalogue_changed();
+        }
+    }
+
+    /// `monotonic`: what a read has shown must be shown by the next one too.
+    fn note_read(&mut self, route: QueryRoute, host_id: u32) {
+        match route {
+            QueryRoute::Replica => self.state.last_read = Some((host_id, Instant::now())),
+            QueryRoute::Primary => {
+                self.state.freshness = Freshness::Pending(self.database.upstream().cluster.sampler().ticket());
+                self.state.last_read = None;
+            }
         }
     }
 
@@ -120,9 +138,6 @@ fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &mut SessionS
     let status = server.incoming.status;
     let before = (state.parameters.clone(), server.parameters.clone());
     state.pins = state.pins.union(unit.pins);
-    if unit.pins.intersects(Pins::SEQUENCE) {
-        server.sequence_user = server.id;
-    }
     if answer.completed == 0 {
         // Nothing was run to its end: a Parse alone, or an error.
     } else if answer.error.is_none() {
@@ -148,9 +163,6 @@ fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &mut SessionS
         server.parameters = state.parameters.clone();
     }
     state.parameters_changed();
-    if let Some(level) = state.parameters.plain("pgyard.consistency").as_deref().and_then(consistency_setting) {
-        state.consistency = level;
-    }
 }
 
 fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &SessionState) -> OpenTransaction {
@@ -168,7 +180,6 @@ fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &Se
         deferrable: modes.is_some_and(|modes| modes.deferrable == Some(true)),
         statements: 0,
         replay: Vec::new(),
-        wrote: false,
         changed_catalogue: false,
     }
 }
@@ -240,32 +251,55 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
             server.parameters = Arc::default();
             state.pins = Pins::NONE;
             state.statements = None;
-            state.unnamed.tag = 0;
+            (state.unnamed.tag, state.unnamed.kept) = (0, None);
             server.incoming.prepared.clear();
             server.unnamed = 0;
-            server.sequence_user = 0;
+            state.named_pins = None;
         }
-        SessionEffect::DiscardSome(Discard::Sequences) => {
-            state.pins = state.pins.without(Pins::SEQUENCE);
-            server.sequence_user = 0;
-        }
+        SessionEffect::DiscardSome(Discard::Sequences) => state.pins = state.pins.without(Pins::SEQUENCE),
         SessionEffect::DiscardSome(Discard::Temp) => state.pins = state.pins.without(Pins::TEMPORARY),
         SessionEffect::Deallocate(None) => {
             state.pins = state.pins.without(Pins::PREPARE);
             state.statements = None;
             server.incoming.prepared.clear();
+            forget_named(state, |named| &mut named.prepared, None);
         }
-        SessionEffect::Unlisten(None) => state.pins = state.pins.without(Pins::LISTEN),
-        SessionEffect::CloseCursor(None) => state.pins = state.pins.without(Pins::HOLD_CURSOR),
-        SessionEffect::SetLocal { .. }
-        | SessionEffect::DiscardSome(Discard::Plans)
-        | SessionEffect::Prepare(_)
-        | SessionEffect::Execute(_)
-        | SessionEffect::Deallocate(Some(_))
-        | SessionEffect::Listen(_)
-        | SessionEffect::Unlisten(Some(_))
-        | SessionEffect::DeclareHold(_)
-        | SessionEffect::CloseCursor(Some(_)) => {}
+        SessionEffect::Unlisten(name) => {
+            if forget_named(state, |named| &mut named.channels, name.as_ref()) {
+                state.pins = state.pins.without(Pins::LISTEN);
+            }
+        }
+        SessionEffect::CloseCursor(name) => {
+            if forget_named(state, |named| &mut named.cursors, name.as_ref()) {
+                state.pins = state.pins.without(Pins::HOLD_CURSOR);
+            }
+        }
+        SessionEffect::Deallocate(Some(name)) => {
+            if forget_named(state, |named| &mut named.prepared, Some(name)) {
+                state.pins = state.pins.without(Pins::PREPARE);
+            }
+        }
+        SessionEffect::Listen(name) => drop(state.named_pins.get_or_insert_default().channels.insert(name.clone())),
+        SessionEffect::DeclareHold(name) => drop(state.named_pins.get_or_insert_default().cursors.insert(name.clone())),
+        SessionEffect::Prepare(name) => drop(state.named_pins.get_or_insert_default().prepared.insert(name.clone())),
+        SessionEffect::SetLocal { .. } | SessionEffect::DiscardSome(Discard::Plans) | SessionEffect::Execute(_) => {}
+    }
+}
+
+/// Takes a name away, or all of a kind; true when none of the kind is left.
+fn forget_named(
+    state: &mut SessionState,
+    kind: impl Fn(&mut NamedPins) -> &mut HashSet<Arc<str>>,
+    name: Option<&Arc<str>>,
+) -> bool {
+    let Some(names) = state.named_pins.as_deref_mut().map(kind) else { return name.is_none() };
+    match name {
+        // A name that is not known may stand for something that a function has made: the pin stays.
+        Some(name) => names.remove(name) && names.is_empty(),
+        None => {
+            names.clear();
+            true
+        }
     }
 }
 

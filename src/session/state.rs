@@ -2,13 +2,14 @@
 
 use crate::cluster::Ticket;
 use crate::config::Consistency;
-use crate::database::PreparedStatement;
+use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
 use crate::server::{ParameterSet, TransactionStatus};
 use crate::sql::{Isolation, Lexing, Pins, RouteHint};
 use crate::types::Floor;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a read of this session must see.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +31,8 @@ pub struct UnnamedStatement {
     pub definition: Vec<u8>,
     /// Length of the text at its front.
     pub text_len: usize,
+    /// The named statement that stands for it on servers (`reuse_unnamed`).
+    pub kept: Option<Arc<PreparedStatement>>,
 }
 
 /// A transaction block on the server that the session has.
@@ -49,10 +52,19 @@ pub struct OpenTransaction {
     pub deferrable: bool,
     /// Statements other than BEGIN that it has run.
     pub statements: u64,
-    /// It ran something on the primary that is not a plain read.
-    pub wrote: bool,
     /// It changed the catalogue.
     pub changed_catalogue: bool,
+}
+
+/// Names of things that bind a session to its server until the last of their kind is gone.
+#[derive(Debug, Default)]
+pub struct NamedPins {
+    /// LISTEN.
+    pub channels: HashSet<Arc<str>>,
+    /// DECLARE ... WITH HOLD.
+    pub cursors: HashSet<Arc<str>>,
+    /// PREPARE.
+    pub prepared: HashSet<Arc<str>>,
 }
 
 /// What must be undone when a unit is sent again or an error drops it.
@@ -66,6 +78,9 @@ pub enum StatementChange {
     Removed(Box<[u8]>, Arc<PreparedStatement>),
 }
 
+/// Prepared statements by the client's names.
+pub type NamedStatements = HashMap<Box<[u8]>, Arc<PreparedStatement>>;
+
 /// A session's state.
 #[derive(Debug)]
 pub struct SessionState {
@@ -74,7 +89,7 @@ pub struct SessionState {
     /// What it asked for in its start-up packet: RESET goes back to this.
     pub startup: Arc<ParameterSet>,
     /// Named statements.
-    pub statements: Option<Box<HashMap<Box<[u8]>, Arc<PreparedStatement>>>>,
+    pub statements: Option<Box<NamedStatements>>,
     /// The unnamed statement.
     pub unnamed: UnnamedStatement,
     /// Names given and taken by the unit under way.
@@ -83,6 +98,15 @@ pub struct SessionState {
     pub pins: Pins,
     /// What its reads must see.
     pub freshness: Freshness,
+    /// `monotonic`: the replica that served the last read, by host id, and when.
+    pub last_read: Option<(u32, Instant)>,
+    /// A write of this session that is under way.
+    pub write_mark: Option<WriteMark>,
+    /// Channels that it listens on, names of its WITH HOLD cursors, names of its SQL-prepared statements: the pins end with the
+    /// last of each.
+    pub named_pins: Option<Box<NamedPins>>,
+    /// The server connection that it used last, by id.
+    pub last_server: u64,
     /// Its transaction block, if one is open.
     pub transaction: Option<OpenTransaction>,
     /// Its server was lost in a transaction: everything fails with 25P02 until ROLLBACK.
@@ -93,8 +117,12 @@ pub struct SessionState {
     pub pipeline_open: bool,
     /// How texts are read.
     pub lexing: Lexing,
+    /// The parameters that decide what a text means, as one string.
+    pub meaning: Box<str>,
     /// What its reads may miss.
     pub consistency: Consistency,
+    /// The same without `SET pgyard.consistency`.
+    pub configured_consistency: Consistency,
     /// What the route depends on.
     pub view: SessionView,
 }
@@ -111,12 +139,18 @@ impl SessionState {
             journal: Vec::new(),
             pins: Pins::NONE,
             freshness: Freshness::Any,
+            last_read: None,
+            write_mark: None,
+            named_pins: None,
+            last_server: 0,
             transaction: None,
             lost_transaction: false,
             skipping: false,
             pipeline_open: false,
             lexing: Lexing { standard_conforming_strings: true, ascii_safe_encoding: true },
+            meaning: Box::default(),
             consistency,
+            configured_consistency: consistency,
             view: SessionView {
                 split,
                 setting: None,
@@ -176,10 +210,13 @@ impl SessionState {
     /// Draws the conclusions from a change of `parameters`.
     pub fn parameters_changed(&mut self) {
         let parameters = &self.parameters;
+        self.meaning = meaning(parameters).into_boxed_str();
         let strings = parameters.is_on("standard_conforming_strings").unwrap_or(true);
         let encoding = parameters.plain("client_encoding").unwrap_or_default();
         self.lexing = Lexing { standard_conforming_strings: strings, ascii_safe_encoding: is_ascii_safe(&encoding) };
         self.view.setting = parameters.plain("pgyard.route").and_then(|route| route_setting(&route).flatten());
+        let asked = parameters.plain("pgyard.consistency").as_deref().and_then(consistency_setting);
+        self.consistency = asked.unwrap_or(self.configured_consistency);
         self.view.read_only_by_default = parameters.is_on("default_transaction_read_only").unwrap_or(false);
         self.view.isolation_by_default = match parameters.plain("default_transaction_isolation").as_deref() {
             Some("serializable") => Isolation::Serializable,

@@ -3,7 +3,7 @@
 use super::state::SessionState;
 use crate::database::{Database, classify};
 use crate::route::Need;
-use crate::sql::{Access, Facts, Pins, RouteHint, StatementFacts, WriteReason};
+use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, client_header};
 use crate::wire::named::NamedMessage;
@@ -117,6 +117,21 @@ impl Unit {
         run.flat_map(|text| text.facts.statements.iter())
     }
 
+    /// Whether an unnamed statement is prepared in it.
+    pub fn has_unnamed_parse(&self) -> bool {
+        self.unnamed.is_some()
+    }
+
+    /// Whether it may leave something on the primary that later reads must see.
+    pub fn may_write(&self) -> bool {
+        // FETCH, EXECUTE and their like run what another statement has named.
+        let opaque = |statement: &StatementFacts| {
+            let sets = matches!(statement.effects.first(), Some(SessionEffect::Execute(_)) | None);
+            statement.access == Access::Session && statement.command == Command::Other && sets
+        };
+        matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
+    }
+
     /// The facts of a simple query.
     pub fn query_facts(&self) -> Option<&Arc<Facts>> {
         self.first.as_ref().map(|text| &text.facts)
@@ -141,7 +156,9 @@ impl Unit {
             (own, other) => own.or(other),
         };
         self.needs_care |= facts.needs_care;
-        self.changes_catalogue |= facts.changes_catalogue;
+        // Temporary objects bind their session to the primary; no other session can meet them.
+        let temporary = facts.statements.len() == 1 && facts.pins.intersects(Pins::TEMPORARY);
+        self.changes_catalogue |= facts.changes_catalogue && !temporary;
         let text = UnitText { facts, runs };
         match self.first {
             None => self.first = Some(text),

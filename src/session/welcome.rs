@@ -96,7 +96,7 @@ async fn ask(pool: &Arc<Pool>, mut server: Box<ServerConnection>, wanted: &Param
     let sql = server.parameters.change_to(wanted);
     if !sql.is_empty() {
         match server.run(&sql).await {
-            Ok(Ok(())) => server.parameters = Arc::new(wanted.clone()),
+            Ok(Ok(_)) => server.parameters = Arc::new(wanted.clone()),
             Ok(Err((state, message))) => {
                 pool.discard(server);
                 return Err(Report::fatal(state, message));
@@ -118,6 +118,6 @@ fn report(error: &CheckoutError) -> Report {
             ConnectError::Refused { state, message, .. } => Report::fatal(*state, message.clone()).detail(format!("{connect}.")),
             other => Report::fatal(SqlState::CANNOT_CONNECT, other.to_string()),
         },
-        other => Report::fatal(SqlState::TOO_MANY_CONNECTIONS, other.to_string()).hint("Raise pool.size or pool.max_per_host."),
+        other => Report::fatal(SqlState::TOO_MANY_CONNECTIONS, other.to_string()).hint("Raise pool_size or max_per_host."),
     }
 }

@@ -61,7 +61,7 @@ fn details(statement: &StatementFacts) -> Vec<String> {
     if let Command::Begin(modes) = &statement.command
         && modes.read_only == Some(true)
     {
-        lines.push("  held until the first statement says whether a replica can serve the transaction".to_owned());
+        lines.push("  begins on a replica, and moves to the primary when a statement needs it there".to_owned());
     }
     let pins: Vec<&str> = statement.pins.labels().collect();
     if !pins.is_empty() {
@@ -118,14 +118,14 @@ mod tests {
     fn says_where_and_why() {
         check("SELECT 1", &["SELECT 1: any replica that is fresh enough (proven to be a read)"]);
         check(
-            "SELECT\n  nextval('s')",
-            &["SELECT nextval('s'): the primary (names a function", "pins the session to its server: sequence"],
+            "SELECT\n  lastval()",
+            &["SELECT lastval(): the primary (names a function", "pins the session to its server: sequence"],
         );
         check(
             "SELECT 1; DELETE FROM t",
             &["SELECT 1: any replica", "DELETE FROM t: the primary", "one unit, which goes to the primary"],
         );
-        check("BEGIN READ ONLY", &["held until"]);
+        check("BEGIN READ ONLY", &["begins on a replica"]);
         check("/* pgyard: replica */ SELECT 1", &["a routing comment sends it to a replica"]);
         check("CREATE TABLE t ()", &["catalogue is read again"]);
         check("SET a.b = 1", &["changes what the session keeps"]);

@@ -50,8 +50,10 @@ const WRITES: &[(WordFlags, &str)] = &[
         "pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all pg_advisory_xact_lock \
          pg_advisory_xact_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared pg_notify pg_export_snapshot",
     ),
-    // currval() and lastval() answer from the session's memory of nextval() and setval().
-    (WordFlags::SEQUENCE, "nextval setval currval lastval"),
+    // They leave a memory in the session, but no more than every INSERT into a serial column does.
+    (WordFlags::NONE, "nextval setval"),
+    // They answer from that memory.
+    (WordFlags::SEQUENCE, "currval lastval"),
     // The seed stays in the server process, where a later random() of this session must find it.
     (WordFlags::OPAQUE, "setseed"),
     (WordFlags::SET_CONFIG, "set_config"),
@@ -158,7 +160,8 @@ mod tests {
             ("lower", false, known),
             ("random", true, known),
             ("pg_sleep", true, known),
-            ("nextval", true, known | WordFlags::VOLATILE | WordFlags::SEQUENCE),
+            ("lastval", true, known | WordFlags::VOLATILE | WordFlags::SEQUENCE),
+            ("nextval", true, known | WordFlags::VOLATILE),
             ("txid_current", false, known | WordFlags::VOLATILE),
             ("set_config", true, known | WordFlags::VOLATILE | WordFlags::SET_CONFIG),
             ("pg_advisory_lock", true, known | WordFlags::VOLATILE | WordFlags::SESSION_BOUND | WordFlags::ADVISORY),

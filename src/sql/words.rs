@@ -26,7 +26,7 @@ flags! {
     SERVER_NAME = 6, "A relation that describes the server or the session.";
     OPAQUE = 7, "A function whose source may change the session's state, or a view over one.";
     ADVISORY = 8, "Takes a session-level advisory lock.";
-    SEQUENCE = 9, "Leaves or reads the session's state of a sequence.";
+    SEQUENCE = 9, "Reads the session's memory of a sequence.";
     SESSION_BOUND = 10, "A volatile function whose effect is bound to the session or transaction on the primary.";
     SET_CONFIG = 11, "`set_config`.";
     CURRENT_SETTING = 12, "`current_setting`.";

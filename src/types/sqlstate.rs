@@ -25,6 +25,7 @@ states! {
     INVALID_PARAMETER_VALUE = b"22023", "invalid_parameter_value";
     ACTIVE_SQL_TRANSACTION = b"25001", "active_sql_transaction";
     READ_ONLY_SQL_TRANSACTION = b"25006", "read_only_sql_transaction";
+    IDLE_IN_TRANSACTION_TIMEOUT = b"25P03", "idle_in_transaction_session_timeout";
     IN_FAILED_SQL_TRANSACTION = b"25P02", "in_failed_sql_transaction";
     INVALID_STATEMENT_NAME = b"26000", "invalid_sql_statement_name";
     INVALID_AUTHORIZATION = b"28000", "invalid_authorization_specification";
@@ -42,7 +43,6 @@ states! {
     ADMIN_SHUTDOWN = b"57P01", "admin_shutdown";
     CRASH_SHUTDOWN = b"57P02", "crash_shutdown";
     CANNOT_CONNECT_NOW = b"57P03", "cannot_connect_now";
-    IDLE_SESSION_TIMEOUT = b"57P05", "idle_session_timeout";
     INTERNAL_ERROR = b"XX000", "internal_error";
 }
 

@@ -14,12 +14,14 @@ pub struct ErrorFields<'a> {
     pub state: SqlState,
     /// The message.
     pub message: &'a [u8],
+    /// The function in the server's source that reported it; never translated.
+    pub routine: &'a [u8],
 }
 
 impl<'a> ErrorFields<'a> {
     /// Reads a body; what is missing or malformed is empty, for an error must never be lost.
     pub fn read(body: &'a [u8]) -> Self {
-        let mut fields = ErrorFields { severity: b"", state: SqlState::INTERNAL_ERROR, message: b"" };
+        let mut fields = ErrorFields { severity: b"", state: SqlState::INTERNAL_ERROR, message: b"", routine: b"" };
         let mut cursor = Cursor::new(body);
         while let Ok(code) = cursor.byte() {
             if code == 0 {
@@ -35,6 +37,7 @@ impl<'a> ErrorFields<'a> {
                     }
                 }
                 b'M' => fields.message = value,
+                b'R' => fields.routine = value,
                 _ => {}
             }
         }
