@@ -1,5 +1,7 @@
 //! The program: settings into threads, sockets and tasks; signals into reloads and an orderly end.
 
+pub mod arguments;
+pub mod commands;
 pub mod demo;
 pub mod logging;
 pub mod reload;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod integration {
+    mod console;
     mod drivers;
     mod faults;
     mod fleet;
@@ -11,5 +12,6 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod reload;
     mod routing;
 }

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("route", 3),
     ("pool", 4),
     ("cluster", 5),
+    ("database", 6),
     ("twophase", 6),
     ("database", 6),
     ("session", 7),
@@ -34,6 +35,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("demo", 7),
     ("app", 9),
 ];
+/// Uses within a layer: the console serves what a session has logged in.
+const NEIGHBOURS: &[(&str, &str)] = &[("admin", "session")];
 /// Roots that may use everything.
 const TOPS: &[&str] = &["main", "lib"];
 const FILE_LINES_MAX: usize = 450;
@@ -238,7 +241,7 @@ fn check_layers(source: &Source, violations: &mut Vec<String>) {
         return;
     };
     for (index, used, theirs) in uses(source, source.code.len()) {
-        if used != module && theirs >= own {
+        if used != module && theirs >= own && !NEIGHBOURS.contains(&(module, used.as_str())) {
             let at = source.at(index);
             violations.push(format!(
                 "{at}: `{module}` (layer {own}) uses `{used}` (layer {theirs}): only lower layers may be imported"
@@ -280,7 +283,8 @@ fn check_size(source: &Source, violations: &mut Vec<String>) {
         violations.push(format!("{}: {all} lines; the limit is {FILE_LINES_WITH_TESTS_MAX}", source.at(0)));
     }
     for (index, name, lines) in functions(source) {
-        if lines > FUNCTION_LINES_MAX {
+        // A test's table may be as long as it needs to be.
+        if lines > FUNCTION_LINES_MAX && !source.is_test() {
             violations.push(format!("{}: `{name}` has {lines} lines; the limit is {FUNCTION_LINES_MAX}", source.at(index)));
         }
     }
@@ -418,6 +422,8 @@ fn each_rule_finds_its_violation() {
         "\nuse crate::session::Session;",
         Some("src/wire/parse.rs:2: `wire` (layer 1) uses `session` (layer 7)"),
     );
+    check("src/admin.rs", "use crate::session::ConsoleClient;", None);
+    check("src/session.rs", "use crate::admin::Console;", Some("uses `admin`"));
     check("src/wire.rs", "use crate::{types::Lsn, pool::{a, b}};", Some("uses `pool`"));
     check("src/wire.rs", "use crate::{\n    types::Lsn,\n    pool::Pool,\n};", Some("uses `pool`"));
     check("src/wire.rs", "fn f() -> crate::sql::Facts { g() }", Some("uses `sql`"));

@@ -3,6 +3,8 @@
 //! Fed by connection and probe failures only. A full pool or a refused log-in of one role is not a sick host.
 
 use crate::types::Backoff;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// The phase of a circuit.
@@ -19,6 +21,30 @@ pub enum CircuitPhase {
     HalfOpen,
 }
 
+/// Where a host's circuit stands, for the console and the metrics: written by the probe, read by anybody.
+#[derive(Debug, Default)]
+pub struct CircuitSign(AtomicU8);
+
+impl CircuitSign {
+    /// `closed`, `open` or `half_open`.
+    pub fn label(&self) -> &'static str {
+        match self.0.load(Ordering::Relaxed) {
+            0 => "closed",
+            1 => "open",
+            _ => "half_open",
+        }
+    }
+
+    fn show(&self, phase: CircuitPhase) {
+        let byte = match phase {
+            CircuitPhase::Closed => 0,
+            CircuitPhase::Open { .. } => 1,
+            CircuitPhase::HalfOpen => 2,
+        };
+        self.0.store(byte, Ordering::Relaxed);
+    }
+}
+
 /// One host's circuit. The clock is the caller's.
 #[derive(Clone, Debug)]
 pub struct Circuit {
@@ -27,13 +53,26 @@ pub struct Circuit {
     /// Closed for this long, a circuit is stable: its next failure starts with the shortest delay again.
     stable_after: Duration,
     closed_at: Option<Instant>,
+    sign: Arc<CircuitSign>,
 }
 
 impl Circuit {
     /// A closed circuit with delays from `minimum` to `maximum`.
     pub fn new(minimum: Duration, maximum: Duration) -> Self {
         let backoff = Backoff::new(minimum, maximum);
-        Circuit { phase: CircuitPhase::Closed, backoff, stable_after: maximum, closed_at: None }
+        Circuit { phase: CircuitPhase::Closed, backoff, stable_after: maximum, closed_at: None, sign: Arc::default() }
+    }
+
+    /// The same circuit, which shows its phase here.
+    pub fn shown_by(mut self, sign: Arc<CircuitSign>) -> Self {
+        self.sign = sign;
+        self.enter(self.phase);
+        self
+    }
+
+    fn enter(&mut self, phase: CircuitPhase) {
+        self.phase = phase;
+        self.sign.show(phase);
     }
 
     /// Where it stands.
@@ -47,7 +86,7 @@ impl Circuit {
             self.backoff.reset();
         }
         let until = now + self.backoff.next_delay(jitter);
-        self.phase = CircuitPhase::Open { until };
+        self.enter(CircuitPhase::Open { until });
         until
     }
 
@@ -59,7 +98,7 @@ impl Circuit {
             CircuitPhase::HalfOpen => now,
             CircuitPhase::Closed if self.is_stable(now) => {
                 self.backoff.reset();
-                self.phase = CircuitPhase::Open { until: now };
+                self.enter(CircuitPhase::Open { until: now });
                 now
             }
             CircuitPhase::Closed => self.fail(now, jitter),
@@ -72,7 +111,7 @@ impl Circuit {
             if now < until {
                 return false;
             }
-            self.phase = CircuitPhase::HalfOpen;
+            self.enter(CircuitPhase::HalfOpen);
         }
         true
     }
@@ -80,7 +119,7 @@ impl Circuit {
     /// A trial succeeded.
     pub fn succeed(&mut self, now: Instant) {
         if self.phase != CircuitPhase::Closed || self.closed_at.is_none() {
-            self.phase = CircuitPhase::Closed;
+            self.enter(CircuitPhase::Closed);
             self.closed_at = Some(now);
         }
     }
@@ -94,6 +133,21 @@ impl Circuit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sign_shows_the_phase() {
+        let (sign, now) = (Arc::new(CircuitSign::default()), Instant::now());
+        let mut circuit = Circuit::new(ms(100), ms(2000)).shown_by(sign.clone());
+        assert_eq!(sign.label(), "closed");
+        let until = circuit.fail(now, 1.0);
+        assert_eq!(sign.label(), "open");
+        assert!(circuit.may_try(until));
+        assert_eq!(sign.label(), "half_open");
+        circuit.succeed(until);
+        assert_eq!(sign.label(), "closed");
+        circuit.suspect(until + ms(5000), 1.0);
+        assert_eq!(sign.label(), "open");
+    }
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)

@@ -204,6 +204,7 @@ impl Keeper {
                 health: self.health.clone(),
                 events: self.probe_events.clone(),
                 bell: bell.clone(),
+                sign: host.circuit.clone(),
             };
             let task = tokio::spawn(probe.run()).abort_handle();
             self.probes.insert(host.id, RunningProbe { host: host.clone(), bell, task });

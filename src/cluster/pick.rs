@@ -1,7 +1,7 @@
 //! The choice of a host for one statement. On the hot path: no lock, no allocation, no clock.
 
 use super::balance::Balancer;
-use super::snapshot::{Fleet, MAX_HOSTS, Standing};
+use super::snapshot::{Fleet, MAX_HOSTS};
 use crate::config::ReadsOnPrimary;
 use crate::types::Floor;
 use std::fmt::Write;
@@ -96,7 +96,7 @@ impl NoHost {
         });
         for (index, view) in fleet.hosts.iter().enumerate() {
             let lead = if index == 0 { " (" } else { ", " };
-            let role = if fleet.primary == Some(index) { "primary" } else { reason(view.standing) };
+            let role = if fleet.primary == Some(index) { "primary" } else { view.standing.meaning() };
             // Writing to a String cannot fail.
             let _ = write!(text, "{lead}{}: {role}", view.host.settings.name);
         }
@@ -104,23 +104,6 @@ impl NoHost {
             text.push(')');
         }
         text
-    }
-}
-
-fn reason(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Eligible => "in rotation",
-        Standing::NotProbed => "not probed yet",
-        Standing::Unreachable => "unreachable",
-        Standing::StaleSample => "does not answer its probe",
-        Standing::LagTime => "over max_lag",
-        Standing::LagBytes => "over max_lag_bytes",
-        Standing::LagUnknown => "lag not known yet",
-        Standing::WrongTimeline => "not on the primary's timeline",
-        Standing::Fenced => "claims to be primary and is fenced off",
-        Standing::WrongSystem => "belongs to another cluster",
-        Standing::WrongRole => "not in its configured role",
-        Standing::Drained => "drained",
     }
 }
 
@@ -189,6 +172,7 @@ impl HostSet {
 mod tests {
     use super::*;
     use crate::cluster::fixtures;
+    use crate::cluster::snapshot::Standing;
     use crate::config::Balance;
     use crate::types::{Lsn, SystemId, Timeline};
 

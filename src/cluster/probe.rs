@@ -100,6 +100,8 @@ pub struct Probe {
     pub events: mpsc::Sender<FleetEvent>,
     /// Who may ask for a probe out of turn.
     pub bell: std::sync::Arc<ProbeBell>,
+    /// Where the circuit shows how it stands.
+    pub sign: std::sync::Arc<super::circuit::CircuitSign>,
 }
 
 /// Why a connection was given up without its probe having failed.
@@ -117,7 +119,7 @@ enum Parting {
 impl Probe {
     /// Probes until the fleet stops listening. Ends at any await if dropped; nothing has to be cleaned up.
     pub async fn run(self) {
-        let mut circuit = Circuit::new(self.health.backoff_min, self.health.backoff_max);
+        let mut circuit = Circuit::new(self.health.backoff_min, self.health.backoff_max).shown_by(self.sign.clone());
         let mut warned = false;
         loop {
             if circuit.may_try(Instant::now()) {

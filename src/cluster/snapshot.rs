@@ -1,5 +1,6 @@
 //! One immutable picture of the fleet. Swapped atomically; readers never wait.
 
+use super::circuit::CircuitSign;
 use crate::config::HostSettings;
 use crate::types::{Floor, Lsn, SystemId, Timeline};
 use std::hash::BuildHasher;
@@ -114,6 +115,8 @@ pub struct Host {
     pub in_flight: Arc<AtomicU32>,
     /// Peak-EWMA latency in microseconds, written by sessions at the end of a statement ([`Host::record_latency`]).
     pub latency_us: Arc<AtomicU64>,
+    /// Where its circuit stands.
+    pub circuit: Arc<CircuitSign>,
     /// What was counted of it. Shared with the host's earlier self after a reload.
     pub counters: Arc<HostCounters>,
     /// A hash of the address, the same in every process: `ip_hash` places clients by it.
@@ -124,13 +127,21 @@ impl Host {
     /// A host that has not been used yet.
     pub fn new(id: u32, settings: HostSettings) -> Self {
         let placement = foldhash::fast::FixedState::with_seed(0).hash_one((&settings.address, settings.port));
-        Host { id, settings, in_flight: Arc::default(), latency_us: Arc::default(), counters: Arc::default(), placement }
+        Host {
+            id,
+            settings,
+            in_flight: Arc::default(),
+            latency_us: Arc::default(),
+            counters: Arc::default(),
+            circuit: Arc::default(),
+            placement,
+        }
     }
 
     /// The same host (same address) under new settings: id and counters go on.
     pub fn with_settings(&self, settings: HostSettings) -> Self {
         let (in_flight, latency_us, counters) = (self.in_flight.clone(), self.latency_us.clone(), self.counters.clone());
-        Host { in_flight, latency_us, counters, ..Host::new(self.id, settings) }
+        Host { in_flight, latency_us, counters, circuit: self.circuit.clone(), ..Host::new(self.id, settings) }
     }
 
     /// Takes a statement's time into the peak-EWMA: a peak counts at once, improvement by eighths.
@@ -158,6 +169,17 @@ pub enum Role {
     Primary,
     /// In recovery.
     Replica,
+}
+
+impl Role {
+    /// As the console and the metrics show it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Role::Unknown => "unknown",
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+        }
+    }
 }
 
 /// Whether a host is used. The label is a metric label and the reason shown to people.
@@ -204,6 +226,24 @@ impl Standing {
             Standing::Fenced => "fenced",
             Standing::WrongSystem => "wrong_system",
             Standing::WrongRole => "wrong_role",
+            Standing::Drained => "drained",
+        }
+    }
+
+    /// What it means, in a few words for people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Standing::Eligible => "in rotation",
+            Standing::NotProbed => "not probed yet",
+            Standing::Unreachable => "unreachable",
+            Standing::StaleSample => "does not answer its probe",
+            Standing::LagTime => "over max_lag",
+            Standing::LagBytes => "over max_lag_bytes",
+            Standing::LagUnknown => "lag not known yet",
+            Standing::WrongTimeline => "not on the primary's timeline",
+            Standing::Fenced => "claims to be primary and is fenced off",
+            Standing::WrongSystem => "belongs to another cluster",
+            Standing::WrongRole => "not in its configured role",
             Standing::Drained => "drained",
         }
     }

@@ -2,7 +2,7 @@
 //! the server that works for them.
 
 use crate::net::stream::Peer;
-use crate::server::{ConnectError, ServerKey, ServerTarget, cancel};
+use crate::server::{ConnectError, ServerCard, ServerConnection, ServerKey, ServerTarget, cancel};
 use crate::sql::Pins;
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
@@ -64,6 +64,7 @@ pub enum StopRequest {
 struct CancelTarget {
     target: Arc<ServerTarget>,
     key: Arc<ServerKey>,
+    card: ServerCard,
 }
 
 #[derive(Debug, Default)]
@@ -167,10 +168,16 @@ impl ClientEntry {
         self.canceled.load(Ordering::Relaxed) && self.canceled.swap(false, Ordering::AcqRel)
     }
 
+    /// The server connection that works for it now, and where that leads.
+    pub fn server(&self) -> Option<(ServerCard, Arc<ServerTarget>)> {
+        self.lock_cancel().target.as_ref().map(|target| (target.card, target.target.clone()))
+    }
+
     /// From now on cancel requests go to this server.
-    pub fn attach(&self, target: &Arc<ServerTarget>, key: &Arc<ServerKey>, host: &Arc<str>) {
+    pub fn attach(&self, server: &ServerConnection, host: &Arc<str>) {
+        let (target, key, card) = (server.target.clone(), server.key.clone(), server.card());
         let mut state = self.lock_cancel();
-        state.target = Some(CancelTarget { target: target.clone(), key: key.clone() });
+        state.target = Some(CancelTarget { target, key, card });
         state.host = Some(host.clone());
     }
 
@@ -201,7 +208,7 @@ impl ClientEntry {
             }
             target
         };
-        let Some(CancelTarget { target, key }) = target else { return Ok(()) };
+        let Some(CancelTarget { target, key, .. }) = target else { return Ok(()) };
         let sending = CancelSending(self);
         let outcome = cancel(&target, &key).await;
         drop(sending);

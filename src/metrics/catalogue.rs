@@ -97,6 +97,8 @@ catalogue! {
         "Requests sent to a server (a simple query, or a pipeline up to its Sync), by the kind of host and why it was chosen. route=\"primary\" with reason=\"freshness\" counts reads that no replica was fresh enough for.";
     TRANSACTIONS: Counter CounterMetric Count "pgyard_transactions_total" ["database", "route"]
         "Transactions ended, single statements included.";
+    TRANSACTION_DURATION: Histogram HistogramMetric Seconds "pgyard_transaction_duration_seconds" ["database", "route"]
+        "From the start of a transaction to its end, single statements included.";
     QUERY_DURATION: Histogram HistogramMetric Seconds "pgyard_query_duration_seconds" ["database", "route"]
         "From a request's first byte to its ReadyForQuery, the wait for a server connection included.";
     CHECKOUT_DURATION: Histogram HistogramMetric Seconds "pgyard_checkout_duration_seconds" ["database", "route"]

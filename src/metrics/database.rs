@@ -22,6 +22,7 @@ pub struct DatabaseMetrics {
     pub facts_cache_misses: Counter,
     queries: [[Counter; QueryReason::ALL.len()]; ROUTES],
     transactions: [Counter; ROUTES],
+    transaction_duration: [DurationHistogram; ROUTES],
     query_duration: [DurationHistogram; ROUTES],
     checkout_duration: [DurationHistogram; ROUTES],
     retries: [Counter; RetryReason::ALL.len()],
@@ -40,6 +41,8 @@ impl DatabaseMetrics {
             facts_cache_misses: counter(&catalogue::FACTS_CACHE_MISSES),
             queries: QueryRoute::ALL.map(|route| QueryReason::ALL.map(|reason| query_counter(registry, database, route, reason))),
             transactions: QueryRoute::ALL.map(|route| registry.counter(&catalogue::TRANSACTIONS, &[database, route.label()])),
+            transaction_duration: QueryRoute::ALL
+                .map(|route| registry.histogram(&catalogue::TRANSACTION_DURATION, &[database, route.label()])),
             query_duration: QueryRoute::ALL
                 .map(|route| registry.histogram(&catalogue::QUERY_DURATION, &[database, route.label()])),
             checkout_duration: QueryRoute::ALL
@@ -67,6 +70,19 @@ impl DatabaseMetrics {
     #[inline]
     pub fn transactions(&self, route: QueryRoute) -> &Counter {
         &self.transactions[route as usize]
+    }
+
+    /// Counts one ended transaction and its duration.
+    #[inline]
+    pub fn record_transaction(&self, route: QueryRoute, duration: Duration) {
+        self.transactions(route).increment();
+        self.transaction_duration(route).record(duration);
+    }
+
+    /// How long transactions took on `route`.
+    #[inline]
+    pub fn transaction_duration(&self, route: QueryRoute) -> &DurationHistogram {
+        &self.transaction_duration[route as usize]
     }
 
     /// How long requests took on `route`.

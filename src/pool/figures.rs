@@ -89,3 +89,10 @@ pub struct PoolStats {
     /// Sessions turned away because too many were waiting, so far.
     pub overflows: u64,
 }
+
+impl PoolStats {
+    /// Connections that sessions have.
+    pub fn active(&self) -> usize {
+        self.open.saturating_sub(self.idle + self.connecting)
+    }
+}

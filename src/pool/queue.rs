@@ -1,7 +1,7 @@
 //! The pool: idle connections, waiting sessions, and who gets what.
 
 use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
-use crate::server::{ConnectError, ServerConnection};
+use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -339,6 +339,17 @@ impl Pool {
     pub fn set_limits(self: &Arc<Self>, limits: PoolLimits) {
         self.limits.store(Arc::new(limits));
         self.connect_for_waiters();
+    }
+
+    /// Where its connections lead.
+    pub fn target(&self) -> &Arc<ServerTarget> {
+        &self.connector.target
+    }
+
+    /// The connections that nobody uses, each with the time since it was returned.
+    pub fn idle_servers(&self) -> Vec<(ServerCard, Duration)> {
+        let state = self.lock();
+        state.idle.iter().flatten().map(|connection| (connection.card(), connection.returned.elapsed())).collect()
     }
 
     /// The figures of now.

@@ -124,6 +124,21 @@ pub struct ServerConnection {
     pub worker: usize,
 }
 
+/// What people are shown of a server connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerCard {
+    /// Its number in this process.
+    pub id: u64,
+    /// The process that serves it on the server.
+    pub process: i32,
+    /// When it was opened.
+    pub opened: Instant,
+    /// Whether it is encrypted.
+    pub tls: bool,
+    /// Named statements that it holds.
+    pub prepared: usize,
+}
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl ServerConnection {
@@ -144,6 +159,17 @@ impl ServerConnection {
             returned: now,
             broken: false,
             worker,
+        }
+    }
+
+    /// What people are shown of it.
+    pub fn card(&self) -> ServerCard {
+        ServerCard {
+            id: self.id,
+            process: self.key.process,
+            opened: self.opened,
+            tls: self.stream.is_tls(),
+            prepared: self.incoming.prepared.len(),
         }
     }
 

@@ -37,7 +37,7 @@ impl Link {
         route: QueryRoute,
         entry: Arc<ClientEntry>,
     ) -> Self {
-        entry.attach(&server.target, &server.key, &pool.key.host);
+        entry.attach(&server, &pool.key.host);
         host.in_flight.fetch_add(1, Ordering::Relaxed);
         Link { server: Some(server), pool, host, route, entry, needs_reset: false }
     }

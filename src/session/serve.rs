@@ -239,7 +239,7 @@ impl Session {
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {
             self.log_slow(unit, attempt, (route, elapsed));
         }
-        self.settle(unit, text.as_deref(), &exchange.answer);
+        self.settle(unit, text.as_deref(), &exchange.answer, elapsed);
     }
 
     /// The text of a simple query in a READ ONLY transaction on a replica, if it may have to be run again.

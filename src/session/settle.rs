@@ -11,14 +11,14 @@ use crate::server::{ParameterSet, ServerConnection, TransactionStatus};
 use crate::sql::{Command, Discard, Pins, SessionEffect};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Statements that a transaction does again when it moves.
 const REPLAY_MAX: usize = 16;
 
 impl Session {
-    /// Takes in what the unit did, once all its answers have come. `text` is that of a simple query in a transaction that may move.
-    pub(super) fn settle(&mut self, unit: &Unit, text: Option<&str>, answer: &Answer) {
+    /// Takes in what the unit did, once all its answers have come, which took `elapsed`. `text` is that of a simple query in a transaction that may move.
+    pub(super) fn settle(&mut self, unit: &Unit, text: Option<&str>, answer: &Answer, elapsed: Duration) {
         let Some(link) = self.link.as_mut() else { return };
         let (route, host_id) = (link.route, link.host.id);
         let server = link.server();
@@ -39,7 +39,7 @@ impl Session {
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }
-        self.note_writes(unit, answer, (route, host_id), status);
+        self.note_writes(unit, answer, (route, host_id), (status, elapsed));
         self.state.pipeline_open = match unit.kind {
             UnitKind::Pipeline | UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
             UnitKind::Part => true,
@@ -71,7 +71,13 @@ impl Session {
     }
 
     /// After anything but a plain read on the primary, later reads must see what it wrote.
-    fn note_writes(&mut self, unit: &Unit, answer: &Answer, (route, host_id): (QueryRoute, u32), status: TransactionStatus) {
+    fn note_writes(
+        &mut self,
+        unit: &Unit,
+        answer: &Answer,
+        (route, host_id): (QueryRoute, u32),
+        (status, mut elapsed): (TransactionStatus, Duration),
+    ) {
         let mut changed_catalogue = unit.changes_catalogue;
         if let Some(transaction) = &mut self.state.transaction {
             transaction.changed_catalogue |= unit.changes_catalogue;
@@ -81,8 +87,11 @@ impl Session {
             }
         }
         if status == TransactionStatus::Idle {
-            changed_catalogue |= self.state.transaction.take().is_some_and(|ended| ended.changed_catalogue);
-            self.database.metrics.transactions(route).increment();
+            if let Some(ended) = self.state.transaction.take() {
+                changed_catalogue |= ended.changed_catalogue;
+                elapsed = ended.since.elapsed();
+            }
+            self.database.metrics.record_transaction(route, elapsed);
             if let Some(mark) = self.state.write_mark.take() {
                 self.state.freshness = Freshness::Pending(mark.acknowledged());
                 self.state.last_read = None;
@@ -164,6 +173,7 @@ fn begin(unit: &Unit, before: (Arc<ParameterSet>, Arc<ParameterSet>), state: &Se
     let read_only = modes.is_some_and(|modes| modes.read_only.unwrap_or(state.view.read_only_by_default));
     let isolation = modes.and_then(|modes| modes.isolation).unwrap_or(state.view.isolation_by_default);
     OpenTransaction {
+        since: Instant::now(),
         at_begin: before,
         savepoints: Vec::new(),
         movable: read_only.then_some(isolation),

@@ -38,6 +38,8 @@ pub struct UnnamedStatement {
 /// A transaction block on the server that the session has.
 #[derive(Clone, Debug)]
 pub struct OpenTransaction {
+    /// When it began.
+    pub since: std::time::Instant,
     /// Parameters of the session and of the server when it began: a roll-back restores both.
     pub at_begin: (Arc<ParameterSet>, Arc<ParameterSet>),
     /// The same at each savepoint.

@@ -1,0 +1,171 @@
+//! `pgyard check`: what is wrong with a file, or how it was understood.
+
+use super::say;
+use crate::app::arguments::CheckArguments;
+use crate::config::{
+    self, AuthMethod, DatabaseSettings, NamedChoice, ReadsOnPrimary, RoleSetting, Settings, format_duration, format_size,
+};
+use std::process::ExitCode;
+
+/// Checks a configuration file as a start would read it.
+pub fn run(arguments: &CheckArguments) -> ExitCode {
+    match config::load(&arguments.file, &|name| std::env::var(name).ok()) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| eprintln!("{warning}\n"));
+            say(&summary(&loaded.settings));
+            let count = loaded.warnings.len();
+            let warnings = match count {
+                0 => String::new(),
+                1 => " (1 warning)".to_owned(),
+                _ => format!(" ({count} warnings)"),
+            };
+            say(&format!("OK: {} can be used{warnings}", arguments.file.display()));
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            eprintln!("{report}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the settings mean, in sentences.
+fn summary(settings: &Settings) -> String {
+    let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+    let http = settings.http.map_or("nowhere".to_owned(), |address| format!("http://{address}"));
+    let tls = match &settings.tls {
+        None => "not offered",
+        Some(tls) if tls.required => "required",
+        Some(_) => "offered",
+    };
+    let admins = match settings.admin.users.as_slice() {
+        [] => "user pgyard from this machine, without a password".to_owned(),
+        users => users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    let mut lines = vec![
+        format!("clients connect to {} (TLS {tls}); {} worker threads", listen.join(", "), settings.workers),
+        format!("metrics and health: {http}"),
+        format!("console (database pgyard): {admins}"),
+    ];
+    for database in &settings.databases {
+        lines.push(String::new());
+        lines.extend(database_lines(database));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn database_lines(database: &DatabaseSettings) -> Vec<String> {
+    let name = match (database.name.as_str(), &database.server_name) {
+        ("*", None) => "any other database, by the name that clients use".to_owned(),
+        ("*", Some(server)) => format!("any other database: always \"{server}\" on the servers"),
+        (name, Some(server)) if name != server => format!("database {name}: \"{server}\" on the servers"),
+        (name, _) => format!("database {name}"),
+    };
+    let mut lines = vec![name];
+    for host in &database.hosts {
+        let role = match host.role {
+            RoleSetting::Auto => "primary or replica: found out by asking it",
+            RoleSetting::Primary => "always taken as the primary",
+            RoleSetting::Replica => "never written to",
+        };
+        let weight = if host.weight == 1 { String::new() } else { format!(", weight {}", host.weight) };
+        let at = format!("{}:{}", host.address, host.port);
+        let place = if at == host.name { String::new() } else { format!(" at {at}") };
+        lines.push(format!("  host {}{place}, {role}{weight}, probed as {}", host.name, host.control.user));
+    }
+    lines.push(format!("  reads: {}", reads(database)));
+    let pool = &database.pool;
+    lines.push(format!(
+        "  pools: {} connections per host and role, {} per host, {} mode; a client waits at most {}",
+        pool.size,
+        pool.max_per_host,
+        pool.mode.name(),
+        format_duration(pool.checkout_timeout)
+    ));
+    lines.push(format!("  clients: {}", clients(database)));
+    lines
+}
+
+fn reads(database: &DatabaseSettings) -> String {
+    let routing = &database.routing;
+    if !routing.split {
+        return "from the primary, as everything (split is off)".to_owned();
+    }
+    if database.hosts.len() == 1 {
+        return "from the one host, as everything".to_owned();
+    }
+    let lag = match (database.health.max_lag, database.health.max_lag_bytes) {
+        (None, None) => "however far behind".to_owned(),
+        (Some(time), None) => format!("at most {} behind", format_duration(time)),
+        (None, Some(bytes)) => format!("at most {} behind", format_size(bytes)),
+        (Some(time), Some(bytes)) => format!("at most {} and {} behind", format_duration(time), format_size(bytes)),
+    };
+    let primary = match routing.reads_on_primary {
+        ReadsOnPrimary::Fallback => "from the primary if there is none",
+        ReadsOnPrimary::Always => "and from the primary",
+        ReadsOnPrimary::Never => "never from the primary",
+    };
+    let (balance, consistency) = (routing.balance.name(), routing.consistency.name());
+    format!("from replicas {lag} ({balance}), {primary}; consistency {consistency}")
+}
+
+fn clients(database: &DatabaseSettings) -> String {
+    let listed: Vec<&str> = database.users.iter().filter(|user| user.secret.is_some()).map(|user| user.name.as_str()).collect();
+    let listed = if listed.is_empty() { String::new() } else { format!("{} by the configuration's secrets", listed.join(", ")) };
+    if database.auth.method == AuthMethod::Trust {
+        return "ANYBODY, without a password (auth method trust)".to_owned();
+    }
+    let looked_up = match &database.auth.lookup_query {
+        Some(_) if listed.is_empty() => "any role of the primary, by its own password",
+        Some(_) => "; any other role of the primary by its own password",
+        None => "",
+    };
+    match format!("{listed}{looked_up}") {
+        nobody if nobody.is_empty() => "nobody: no users are listed, and look-up is off".to_owned(),
+        somebody => format!("{somebody} (method {})", database.auth.method.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_explained() {
+        let check = |text: &str, parts: &[&str]| {
+            let summary = summary(&config::parse(text, "test.toml", &|_| None).unwrap().settings);
+            parts.iter().for_each(|part| assert!(summary.contains(part), "{part} is not in\n{summary}"));
+            assert!(!summary.contains("hunter2"), "{summary}");
+        };
+        let app = "[databases.app]\nprimary = 'postgres://yard:hunter2@10.0.0.1'\nreplicas = ['10.0.0.2']\n";
+        check(
+            app,
+            &[
+                "clients connect to 127.0.0.1:6432 (TLS not offered)",
+                "user pgyard from this machine",
+                "database app\n",
+                "host 10.0.0.2:5432, ",
+                "at most 1s behind (round_robin), from the primary if there is none; consistency session",
+                "20 connections per host and role",
+                "any role of the primary, by its own password (method auto)",
+            ],
+        );
+        check(&format!("{app}split = false\n"), &["reads: from the primary, as everything"]);
+        check(
+            &format!(
+                "{app}max_lag_bytes = '16MB'\nreads_on_primary = 'never'\ndatabase = 'other'\n[databases.app.users]\nal = 'hunter2'\n"
+            ),
+            &[
+                "at most 1s and 16MiB behind",
+                "never from the primary",
+                "\"other\" on the servers",
+                "al by the configuration's secrets; any other role",
+            ],
+        );
+        check(
+            "[databases.'*']\nprimary = 'postgres://u@a'\n[admin.users]\nops = 'hunter2'\n",
+            &["any other database", "from the one host", "console (database pgyard): ops"],
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! `pgyard reload` under load: hosts come and go, and no client notices.
+
+use super::harness::client::Protocol;
+use super::harness::proxy::host_of;
+use super::harness::{Pgyard, own_fleet};
+use pgyard::demo::LocalFleet;
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const CLIENTS: usize = 8;
+
+fn config(fleet: &LocalFleet, replicas: usize, more: &str) -> String {
+    let urls: Vec<String> = fleet.replicas()[..replicas].iter().map(|replica| format!("'{}'", replica.superuser_url())).collect();
+    format!(
+        "listen = '{{listen}}'\nhttp = '{{http}}'\n[databases.app]\nprimary = '{}'\nreplicas = [{}]\n{more}",
+        fleet.primary().superuser_url(),
+        urls.join(", ")
+    )
+}
+
+/// Rewrites the file of a running pgyard and reloads it; answers what `pgyard reload` said.
+fn reload(yard: &Pgyard, text: &str) -> String {
+    let file = yard.directory().join("pgyard.toml");
+    let old = std::fs::read_to_string(&file).unwrap();
+    let head: Vec<&str> = old.lines().take(2).collect();
+    let body: Vec<&str> = text.lines().skip(2).collect();
+    std::fs::write(&file, format!("{}\n{}\n", head.join("\n"), body.join("\n"))).unwrap();
+    let url = format!("postgres://pgyard@127.0.0.1:{}/pgyard", yard.port());
+    let output = Command::new(env!("CARGO_BIN_EXE_pgyard")).args(["reload", "--admin", &url]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || said.contains("not reloaded"), "{said}");
+    said
+}
+
+/// How many reads each replica answers in a while. (The primary answers some too: after DDL, until the catalogue was read again.)
+fn taken(counts: &Mutex<BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
+    counts.lock().unwrap().clear();
+    std::thread::sleep(Duration::from_millis(700));
+    let mut taken = std::mem::take(&mut *counts.lock().unwrap());
+    taken.remove("primary");
+    taken
+}
+
+#[test]
+fn replicas_are_added_and_removed_under_load() {
+    let fleet = own_fleet(2);
+    let (one, two) = (fleet.replicas()[0].name().to_owned(), fleet.replicas()[1].name().to_owned());
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, 1, ""));
+    yard.client().column("CREATE TABLE reload_writes (id int)").unwrap();
+    let (stop, counts) = (AtomicBool::new(false), Mutex::new(BTreeMap::<String, u64>::new()));
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (yard, stop, counts) = (&yard, &stop, &counts);
+            scope.spawn(move || {
+                let mut client = yard.client();
+                while !stop.load(Ordering::Relaxed) {
+                    if number == 0 {
+                        client.column("INSERT INTO reload_writes VALUES (1)").expect("no write fails for a reload");
+                    } else if number == 1 {
+                        let replies = client.run(Protocol::Named, "SELECT 1").expect("no prepared read fails for a reload");
+                        assert!(replies.iter().all(|reply| reply.tag != b'E'), "{replies:?}");
+                    } else {
+                        let host = host_of(&mut client);
+                        *counts.lock().unwrap().entry(host).or_default() += 1;
+                    }
+                }
+            });
+        }
+        // Ends the clients also when something below fails.
+        let _end = Stop(&stop);
+        yard.wait_for_replicas(&[&one]);
+        let with_one = taken(&counts);
+        assert_eq!(with_one.keys().collect::<Vec<_>>(), [&one]);
+
+        assert!(reload(&yard, &config(&fleet, 2, "")).contains(": added"));
+        yard.wait_for_replicas(&[&one, &two]);
+        let with_two = taken(&counts);
+        assert_eq!(with_two.keys().collect::<Vec<_>>(), [&one, &two], "{with_two:?}");
+        assert!(with_two.values().all(|count| *count > 20), "{with_two:?}");
+
+        assert!(reload(&yard, &config(&fleet, 1, "")).contains(": removed"));
+        yard.wait_for_replicas(&[&one]);
+        let again_one = taken(&counts);
+        assert_eq!(again_one.keys().collect::<Vec<_>>(), [&one]);
+    });
+    let written: u64 = fleet.primary().sql("SELECT count(*) FROM reload_writes").unwrap_or_default().parse().unwrap_or(0);
+    assert!(written > 50, "{written} writes");
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_reload_says_what_it_changes_and_refuses_what_is_wrong() {
+    let fleet = own_fleet(1);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, 1, ""));
+    assert!(reload(&yard, &config(&fleet, 1, "")).contains("nothing has changed"));
+    let said = reload(&yard, &config(&fleet, 1, "max_lag = '5s'\npool_size = 7\n[log]\nformat = 'json'\n"));
+    assert!(said.contains("changed: databases.app.max_lag: 1s -> 5s"), "{said}");
+    assert!(said.contains("applies after a restart: log.format: text -> json"), "{said}");
+    let wrong = reload(&yard, &config(&fleet, 1, "max_lagg = '5s'\n"));
+    assert!(wrong.contains("not reloaded") && wrong.contains("max_lagg"), "{wrong}");
+    // SIGHUP does the same, and what is wrong leaves everything as it is.
+    yard.signal("HUP");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(yard.client().column("SELECT 1").unwrap(), ["1"]);
+    assert!(reload(&yard, &config(&fleet, 1, "")).contains("changed: databases.app.max_lag: 5s -> 1s"));
+}
