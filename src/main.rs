@@ -1,54 +1,32 @@
-//! temp
-use pgyard::app::*;
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().map(|s| s.as_str()) == Some("demo") {
-        if let Err(e) = demo::demo(&Default::default()) {
-            eprintln!("{e}");
-            std::process::exit(1)
-        }
-        return;
+//! `pgyard`: reads the command line and leaves the rest to the library.
+
+use pgyard::app::arguments::{Invocation, ServeArguments, parse};
+use pgyard::app::{commands, demo, logging, serve};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = parse();
+    if let Some(code) = commands::run(&arguments.command) {
+        return code;
     }
-    let mut q = pgyard::config::QuickOptions::default();
-    let mut i = 0;
-    let mut file = None;
-    while i < args.len() {
-        match args[i].as_str() {
-            "--primary" => q.primary = args[i + 1].clone(),
-            "--replica" => q.replicas.push(args[i + 1].clone()),
-            "--listen" => q.listen.push(args[i + 1].clone()),
-            "--http" => q.http = Some(args[i + 1].clone()),
-            "--config" => file = Some(args[i + 1].clone()),
-            "serve" => {
-                i += 1;
-                continue;
-            }
-            _ => {}
-        }
-        i += 2
-    }
-    let mut s = match &file {
-        Some(f) => match pgyard::config::load(f.as_ref(), &|n| std::env::var(n).ok()) {
-            Ok(l) => l.settings,
-            Err(e) => {
-                eprintln!("{e}");
-                std::process::exit(1)
-            }
-        },
-        None => pgyard::config::quick(&q).unwrap_or_else(|e| {
-            eprintln!("{e}");
-            std::process::exit(1)
-        }),
+    let outcome = match &arguments.command {
+        Invocation::Demo(options) => demo::demo(&options.options()).map_err(|error| error.to_string()),
+        Invocation::Serve(options) => run(options),
+        // `commands::run` has answered all others.
+        _ => Ok(()),
     };
-    if let Ok(l) = std::env::var("PGYARD_LOG") {
-        s.log.filter = l
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{}", message.trim_end());
+            ExitCode::FAILURE
+        }
     }
-    if let Ok(w) = std::env::var("PGYARD_WORKERS") {
-        s.workers = w.parse().unwrap()
-    }
-    let log = logging::start(&s.log).unwrap();
-    if let Err(e) = serve::serve(s, file.map(Into::into), log, || {}) {
-        eprintln!("{e}");
-        std::process::exit(1)
-    }
+}
+
+fn run(options: &ServeArguments) -> Result<(), String> {
+    let loaded = options.load().map_err(|report| report.to_string())?;
+    let log = logging::start(&loaded.settings.log).map_err(|error| format!("error: {error}"))?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{}", warning.summary()));
+    serve::serve(loaded.settings, Some(options.clone()), log, || {}).map_err(|error| format!("error: {error}"))
 }

@@ -2,7 +2,7 @@
 
 use super::logging::LogFilter;
 use super::yard::{Yard, session_limits, warn_of_risks};
-use crate::config::{ReloadPlan, diff, load};
+use crate::config::{ReloadPlan, diff};
 use crate::net::tls::{ClientTls, TlsError};
 use crate::session::Front;
 use std::sync::Arc;
@@ -50,8 +50,8 @@ pub async fn reload(yard: &Arc<Yard>, front: &Arc<Front>, log: &LogFilter) -> Re
 }
 
 async fn apply(yard: &Arc<Yard>, front: &Arc<Front>, log: &LogFilter) -> Result<ReloadPlan, ReloadError> {
-    let path = yard.file.clone().ok_or(ReloadError::NoFile)?;
-    let read = tokio::task::spawn_blocking(move || load(&path, &|name| std::env::var(name).ok()));
+    let source = yard.source.clone().filter(|source| source.config.is_some()).ok_or(ReloadError::NoFile)?;
+    let read = tokio::task::spawn_blocking(move || source.load());
     let loaded = read.await.map_err(|_| ReloadError::Ending)?.map_err(ReloadError::File)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{}", warning.summary()));
     let old = yard.settings.load_full();

@@ -1,5 +1,6 @@
 //! Running: listeners, relay threads, signals, and the orderly end.
 
+use super::arguments::ServeArguments;
 use super::logging::LogFilter;
 use super::reload::reload;
 use super::status::YardHealth;
@@ -103,11 +104,11 @@ fn bind_unix(path: &std::path::Path) -> io::Result<std::os::unix::net::UnixListe
 ///
 /// # Errors
 /// See [`ServeError`]; nothing is left running.
-pub fn serve(settings: Settings, file: Option<PathBuf>, log: LogFilter, ready: impl FnOnce()) -> Result<(), ServeError> {
+pub fn serve(settings: Settings, source: Option<ServeArguments>, log: LogFilter, ready: impl FnOnce()) -> Result<(), ServeError> {
     raise_file_limit();
     let listeners = bind(&settings)?;
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
-    let outcome = control.block_on(run(settings, file, log, listeners, ready));
+    let outcome = control.block_on(run(settings, source, log, listeners, ready));
     control.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -122,13 +123,13 @@ fn raise_file_limit() {
 
 async fn run(
     settings: Settings,
-    file: Option<PathBuf>,
+    source: Option<ServeArguments>,
     log: LogFilter,
     listeners: Listeners,
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let workers = settings.workers;
-    let yard = Yard::new(settings, file, tokio::runtime::Handle::current());
+    let yard = Yard::new(settings, source, tokio::runtime::Handle::current());
     let actions = Arc::new(YardActions { yard: yard.clone(), front: OnceLock::new(), log: log.clone() });
     let console = Console::new(ConsoleContext {
         directory: yard.directory.clone(),

@@ -1,5 +1,6 @@
 //! Everything that a running pgyard holds: settings, databases, clients, the front door.
 
+use super::arguments::ServeArguments;
 use super::reload::ReloadError;
 use crate::auth::KeyCache;
 use crate::cluster::{Cluster, ClusterContext, HostIds, ServerTlsLookup};
@@ -10,7 +11,6 @@ use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::session::{ConsoleHandler, Front, FrontParts, SessionLimits};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Handle;
@@ -34,8 +34,8 @@ pub enum Ending {
 pub struct Yard {
     /// What it was told, as of the last reload.
     pub settings: ArcSwap<Settings>,
-    /// The file that a reload reads; `None` when it runs by command line only.
-    pub file: Option<PathBuf>,
+    /// Where a reload reads the settings again; `None` for the demo.
+    pub source: Option<ServeArguments>,
     /// The databases.
     pub directory: Arc<Directory>,
     /// The clients.
@@ -54,7 +54,7 @@ pub struct Yard {
 
 impl Yard {
     /// Starts the clusters of `settings` on the control run-time.
-    pub fn new(settings: Settings, file: Option<PathBuf>, control: Handle) -> Arc<Yard> {
+    pub fn new(settings: Settings, source: Option<ServeArguments>, control: Handle) -> Arc<Yard> {
         warn_of_risks(&settings);
         let registry = Registry::new(settings.workers);
         let tls: ServerTlsLookup = Arc::new(control_tls);
@@ -73,7 +73,7 @@ impl Yard {
             ending: watch::Sender::new(Ending::No),
             keys,
             context,
-            file,
+            source,
             settings: ArcSwap::from_pointee(settings),
             reloading: Mutex::default(),
         })
