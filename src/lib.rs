@@ -11,8 +11,9 @@
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
 //! | 6 | [`database`] |
-//! | 7 | [`session`], [`admin`], [`http`], [`demo`] |
-//! | 8 | [`app`] |
+//! | 7 | [`session`], [`http`], [`demo`] |
+//! | 8 | [`admin`] |
+//! | 9 | [`app`] |
 
 pub mod admin;
 pub mod app;

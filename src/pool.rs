@@ -8,11 +8,13 @@
 //! cap; a connection that is not clean is closed, never handed on.
 
 pub mod connector;
+pub mod figures;
 pub mod permits;
 pub mod queue;
 pub mod slot;
 
 pub use connector::Connector;
+pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};
 pub use permits::HostPermits;
-pub use queue::{CheckoutError, Pool, PoolKey, PoolLimits, PoolStats};
+pub use queue::Pool;
 pub use slot::WaitSlot;

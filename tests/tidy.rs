@@ -30,10 +30,10 @@ const LAYERS: &[(&str, u8)] = &[
     ("twophase", 6),
     ("database", 6),
     ("session", 7),
-    ("admin", 7),
+    ("admin", 8),
     ("http", 7),
     ("demo", 7),
-    ("app", 8),
+    ("app", 9),
 ];
 /// Uses within a layer: the console serves what a session has logged in.
 const NEIGHBOURS: &[(&str, &str)] = &[("admin", "session")];
@@ -85,9 +85,12 @@ impl Source {
         self.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
     }
 
-    /// Whether all of it is test code: below `tests`, or the file of a `#[cfg(test)] mod tests;`.
+    /// Whether all of it is test code: below `tests`, the file of a `#[cfg(test)] mod tests;`, or one that says so itself.
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests") || self.stem() == "tests" || self.path.iter().any(|part| part == "tests")
+        self.code.iter().any(|line| line.trim() == "#![cfg(test)]")
+            || self.path.starts_with("tests")
+            || self.stem() == "tests"
+            || self.path.iter().any(|part| part == "tests")
     }
 
     fn at(&self, index: usize) -> String {

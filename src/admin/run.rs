@@ -8,7 +8,7 @@ use super::{
 };
 use super::{show_help, show_servers, show_stats, show_users, show_version, shutdown};
 use crate::types::SqlState;
-use crate::wire::reply::{Report, Severity};
+use crate::wire::reply::{Report, ReportSeverity};
 use tokio::sync::mpsc;
 
 /// The answer to one command.
@@ -35,7 +35,7 @@ impl Progress {
 
     /// Tells the operator. What does not fit is left out.
     pub(super) fn say(&self, text: impl Into<String>) {
-        let report = Report { severity: Severity::Warning, ..Report::error(SqlState(*b"01000"), text) };
+        let report = Report { severity: ReportSeverity::Warning, ..Report::error(SqlState(*b"01000"), text) };
         // The operator does not read as fast as this is said, or has gone.
         let _ = self.0.try_send(report);
     }

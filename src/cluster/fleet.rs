@@ -1,7 +1,7 @@
 //! The fleet as a value: an event in, a new snapshot out. No clock of its own, no I/O, no logging.
 
 use super::lag::{LagGate, LagHistory, LagLimits, MeasuredLag};
-use super::roles::{Claim, Decision, Incumbent, Verdict, decide};
+use super::roles::{Claim, Decision, Incumbent, RoleVerdict, decide};
 use super::snapshot::{Fleet, Host, HostView, Role, Sample, Standing, WalReceiver};
 use crate::config::HealthSettings;
 use crate::types::Timeline;
@@ -122,7 +122,8 @@ impl FleetState {
             self.hosts.iter().zip(&decision.verdicts).map(|(host, verdict)| self.view(host, *verdict, now)).collect();
         let in_use = |index: &usize| views[*index].standing == Standing::Eligible;
         let primary = decision.primary.filter(in_use);
-        let eligible = (0..views.len()).filter(|index| decision.verdicts[*index] == Verdict::Replica).filter(in_use).collect();
+        let eligible =
+            (0..views.len()).filter(|index| decision.verdicts[*index] == RoleVerdict::Replica).filter(in_use).collect();
         let era = self.incumbent.map(|incumbent| incumbent.era);
         Fleet { generation: self.generation, hosts: views, primary, eligible, era }
     }
@@ -139,7 +140,7 @@ impl FleetState {
         let decision = self.decide(now);
         if decision.primary == Some(index) {
             self.primary_sampled(&sample);
-        } else if decision.verdicts[index] == Verdict::Replica {
+        } else if decision.verdicts[index] == RoleVerdict::Replica {
             // A primary streams only to a server whose own log is a part of its history.
             let streams = matches!(sample.receiver, WalReceiver::Streaming(_));
             self.hosts[index].was_ahead &= !streams;
@@ -185,8 +186,8 @@ impl FleetState {
         self.health = health;
         // A reload is the operator's word: if nothing that answers belongs to the cluster known so far, it is forgotten.
         let decision = self.decide(now);
-        let ours = |verdict: &Verdict| matches!(verdict, Verdict::Primary | Verdict::Replica);
-        let answering = decision.verdicts.iter().any(|verdict| *verdict != Verdict::Absent);
+        let ours = |verdict: &RoleVerdict| matches!(verdict, RoleVerdict::Primary | RoleVerdict::Replica);
+        let answering = decision.verdicts.iter().any(|verdict| *verdict != RoleVerdict::Absent);
         if answering && !decision.verdicts.iter().any(ours) {
             self.incumbent = None;
             self.history = LagHistory::default();
@@ -222,23 +223,23 @@ impl FleetState {
         }
     }
 
-    fn view(&self, host: &HostState, verdict: Verdict, now: Instant) -> HostView {
+    fn view(&self, host: &HostState, verdict: RoleVerdict, now: Instant) -> HostView {
         let sample = host.recent(now, max_sample_age(self.health.probe_interval));
         let standing = match verdict {
             _ if host.drained => Standing::Drained,
             _ if !host.probed => Standing::NotProbed,
             _ if host.unreachable_since.is_some() => Standing::Unreachable,
-            Verdict::Absent => Standing::StaleSample,
-            Verdict::Fenced if self.incumbent.is_none() && self.hosts.iter().any(|host| !host.probed) => Standing::NotProbed,
-            Verdict::Fenced => Standing::Fenced,
-            Verdict::WrongSystem => Standing::WrongSystem,
-            Verdict::WrongTimeline => Standing::WrongTimeline,
-            Verdict::WrongRole => Standing::WrongRole,
-            Verdict::Primary => Standing::Eligible,
-            Verdict::Replica if self.incumbent.is_none() => Standing::LagUnknown,
-            Verdict::Replica => host.lag_standing,
+            RoleVerdict::Absent => Standing::StaleSample,
+            RoleVerdict::Fenced if self.incumbent.is_none() && self.hosts.iter().any(|host| !host.probed) => Standing::NotProbed,
+            RoleVerdict::Fenced => Standing::Fenced,
+            RoleVerdict::WrongSystem => Standing::WrongSystem,
+            RoleVerdict::WrongTimeline => Standing::WrongTimeline,
+            RoleVerdict::WrongRole => Standing::WrongRole,
+            RoleVerdict::Primary => Standing::Eligible,
+            RoleVerdict::Replica if self.incumbent.is_none() => Standing::LagUnknown,
+            RoleVerdict::Replica => host.lag_standing,
         };
-        let is_primary = verdict == Verdict::Primary;
+        let is_primary = verdict == RoleVerdict::Primary;
         let (lag, lag_bytes) = if is_primary { (Some(Duration::ZERO), Some(0)) } else { (host.lag.time(), host.lag.bytes()) };
         HostView { host: host.host.clone(), role: host.role, standing, sample, lag_bytes, lag, probe_latency: host.latency }
     }

@@ -43,7 +43,7 @@ pub struct Incumbent {
 
 /// What becomes of one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RoleVerdict {
     /// No sample to judge.
     Absent,
     /// It is the primary.
@@ -64,7 +64,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// One for each claim, in order.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<RoleVerdict>,
     /// Index of the primary.
     pub primary: Option<usize>,
     /// The incumbent from now on.
@@ -178,19 +178,19 @@ fn reign(host_id: u32, sample: &Sample, before: Option<Incumbent>) -> Incumbent 
     }
 }
 
-fn verdict(claim: &Claim, is_primary: bool, system: SystemChoice, incumbent: Option<Incumbent>) -> Verdict {
-    let Some(sample) = claim.sample else { return Verdict::Absent };
+fn verdict(claim: &Claim, is_primary: bool, system: SystemChoice, incumbent: Option<Incumbent>) -> RoleVerdict {
+    let Some(sample) = claim.sample else { return RoleVerdict::Absent };
     if is_primary {
-        return Verdict::Primary;
+        return RoleVerdict::Primary;
     }
     if !system.admits(sample.system) {
-        return Verdict::WrongSystem;
+        return RoleVerdict::WrongSystem;
     }
     match (sample.in_recovery, claim.configured) {
-        (true, RoleSetting::Primary) | (false, RoleSetting::Replica) => Verdict::WrongRole,
-        (false, _) => Verdict::Fenced,
-        (true, _) if incumbent.is_none_or(|incumbent| shares_history(claim, &sample, incumbent)) => Verdict::Replica,
-        (true, _) => Verdict::WrongTimeline,
+        (true, RoleSetting::Primary) | (false, RoleSetting::Replica) => RoleVerdict::WrongRole,
+        (false, _) => RoleVerdict::Fenced,
+        (true, _) if incumbent.is_none_or(|incumbent| shares_history(claim, &sample, incumbent)) => RoleVerdict::Replica,
+        (true, _) => RoleVerdict::WrongTimeline,
     }
 }
 
@@ -278,17 +278,17 @@ mod tests {
         Some(Incumbent { host_id, era, switched: timeline > 1 })
     }
 
-    fn check(name: &str, rows: Vec<Row>, before: Option<Incumbent>, expect: &[Verdict]) -> Decision {
+    fn check(name: &str, rows: Vec<Row>, before: Option<Incumbent>, expect: &[RoleVerdict]) -> Decision {
         let claims: Vec<Claim> = rows.into_iter().map(|row| row.0).collect();
         let decision = decide(&claims, before);
         assert_eq!(decision.verdicts, expect, "{name}");
-        let primaries = expect.iter().filter(|verdict| **verdict == Verdict::Primary).count();
+        let primaries = expect.iter().filter(|verdict| **verdict == RoleVerdict::Primary).count();
         assert_eq!(usize::from(decision.primary.is_some()), primaries, "{name}");
         decision
     }
 
     use RoleSetting as R;
-    use Verdict::{Absent, Fenced, Primary, Replica, WrongRole, WrongSystem, WrongTimeline};
+    use RoleVerdict::{Absent, Fenced, Primary, Replica, WrongRole, WrongSystem, WrongTimeline};
 
     #[test]
     fn the_first_primary_is_found_when_all_have_been_asked() {

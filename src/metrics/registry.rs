@@ -299,6 +299,7 @@ mod tests {
         registry.on_scrape(Box::new(|scrape| {
             HOST.write(scrape);
             POOL.write(scrape);
+            scrape.counter(&catalogue::CATALOGUE_RELOADS, &["app", "ok"], 1);
             scrape.counter(&catalogue::HTTP_REQUESTS, &["/", "200"], 1);
             scrape.counter(&catalogue::HTTP_REFUSED, &[], 0);
         }));

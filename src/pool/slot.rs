@@ -1,7 +1,7 @@
 //! Where a waiting session receives its connection. Each session has one and uses it again and again, so that waiting
 //! allocates nothing.
 
-use super::queue::CheckoutError;
+use super::CheckoutError;
 use crate::server::ServerConnection;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};

@@ -1,5 +1,7 @@
 //! Tables of statements with what must be said of them, over a catalogue with everything that can make a read a write.
 
+#![cfg(test)]
+
 mod access;
 mod properties;
 mod session;

@@ -11,7 +11,7 @@ use pgwire::messages::startup::{NegotiateProtocolVersion, ParameterStatus};
 
 /// How bad an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub enum ReportSeverity {
     /// The statement failed.
     Error,
     /// The session ends.
@@ -20,12 +20,12 @@ pub enum Severity {
     Warning,
 }
 
-impl Severity {
+impl ReportSeverity {
     fn word(self) -> &'static str {
         match self {
-            Severity::Error => "ERROR",
-            Severity::Fatal => "FATAL",
-            Severity::Warning => "WARNING",
+            ReportSeverity::Error => "ERROR",
+            ReportSeverity::Fatal => "FATAL",
+            ReportSeverity::Warning => "WARNING",
         }
     }
 }
@@ -34,7 +34,7 @@ impl Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// How bad it is.
-    pub severity: Severity,
+    pub severity: ReportSeverity,
     /// SQLSTATE.
     pub state: SqlState,
     /// What happened, in PostgreSQL's manner: lower case, no full stop.
@@ -48,12 +48,12 @@ pub struct Report {
 impl Report {
     /// An error with neither detail nor hint.
     pub fn error(state: SqlState, message: impl Into<String>) -> Self {
-        Report { severity: Severity::Error, state, message: message.into(), detail: None, hint: None }
+        Report { severity: ReportSeverity::Error, state, message: message.into(), detail: None, hint: None }
     }
 
     /// An error that ends the session.
     pub fn fatal(state: SqlState, message: impl Into<String>) -> Self {
-        Report { severity: Severity::Fatal, ..Report::error(state, message) }
+        Report { severity: ReportSeverity::Fatal, ..Report::error(state, message) }
     }
 
     /// With a detail.
@@ -85,7 +85,7 @@ impl Report {
     /// Appends the ErrorResponse, or the NoticeResponse of a warning.
     pub fn put(&self, out: &mut Vec<u8>) {
         match self.severity {
-            Severity::Warning => put(out, &NoticeResponse::new(self.fields())),
+            ReportSeverity::Warning => put(out, &NoticeResponse::new(self.fields())),
             _ => put(out, &ErrorResponse::new(self.fields())),
         }
     }

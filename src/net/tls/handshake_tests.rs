@@ -1,5 +1,7 @@
 //! Handshakes in memory between [`ClientTls`] and [`ServerTls`], with certificates made on the spot.
 
+#![cfg(test)]
+
 use super::*;
 use crate::config::{ClientTlsSettings, ServerTlsMode, ServerTlsSettings};
 use ServerTlsMode::{Disable, Prefer, Require, VerifyCa, VerifyFull};

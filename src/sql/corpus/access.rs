@@ -1,3 +1,4 @@
+#![cfg(test)]
 use super::{catalogue, facts};
 use crate::sql::{
     Access, Access::*, Catalogue, Lexing, Pins, TableName, Tables, WriteReason, WriteReason::*, classify, tables_of,

@@ -1,3 +1,4 @@
+#![cfg(test)]
 use super::catalogue;
 use crate::sql::scan::Scanner;
 use crate::sql::{Access, Catalogue, FactsCache, Lexing, classify, explain, tables_of};

@@ -1,0 +1,75 @@
+//! Queries of pgyard's own, run on the session's server before its unit.
+
+use super::attach::{AttachError, Attempt};
+use super::exchange::{Exchange, ExchangeEnd};
+use super::relay::Answer;
+use super::run::{Session, SessionEnd};
+use super::send::{put_own_query, put_parameters};
+use super::unit::Unit;
+use crate::sql::Pins;
+use crate::types::SqlState;
+use crate::wire::reply::Report;
+
+impl Session {
+    /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
+    pub(super) async fn prepare_link(&mut self, unit: &Unit, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
+        let Some(link) = self.link.as_mut() else { return Ok(false) };
+        let server = link.server();
+        if held && !self.state.pipeline_open {
+            put_parameters(server, &self.state);
+        }
+        if !held && unit.pins.intersects(Pins::SEQUENCE) && server.last_session != self.entry.process {
+            // currval and lastval must not show what another session did here.
+            put_own_query(server, "DISCARD SEQUENCES");
+        }
+        server.last_session = self.entry.process;
+        if server.incoming.replies.is_empty() {
+            return Ok(true);
+        }
+        match self.run_own().await {
+            Ok(()) => Ok(true),
+            Err(OwnError::Lost) if !held => {
+                let failed = self.link.take().map(|link| link.host.id);
+                attempt.failed.extend(failed);
+                Ok(false)
+            }
+            Err(OwnError::Lost) => {
+                self.abandon_link();
+                Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, "the server closed the connection")))
+            }
+            Err(OwnError::Failed(message)) => {
+                self.break_link();
+                let report = Report::error(SqlState::INVALID_PARAMETER_VALUE, message)
+                    .detail("pgyard set the session's parameters on another server connection, and the server refused.")
+                    .hint("RESET the parameter, or set a value that every server accepts.");
+                Err(AttachError::Refused(report))
+            }
+            Err(OwnError::End(end)) => Err(AttachError::End(end)),
+        }
+    }
+
+    /// Waits for the answers to queries of pgyard's own.
+    pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
+        let mut exchange = Exchange::new(Answer::default(), 0, false);
+        match self.exchange(&mut exchange).await {
+            ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
+                Some(message) => Err(OwnError::Failed(message)),
+                None => Ok(()),
+            },
+            ExchangeEnd::ServerLost(_) | ExchangeEnd::ServerProtocol(_) => Err(OwnError::Lost),
+            ExchangeEnd::Stopped => Err(OwnError::End(SessionEnd::Stopped)),
+            ExchangeEnd::ClientLost => Err(OwnError::End(SessionEnd::ClientGone)),
+            ExchangeEnd::ClientProtocol(error) => Err(OwnError::End(SessionEnd::Protocol(error))),
+        }
+    }
+}
+
+/// Why queries of pgyard's own were not answered.
+pub(super) enum OwnError {
+    /// The connection ended.
+    Lost,
+    /// The server refused one.
+    Failed(String),
+    /// The session ends.
+    End(SessionEnd),
+}

@@ -1,0 +1,92 @@
+//! Leaving a replica in the middle of something: a READ ONLY transaction or an open pipeline whose next part needs the primary.
+
+use super::attach::{AttachError, Attempt};
+use super::own_queries::OwnError;
+use super::run::Session;
+use super::send::put_own_query;
+use super::unit::Unit;
+use crate::metrics::QueryReason;
+use crate::route::Target;
+use crate::server::{Expected, TransactionStatus};
+use crate::sql::{Access, Command, Isolation, StatementFacts};
+use crate::types::SqlState;
+use crate::wire::frame::put_message;
+use crate::wire::reply::Report;
+use std::sync::Arc;
+
+impl Session {
+    /// A READ ONLY transaction, or an open pipeline, that runs on a replica goes on on the primary when the unit needs it there.
+    pub(super) async fn leave_replica(&mut self, unit: &Unit, attempt: &mut Attempt) -> Result<(), AttachError> {
+        let Some(link) = self.link.as_mut().filter(|link| link.is_replica()) else { return Ok(()) };
+        if unit.statements().all(stays_on_replica) && unit.access <= Access::Server {
+            return Ok(());
+        }
+        let begin = match &self.state.transaction {
+            None if self.state.pipeline_open => None,
+            None => return Ok(()),
+            Some(transaction) => match transaction.movable {
+                Some(isolation) if isolation == Isolation::ReadCommitted || transaction.statements <= 1 => {
+                    Some((isolation, transaction.deferrable))
+                }
+                _ => return Ok(()),
+            },
+        };
+        let server = link.server();
+        if server.incoming.status == TransactionStatus::Failed {
+            return Ok(());
+        }
+        put_message(server.outbox.writer(), b'S', |_| {});
+        server.incoming.replies.push(Expected::QuietSync);
+        if begin.is_some() {
+            put_own_query(server, "ROLLBACK");
+            server.parameters = self.state.transaction.as_ref().map_or_else(Arc::default, |t| t.at_begin.1.clone());
+        }
+        if self.run_own().await.is_err() {
+            self.break_link();
+            let message = "the server closed the connection in the middle of a transaction";
+            return Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, message)));
+        }
+        self.link = None;
+        self.state.pipeline_open = false;
+        attempt.need.target = Target::Primary;
+        attempt.need.reason = QueryReason::Retry;
+        let Some((isolation, deferrable)) = begin else { return Ok(()) };
+        self.begin_again(attempt, isolation, deferrable).await
+    }
+
+    async fn begin_again(&mut self, attempt: &mut Attempt, isolation: Isolation, deferrable: bool) -> Result<(), AttachError> {
+        self.attach(attempt).await?;
+        let Some(link) = self.link.as_mut() else { return Ok(()) };
+        let level = match isolation {
+            Isolation::ReadCommitted => "READ COMMITTED",
+            Isolation::RepeatableRead => "REPEATABLE READ",
+            Isolation::Serializable => "SERIALIZABLE",
+        };
+        let deferrable = if deferrable { " DEFERRABLE" } else { "" };
+        if let Some(transaction) = &mut self.state.transaction {
+            transaction.at_begin.1 = link.server().parameters.clone();
+        }
+        put_own_query(link.server(), &format!("BEGIN ISOLATION LEVEL {level} READ ONLY{deferrable}"));
+        for text in self.state.transaction.iter().flat_map(|transaction| &transaction.replay) {
+            put_own_query(link.server(), text);
+        }
+        match self.run_own().await {
+            Ok(()) => Ok(()),
+            Err(OwnError::End(end)) => Err(AttachError::End(end)),
+            Err(OwnError::Lost | OwnError::Failed(_)) => {
+                self.break_link();
+                let message = "the transaction could not go on on the primary";
+                Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, message)))
+            }
+        }
+    }
+}
+
+/// Whether a statement of a READ ONLY transaction may run on the replica where it began.
+fn stays_on_replica(statement: &StatementFacts) -> bool {
+    match statement.command {
+        Command::Commit { chain: true } | Command::TwoPhase | Command::Begin(_) => false,
+        Command::SetTransaction(modes) => modes.read_only != Some(false) && modes.isolation != Some(Isolation::Serializable),
+        _ => statement.access <= Access::Server,
+    }
+}
