@@ -139,6 +139,8 @@ fn function(name: &str) -> Option<String> {
         "current_database" | "current_catalog" | "current_user" | "session_user" | "user" => "pgyard".to_owned(),
         "current_schema" => "public".to_owned(),
         "pg_backend_pid" => "0".to_owned(),
+        // asyncpg's pool lets go of what a connection may have left.
+        "pg_advisory_unlock_all" => String::new(),
         "pg_is_in_recovery" => "f".to_owned(),
         "true" => "t".to_owned(),
         "false" => "f".to_owned(),
@@ -192,6 +194,8 @@ mod tests {
         check("UNLISTEN *", Accepted("UNLISTEN"));
         check("DEALLOCATE PREPARE a", Deallocate(Some("a".into())));
         check("DISCARD ALL", Deallocate(None));
+        let reset = parse("SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;").unwrap();
+        assert_eq!(reset.len(), 4, "asyncpg's pool sends this");
         for query in ["select", "select 1 from t", "select 1 +", "select f(1)", "select ,", "select (", "update t set a = 1"] {
             assert_eq!(parse(query).map_err(|report| report.state), Err(SqlState::FEATURE_NOT_SUPPORTED), "{query}");
         }

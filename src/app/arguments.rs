@@ -2,6 +2,7 @@
 
 use crate::config::{self, ConfigReport, Loaded, LogFormat, NamedChoice, QuickOptions};
 use crate::demo::DemoOptions;
+use clap::builder::TypedValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -88,7 +89,7 @@ pub enum Invocation {
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServeArguments {
     /// Configuration file
-    #[arg(short, long, value_name = "FILE", env = "PGYARD_CONFIG")]
+    #[arg(short, long, value_name = "FILE", env = "PGYARD_CONFIG", value_parser = file_or_nothing())]
     pub config: Option<PathBuf>,
     /// Without a file: the primary; its user probes the hosts and looks up the clients' passwords
     #[arg(long, value_name = "URL", env = "PGYARD_PRIMARY", hide_env_values = true)]
@@ -126,7 +127,7 @@ pub struct TargetArguments {
     #[arg(long, value_name = "URL", env = "PGYARD_ADMIN", hide_env_values = true)]
     pub admin: Option<String>,
     /// The configuration file that it runs with: tells address, user and password
-    #[arg(short, long, value_name = "FILE", env = "PGYARD_CONFIG")]
+    #[arg(short, long, value_name = "FILE", env = "PGYARD_CONFIG", value_parser = file_or_nothing())]
     pub config: Option<PathBuf>,
 }
 
@@ -234,6 +235,11 @@ pub struct DemoArguments {
     /// Where the data lives; a named directory is always kept [default: a throw-away one]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
+}
+
+/// A file's name. The empty one is for a variable that is set to nothing.
+fn file_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -67,8 +67,10 @@ fn psql_gets_every_table() {
 }
 
 #[test]
-fn psycopg_speaks_to_the_console() {
-    assert!(python("console.py", &[&console_url(shared_pgyard())]).ends_with("ok\n"));
+fn psycopg_and_asyncpg_speak_to_the_console() {
+    for script in ["console.py", "console_asyncpg.py"] {
+        assert!(python(script, &[&console_url(shared_pgyard())]).ends_with("ok\n"), "{script}");
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn what_makes_no_sense_is_an_error_that_says_what_to_do() {
     check("demo --listen here", "invalid socket address");
     check("stauts", "status");
     check("check", "FILE");
+    check("--config=", "say what to serve");
     check("drain", "HOST");
 }
 

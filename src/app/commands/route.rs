@@ -94,7 +94,7 @@ mod tests {
         };
         check("select 1", &["a replica (read: ", "\n  select 1: any replica", "decided offline"]);
         check("select * from t for update", &["the primary (lock: A row or table lock)"]);
-        check("select nextval('s')", &["the primary (", "pins the session"]);
+        check("listen news", &["the primary (", "pins the session"]);
         check("select 1; delete from t", &["the primary (several_statements", "one unit"]);
         check("", &["empty query"]);
     }
