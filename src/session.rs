@@ -1,7 +1,7 @@
 //! One client's session, from its log-in to its end.
 //!
 //! A session takes requests in *units*: a simple query, or an extended pipeline up to its Sync or Flush. A unit is looked at
-//! ([`unit`]), given a server connection ([`attach`]), translated and sent ([`send`]), its answers relayed ([`relay`],
+//! ([`mod@unit`]), given a server connection ([`attach`]), translated and sent ([`send`]), its answers relayed ([`relay`],
 //! [`exchange`]), and its effects on the session noted ([`settle`]). What goes wrong on the way is decided in [`recover`].
 //!
 //! Invariants: the client gets the server's bytes in the server's order; a unit is sent again only while nothing of its answer

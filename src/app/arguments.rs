@@ -123,7 +123,7 @@ pub struct CheckArguments {
 /// Which running pgyard is meant.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetArguments {
-    /// The console's URL [default: postgres://pgyard@127.0.0.1:6432/pgyard]
+    /// The console's URL (default: postgres://pgyard@127.0.0.1:6432/pgyard)
     #[arg(long, value_name = "URL", env = "PGYARD_ADMIN", hide_env_values = true)]
     pub admin: Option<String>,
     /// The configuration file that it runs with: tells address, user and password

@@ -62,7 +62,7 @@ pub(super) fn unlisten(cursor: &mut Cursor<'_>) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// DECLARE name [options] CURSOR [{WITH | WITHOUT} HOLD] FOR query. Without HOLD it ends with its transaction, but a transaction
+/// DECLARE name \[options\] CURSOR \[{WITH | WITHOUT} HOLD\] FOR query. Without HOLD it ends with its transaction, but a transaction
 /// must not move to another server while it is open.
 pub(super) fn declare(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'_>) -> Outcome {
     let mut outcome = Outcome::write(WriteReason::SessionBound);
