@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Hosts that one snapshot can hold: [`crate::cluster::HostSet`] has a bit for each.
-pub const MAX_HOSTS: usize = 64;
+pub const MAX_HOSTS: usize = crate::config::HOSTS_MAX;
 
 /// All hosts of a cluster at one instant.
 #[derive(Clone, Debug)]

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Hosts that one database entry may have: the choice among them is made on a set of bits.
+pub const HOSTS_MAX: usize = 64;
+
 /// Everything that a running pgyard is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {

@@ -188,6 +188,8 @@ fn texts_that_are_not_toml() {
 fn hosts() {
     check("[databases.app]\n", &["1:12 [databases.app] has no hosts / write primary = "]);
     check("[databases.app]\nhosts = []\n", &["[databases.app] has no hosts"]);
+    let many: Vec<String> = (0..65).map(|n| format!("'postgres://u@h{n}/d'")).collect();
+    check(&format!("[databases.app]\nhosts = [{}]\n", many.join(", ")), &["[databases.app] has 65 hosts; at most 64"]);
     check("[databases]\n", &["error 1:2 there is no database"]);
     check("", &["error there is no database / write a section such as\n[databases.app]"]);
     check("[databases.app]\nprimary = 'h'\n", &["2:11 no user is given to probe this host with"]);

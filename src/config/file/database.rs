@@ -7,7 +7,7 @@ use super::{check, section};
 use crate::config::codec::Complaint;
 use crate::config::keys::{self, names, plain_names};
 use crate::config::problem::ProblemKind;
-use crate::config::settings::{DatabaseSettings, HostSettings, Settings, UserSettings};
+use crate::config::settings::{DatabaseSettings, HOSTS_MAX, HostSettings, Settings, UserSettings};
 use crate::config::url::Connection;
 use std::sync::Arc;
 use toml::Spanned;
@@ -116,6 +116,11 @@ fn read_hosts(reader: &mut Reader, section: Section, span: &Span) -> Vec<HostSou
     if found.is_empty() && (!written || (empty && primary.is_none())) {
         let help = "write primary = \"postgres://pgyard:${PGPASSWORD}@10.0.0.1/app\", or hosts = [...] with several of these";
         reader.error(ProblemKind::MissingKey, span.clone(), Complaint::new(format!("{} has no hosts", section.title), help));
+    }
+    if found.len() > HOSTS_MAX {
+        let text = format!("{} has {} hosts; at most {HOSTS_MAX} can be watched", section.title, found.len());
+        let help = "spread them over several entries under databases, or leave hosts out";
+        reader.error(ProblemKind::Contradiction, span.clone(), Complaint::new(text, help));
     }
     found
 }
