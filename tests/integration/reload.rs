@@ -37,6 +37,8 @@ fn reload(yard: &Pgyard, text: &str) -> String {
 
 /// How many reads each replica answers in a while. (The primary answers some too: after DDL, until the catalogue was read again.)
 fn taken(counts: &Mutex<BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
+    // Reads that were under way when the fleet changed are not counted.
+    std::thread::sleep(Duration::from_millis(300));
     counts.lock().unwrap().clear();
     std::thread::sleep(Duration::from_millis(700));
     let mut taken = std::mem::take(&mut *counts.lock().unwrap());
