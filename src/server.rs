@@ -10,7 +10,7 @@ pub mod prepared;
 pub mod replies;
 pub mod target;
 
-pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, TransactionStatus};
+pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, TransactionStatus, UNKNOWN_UNNAMED};
 pub use login::{ConnectError, cancel, connect};
 pub use parameters::{ParameterSet, ReportedParameters};
 pub use prepared::PreparedSet;

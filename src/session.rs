@@ -9,6 +9,7 @@
 
 pub mod attach;
 pub mod exchange;
+pub mod follow;
 pub mod front;
 pub mod link;
 pub mod local;

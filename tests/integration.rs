@@ -8,6 +8,7 @@ mod integration {
     mod faults;
     mod fleet;
     mod harness;
+    mod isolation;
     mod lag;
     mod lifecycle;
     mod load;

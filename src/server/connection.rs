@@ -48,6 +48,9 @@ impl TransactionStatus {
     }
 }
 
+/// The server's unnamed statement may be anybody's.
+pub const UNKNOWN_UNNAMED: u64 = u64::MAX;
+
 /// What a CancelRequest to this server must carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerKey {
@@ -110,7 +113,9 @@ pub struct ServerConnection {
     pub target: Arc<ServerTarget>,
     /// Parameters that were set on it.
     pub parameters: Arc<ParameterSet>,
-    /// Which Parse its unnamed statement came from; 0 is none.
+    /// Which of its named statements it still holds is not known: it is told to forget all before it is used again.
+    pub prepared_unknown: bool,
+    /// Which Parse its unnamed statement came from; 0 is none, [`UNKNOWN_UNNAMED`] may be any.
     pub unnamed: u64,
     /// The session that used it last, by its process id; 0 is none.
     pub last_session: i32,
@@ -153,6 +158,7 @@ impl ServerConnection {
             key: Arc::new(key),
             target,
             parameters: Arc::default(),
+            prepared_unknown: false,
             unnamed: 0,
             last_session: 0,
             opened: now,

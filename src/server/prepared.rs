@@ -65,6 +65,11 @@ pub fn server_name(id: u64) -> String {
     format!("pgyard_{id}")
 }
 
+/// The id in a server-side name.
+pub fn id_of(server_name: &str) -> Option<u64> {
+    server_name.strip_prefix("pgyard_")?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,10 @@ use crate::net::scratch::poll_read_with;
 use crate::net::{Buffer, Stream};
 use crate::server::{Expected, ServerConnection};
 use crate::wire::WireError;
-use crate::wire::frame::{client_header, put_message};
+use crate::wire::bind::BindMessage;
+use crate::wire::frame::{HEADER_LEN, client_header, put_message};
+use crate::wire::named::NamedMessage;
+use crate::wire::parse::ParseMessage;
 use std::io;
 use std::task::{Context, Poll};
 
@@ -78,6 +81,10 @@ impl Exchange {
             if let Err(error) = server.stream.write_or_keep(cx, unit, &mut server.outbox) {
                 return self.server_lost(server, error);
             }
+        }
+        // Answers of pgyard's own that wait for nothing from the server.
+        while let Some(tag) = server.incoming.replies.take_fake() {
+            crate::wire::reply::put_bare(client.outbox.writer(), tag);
         }
         loop {
             if let Poll::Ready(Err(error)) = server.stream.poll_drain(cx, &mut server.outbox) {
@@ -195,7 +202,7 @@ impl Exchange {
         client: &mut ClientSide,
         server: &mut ServerConnection,
     ) -> Poll<Result<(), ExchangeEnd>> {
-        let copying = self.answer.copy != CopyPhase::None;
+        let copying = self.answer.copy != CopyPhase::None || self.copy_left > 0;
         if copying {
             if !server.outbox.is_empty() {
                 return Poll::Pending;
@@ -209,7 +216,8 @@ impl Exchange {
             }
         }
         if client.ended || client.inbox.len() > READ_AHEAD_MAX + self.unit_len {
-            if client.ended && self.answer.copy == CopyPhase::In {
+            // The rest of its data or its Sync will never come: the server would wait for ever.
+            if client.ended && copying {
                 return Poll::Ready(Err(ExchangeEnd::ClientLost));
             }
             return Poll::Pending;
@@ -232,7 +240,7 @@ impl Exchange {
         }
     }
 
-    /// Moves COPY messages from the client's inbox, behind the unit, into the server's outbox.
+    /// Moves COPY messages, and what follows them up to a Sync, from the client's inbox, behind the unit, into the server's outbox.
     fn pass_copy(&mut self, client: &mut ClientSide, server: &mut ServerConnection) -> Result<(), WireError> {
         // The unit was answered (a COPY has begun), so it is never sent again.
         client.inbox.consume(std::mem::take(&mut self.unit_len));
@@ -251,7 +259,15 @@ impl Exchange {
                 // A Sync behind the data ends the pipeline; one before it is ignored by the server.
                 (b'S', CopyPhase::In) => {}
                 (b'S', CopyPhase::Ended) => self.answer.copy = CopyPhase::None,
-                (b'H', CopyPhase::Ended) => {}
+                // The rest of the pipeline goes as it is, so it can't use names that the server does not know.
+                (b'P' | b'B' | b'D' | b'E' | b'C' | b'H', CopyPhase::Ended) => {
+                    if rest.len() < head.total {
+                        break;
+                    }
+                    if names_statement(head.tag, &rest[HEADER_LEN..head.total])? {
+                        return Err(WireError::Field("prepared statement in a pipeline behind COPY data"));
+                    }
+                }
                 // Anything else is for the server to refuse.
                 (_, CopyPhase::In) => {}
                 _ => break,
@@ -264,4 +280,17 @@ impl Exchange {
         client.inbox.consume(used);
         Ok(())
     }
+}
+
+/// Whether a message gives or uses the name of a prepared statement.
+fn names_statement(tag: u8, body: &[u8]) -> Result<bool, WireError> {
+    Ok(match tag {
+        b'P' => !ParseMessage::read(body)?.name.is_empty(),
+        b'B' => !BindMessage::read(body)?.statement.is_empty(),
+        b'D' | b'C' => {
+            let message = NamedMessage::read(body)?;
+            message.statement && !message.name.is_empty()
+        }
+        _ => false,
+    })
 }

@@ -89,6 +89,7 @@ async fn reset(mut server: Box<ServerConnection>, pool: Arc<Pool>) {
             server.parameters = Arc::default();
             server.incoming.prepared.clear();
             server.last_session = 0;
+            server.prepared_unknown = false;
             pool.give_back(server);
         }
         _ => pool.discard(server),

@@ -6,6 +6,7 @@ use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
+use crate::server::TransactionStatus;
 use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
@@ -23,6 +24,11 @@ impl Session {
             put_own_query(server, "DISCARD SEQUENCES");
         }
         server.last_session = self.entry.process;
+        if server.prepared_unknown && !self.state.pipeline_open && server.incoming.status != TransactionStatus::Failed {
+            put_own_query(server, "DEALLOCATE ALL");
+            server.incoming.prepared.clear();
+            server.prepared_unknown = false;
+        }
         if server.incoming.replies.is_empty() {
             return Ok(true);
         }

@@ -59,6 +59,10 @@ pub struct Answer {
     pub rolled_back: bool,
     /// CommandCompletes.
     pub completed: usize,
+    /// A ReadyForQuery of the client's was forwarded: the pipeline is over, also where its Sync came behind COPY data.
+    pub ready: bool,
+    /// ParseCompletes that the server sent.
+    pub parsed: usize,
     /// A Sync was added behind a refused part of a pipeline.
     pub synced: bool,
     /// Parameters were reported.
@@ -233,6 +237,8 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         return Ok(verdict);
     }
     match tag {
+        b'1' => answer.parsed += 1,
+        b'Z' => answer.ready |= verdict == Verdict::Forward,
         b'G' => begin_copy(server, answer),
         b'C' => {
             answer.completed += 1;

@@ -39,7 +39,7 @@ impl Session {
         server.incoming.replies.push(Expected::QuietSync);
         if begin.is_some() {
             put_own_query(server, "ROLLBACK");
-            server.parameters = self.state.transaction.as_ref().map_or_else(Arc::default, |t| t.at_begin.1.clone());
+            server.parameters = self.state.transaction.as_ref().map_or_else(Arc::default, |open| open.at_begin.server.clone());
         }
         if self.run_own().await.is_err() {
             self.break_link();
@@ -64,7 +64,7 @@ impl Session {
         };
         let deferrable = if deferrable { " DEFERRABLE" } else { "" };
         if let Some(transaction) = &mut self.state.transaction {
-            transaction.at_begin.1 = link.server().parameters.clone();
+            transaction.at_begin.server = link.server().parameters.clone();
         }
         put_own_query(link.server(), &format!("BEGIN ISOLATION LEVEL {level} READ ONLY{deferrable}"));
         for text in self.state.transaction.iter().flat_map(|transaction| &transaction.replay) {

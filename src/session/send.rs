@@ -7,7 +7,7 @@ use super::unit::{Unit, UnitKind};
 use crate::config::ReuseUnnamed;
 use crate::database::{Database, PreparedStatement, reusable};
 use crate::server::prepared::server_name;
-use crate::server::{Expected, ServerConnection, TransactionStatus};
+use crate::server::{Expected, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{put_message, put_string};
 use crate::wire::named::NamedMessage;
@@ -98,10 +98,10 @@ fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConne
 
 fn put_query(unit: &Unit, state: &mut SessionState, server: &mut ServerConnection) -> Sent {
     let target = unit.query_facts().filter(|facts| facts.needs_care).and_then(|facts| local::deallocated(facts, state));
-    let rewritten = target.map(|(name, statement)| (name, statement.clone()));
+    let rewritten = target.map(|(_, statement)| statement.clone());
     (state.unnamed.tag, state.unnamed.kept) = (0, None);
     server.unnamed = 0;
-    let Some((name, statement)) = rewritten else {
+    let Some(statement) = rewritten else {
         server.incoming.replies.push(Expected::Through);
         return Sent::AsItIs;
     };
@@ -113,8 +113,6 @@ fn put_query(unit: &Unit, state: &mut SessionState, server: &mut ServerConnectio
     let sql = format!("DEALLOCATE {}", server_name(statement.id));
     put_message(server.outbox.writer(), b'Q', |body| put_string(body, sql.as_bytes()));
     server.incoming.replies.push(Expected::Through);
-    server.incoming.prepared.remove(statement.id);
-    state.forget_statement(name.as_bytes());
     Sent::InOutbox
 }
 
@@ -215,9 +213,9 @@ impl Translation<'_> {
     fn put_parse(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
         let parse = ParseMessage::read(frame.body)?;
         let facts = crate::database::classify(self.database, parse.text, self.state.lexing);
-        if let Some((name, statement)) = local::deallocated(&facts, self.state) {
-            let statement = statement.clone();
-            return self.put_deallocate(&parse, &name, &statement);
+        let deallocated = local::deallocated(&facts, self.state).map(|(_, statement)| statement.clone());
+        if let Some(statement) = deallocated.filter(|_| self.state.statement(parse.name).is_none()) {
+            return self.put_deallocate(&parse, &statement);
         }
         if parse.name.is_empty() {
             remember_unnamed(&parse, self.state);
@@ -241,9 +239,7 @@ impl Translation<'_> {
             self.server.incoming.replies.push(Expected::Parse { id: 0, show: true });
             return Ok(());
         }
-        let statement = self.database.statements.intern(parse.definition, parse.text.len(), &self.state.meaning);
-        self.state.name_statement(parse.name, statement.clone());
-        self.put_named_parse(&statement, parse.definition);
+        self.put_new_name(&parse);
         Ok(())
     }
 
@@ -258,24 +254,29 @@ impl Translation<'_> {
         }
     }
 
-    /// `DEALLOCATE name` of a statement that the server knows under another name.
-    fn put_deallocate(
-        &mut self,
-        parse: &ParseMessage<'_>,
-        name: &str,
-        statement: &Arc<PreparedStatement>,
-    ) -> Result<(), WireError> {
+    /// `DEALLOCATE name` of a statement that the server knows under another name. The name is forgotten when it has been run.
+    fn put_deallocate(&mut self, parse: &ParseMessage<'_>, statement: &Arc<PreparedStatement>) -> Result<(), WireError> {
         self.ensure(statement);
-        self.server.incoming.prepared.remove(statement.id);
-        self.pending.retain(|id| *id != statement.id);
-        self.state.forget_statement(name.as_bytes());
         let mut definition = format!("DEALLOCATE {}\0", server_name(statement.id)).into_bytes();
         definition.extend_from_slice(&[0, 0]);
-        ParseMessage::put(self.server.outbox.writer(), parse.name, &definition);
-        self.server.unnamed = 0;
-        self.state.unnamed.tag = 0;
-        self.server.incoming.replies.push(Expected::Parse { id: 0, show: true });
+        let text_len = definition.len() - 3;
+        let rewritten = ParseMessage { name: parse.name, text: &definition[..text_len], definition: &definition };
+        if parse.name.is_empty() {
+            remember_unnamed(&rewritten, self.state);
+            self.server.unnamed = self.state.unnamed.tag;
+            ParseMessage::put(self.server.outbox.writer(), b"", &definition);
+            self.server.incoming.replies.push(Expected::Parse { id: 0, show: true });
+        } else {
+            self.put_new_name(&rewritten);
+        }
         Ok(())
+    }
+
+    /// A Parse that gives a name.
+    fn put_new_name(&mut self, parse: &ParseMessage<'_>) {
+        let statement = self.database.statements.intern(parse.definition, parse.text.len(), &self.state.meaning);
+        self.state.name_statement(parse.name, statement.clone());
+        self.put_named_parse(&statement, parse.definition);
     }
 
     /// Sees to it that the server holds the statement.
@@ -297,7 +298,7 @@ impl Translation<'_> {
             // Another session's: it must not be found.
             NamedMessage::put_statement(self.server.outbox.writer(), b'C', b"");
             self.server.incoming.replies.push(Expected::Close { show: false });
-            self.server.unnamed = 0;
+            self.server.unnamed = UNKNOWN_UNNAMED;
         }
     }
 
@@ -366,8 +367,9 @@ impl Translation<'_> {
             return Ok(());
         }
         if close.statement {
+            // An error before it may drop it.
             self.state.unnamed.tag = 0;
-            self.server.unnamed = 0;
+            self.server.unnamed = UNKNOWN_UNNAMED;
         }
         self.put(message, Expected::Close { show: true });
         Ok(())

@@ -5,7 +5,7 @@ use crate::config::Consistency;
 use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
 use crate::server::{ParameterSet, TransactionStatus};
-use crate::sql::{Isolation, Lexing, Pins, RouteHint};
+use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
 use crate::types::Floor;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -35,15 +35,30 @@ pub struct UnnamedStatement {
     pub kept: Option<Arc<PreparedStatement>>,
 }
 
+/// What a roll-back brings back.
+#[derive(Clone, Debug)]
+pub struct SessionSnapshot {
+    /// Parameters of the session.
+    pub session: Arc<ParameterSet>,
+    /// Parameters of its server connection.
+    pub server: Arc<ParameterSet>,
+    /// What bound the session to it.
+    pub pins: Pins,
+    /// The names of these things.
+    pub named: Option<NamedPins>,
+}
+
 /// A transaction block on the server that the session has.
 #[derive(Clone, Debug)]
 pub struct OpenTransaction {
     /// When it began.
     pub since: std::time::Instant,
-    /// Parameters of the session and of the server when it began: a roll-back restores both.
-    pub at_begin: (Arc<ParameterSet>, Arc<ParameterSet>),
+    /// What a roll-back goes back to.
+    pub at_begin: SessionSnapshot,
     /// The same at each savepoint.
-    pub savepoints: Vec<(Arc<str>, Arc<ParameterSet>, Arc<ParameterSet>)>,
+    pub savepoints: Vec<(Arc<str>, SessionSnapshot)>,
+    /// An error has made it fail: a COMMIT will be a roll-back.
+    pub failed: bool,
     /// How it began, if it is READ ONLY on a replica and can begin again on the primary.
     pub movable: Option<Isolation>,
     /// Simple queries that a move to the primary must do again there: SET LOCAL, SAVEPOINT.
@@ -56,8 +71,27 @@ pub struct OpenTransaction {
     pub changed_catalogue: bool,
 }
 
+impl OpenTransaction {
+    /// A transaction that has begun with these modes.
+    pub fn new(at_begin: SessionSnapshot, modes: TransactionModes, state: &SessionState) -> Self {
+        let read_only = modes.read_only.unwrap_or(state.view.read_only_by_default);
+        let isolation = modes.isolation.unwrap_or(state.view.isolation_by_default);
+        OpenTransaction {
+            since: std::time::Instant::now(),
+            at_begin,
+            savepoints: Vec::new(),
+            failed: false,
+            movable: read_only.then_some(isolation),
+            replay: Vec::new(),
+            deferrable: modes.deferrable == Some(true),
+            statements: 0,
+            changed_catalogue: false,
+        }
+    }
+}
+
 /// Names of things that bind a session to its server until the last of their kind is gone.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NamedPins {
     /// LISTEN.
     pub channels: HashSet<Arc<str>>,
@@ -76,6 +110,16 @@ pub enum StatementChange {
     Nothing,
     /// A name was taken away.
     Removed(Box<[u8]>, Arc<PreparedStatement>),
+}
+
+impl StatementChange {
+    /// The name that was given.
+    pub fn added(&self) -> Option<&[u8]> {
+        match self {
+            StatementChange::Added(name) => Some(name),
+            StatementChange::Nothing | StatementChange::Removed(..) => None,
+        }
+    }
 }
 
 /// Prepared statements by the client's names.

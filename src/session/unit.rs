@@ -56,6 +56,8 @@ pub struct Unit {
     pub binds: bool,
     /// Its messages can go to the server as they are.
     pub verbatim: bool,
+    /// Its Parse messages.
+    parses: usize,
     /// Place and body length of its last unnamed Parse.
     unnamed: Option<(usize, usize)>,
     /// Named statements of this unit: place of the Parse body and its length.
@@ -96,6 +98,7 @@ impl Unit {
             more: Vec::new(),
             binds: false,
             verbatim: true,
+            parses: 0,
             unnamed: None,
             named: Vec::new(),
         }
@@ -115,6 +118,11 @@ impl Unit {
     pub fn run_statements(&self) -> impl Iterator<Item = &StatementFacts> {
         let run = self.first.iter().chain(&self.more).filter(|text| text.runs);
         run.flat_map(|text| text.facts.statements.iter())
+    }
+
+    /// How many Parse messages it holds.
+    pub fn parse_count(&self) -> usize {
+        self.parses
     }
 
     /// Whether an unnamed statement is prepared in it.
@@ -296,6 +304,7 @@ fn add_parse(
     database: &Database,
 ) -> Result<(), WireError> {
     let message = ParseMessage::read(body)?;
+    unit.parses += 1;
     let facts = classify(database, message.text, state.lexing);
     if super::local::needs_rewrite(&facts, state) {
         unit.verbatim = false;

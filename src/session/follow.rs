@@ -1,0 +1,296 @@
+//! Following what a unit did to the session: its transaction, parameters, pins and names, statement by statement.
+//!
+//! What is not known exactly is never guessed at in the session's favour: a pin stays, a server forgets.
+
+use super::relay::Answer;
+use super::state::{NamedPins, OpenTransaction, SessionSnapshot, SessionState, StatementChange};
+use super::unit::Unit;
+use crate::server::prepared::id_of;
+use crate::server::{ParameterSet, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
+use crate::sql::{Command, Discard, Pins, SessionEffect, StatementFacts, TransactionModes};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Statements that a transaction does again when it moves.
+const REPLAY_MAX: usize = 16;
+/// Pins whose cause a roll-back takes away; locks, prepared statements and what nobody can see survive it.
+const ROLLED_BACK: Pins = Pins(Pins::TEMPORARY.0 | Pins::LISTEN.0 | Pins::HOLD_CURSOR.0);
+
+/// Follows transaction, parameters and pins through a unit whose answers have all come.
+pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+    let before = snapshot(state, server);
+    let open_before = state.transaction.is_some();
+    if answer.error.is_some() {
+        follow_error(unit, answer, &before, state, server);
+    } else if answer.completed > 0 {
+        let mut failed = state.transaction.as_ref().is_some_and(|transaction| transaction.failed);
+        for statement in unit.run_statements() {
+            state.pins = state.pins.union(statement.pins);
+            follow_statement(statement, std::mem::take(&mut failed), state, server);
+        }
+        note_replay(unit, text, state);
+        forget_prepared_if_unsure(unit, state, server);
+    }
+    let status = server.incoming.status;
+    match (status, &mut state.transaction) {
+        // Kept for `settle`, which takes it.
+        (TransactionStatus::Idle, _) => {}
+        (_, Some(transaction)) => transaction.failed = status == TransactionStatus::Failed,
+        (_, None) => {
+            let mut transaction = OpenTransaction::new(before, modes_of(unit), state);
+            transaction.failed = status == TransactionStatus::Failed;
+            state.transaction = Some(transaction);
+        }
+    }
+    if status == TransactionStatus::Idle && !open_before {
+        state.transaction = None;
+    }
+    if !Arc::ptr_eq(&state.parameters, &server.parameters) && *state.parameters == *server.parameters {
+        server.parameters = state.parameters.clone();
+    }
+    state.parameters_changed();
+}
+
+fn modes_of(unit: &Unit) -> TransactionModes {
+    let begin = unit.run_statements().find_map(|statement| match &statement.command {
+        Command::Begin(modes) => Some(*modes),
+        _ => None,
+    });
+    begin.unwrap_or_default()
+}
+
+fn snapshot(state: &SessionState, server: &ServerConnection) -> SessionSnapshot {
+    SessionSnapshot {
+        session: state.parameters.clone(),
+        server: server.parameters.clone(),
+        pins: state.pins,
+        named: state.named_pins.as_deref().cloned(),
+    }
+}
+
+fn restore(to: &SessionSnapshot, state: &mut SessionState, server: &mut ServerConnection) {
+    state.parameters = to.session.clone();
+    server.parameters = to.server.clone();
+    state.pins = to.pins.union(state.pins.without(ROLLED_BACK));
+    if let Some(now) = &mut state.named_pins {
+        let old = to.named.clone().unwrap_or_default();
+        (now.channels, now.cursors) = (old.channels, old.cursors);
+    } else if let Some(old) = &to.named {
+        state.named_pins = Some(Box::new(NamedPins { prepared: HashSet::new(), ..old.clone() }));
+    }
+}
+
+/// An error ended the unit. What it did before that was rolled back with it, unless it held its own COMMIT.
+fn follow_error(unit: &Unit, answer: &Answer, before: &SessionSnapshot, state: &mut SessionState, server: &mut ServerConnection) {
+    let several = unit.run_statements().nth(1).is_some();
+    state.pins = state.pins.union(unit.pins);
+    let forgets = |effect: &SessionEffect| matches!(effect, SessionEffect::DiscardAll | SessionEffect::Deallocate(_));
+    if unit.run_statements().flat_map(|statement| &statement.effects).any(forgets) {
+        // Forgetting is not rolled back; whether it was reached is not known.
+        server.prepared_unknown = true;
+    }
+    let controls = |statement: &StatementFacts| !matches!(statement.command, Command::Query | Command::Other | Command::Show(_));
+    let changes = |statement: &StatementFacts| controls(statement) || !statement.effects.is_empty();
+    if several && unit.run_statements().any(controls) && unit.run_statements().any(changes) && answer.completed > 0 {
+        // Some of it may have been committed: the server alone knows, and the session stays with it.
+        state.pins = state.pins.union(Pins::PARAMETER);
+    }
+    if server.incoming.status == TransactionStatus::Idle {
+        // A COMMIT that failed is a roll-back.
+        let begin = state.transaction.as_ref().map(|transaction| transaction.at_begin.clone());
+        restore(begin.as_ref().unwrap_or(before), state, server);
+    }
+}
+
+fn follow_statement(statement: &StatementFacts, failed: bool, state: &mut SessionState, server: &mut ServerConnection) {
+    match &statement.command {
+        Command::Begin(modes) => {
+            if state.transaction.is_none() {
+                state.transaction = Some(OpenTransaction::new(snapshot(state, server), *modes, state));
+            }
+        }
+        Command::Commit { .. } => {
+            if failed {
+                roll_back(state, server);
+            }
+            next_transaction(state, server);
+        }
+        Command::Rollback { .. } => {
+            roll_back(state, server);
+            next_transaction(state, server);
+        }
+        Command::TwoPhase => {}
+        Command::Savepoint(name) => {
+            let now = snapshot(state, server);
+            if let Some(transaction) = &mut state.transaction {
+                transaction.savepoints.push((name.clone(), now));
+            }
+        }
+        Command::Release(name) => {
+            if let Some(transaction) = &mut state.transaction
+                && let Some(place) = transaction.savepoints.iter().rposition(|(known, _)| known == name)
+            {
+                transaction.savepoints.truncate(place);
+            }
+        }
+        Command::RollbackTo(name) => {
+            let Some(transaction) = &mut state.transaction else { return };
+            if let Some(place) = transaction.savepoints.iter().rposition(|(known, _)| known == name) {
+                transaction.savepoints.truncate(place + 1);
+                let to = transaction.savepoints[place].1.clone();
+                restore(&to, state, server);
+            }
+        }
+        _ => statement.effects.iter().for_each(|effect| apply(effect, state, server)),
+    }
+}
+
+fn roll_back(state: &mut SessionState, server: &mut ServerConnection) {
+    if let Some(transaction) = &state.transaction {
+        let begin = transaction.at_begin.clone();
+        restore(&begin, state, server);
+    }
+}
+
+/// After COMMIT or ROLLBACK: AND CHAIN begins the next transaction from what is now. Without it the ended one stays until
+/// `settle` has looked at it, but a roll-back goes no further back than to here.
+fn next_transaction(state: &mut SessionState, server: &mut ServerConnection) {
+    let now = snapshot(state, server);
+    if let Some(transaction) = &mut state.transaction {
+        transaction.at_begin = now;
+        transaction.savepoints.clear();
+        transaction.movable = None;
+    }
+}
+
+/// DEALLOCATE ALL and its like beside other statements of a unit: in which order a later Parse came is not known here.
+fn forget_prepared_if_unsure(unit: &Unit, state: &SessionState, server: &mut ServerConnection) {
+    let all = |effect: &SessionEffect| matches!(effect, SessionEffect::DiscardAll | SessionEffect::Deallocate(None));
+    let forgets = unit.run_statements().flat_map(|statement| &statement.effects).any(all);
+    server.prepared_unknown |= forgets && state.statements.is_some();
+}
+
+/// What a READ ONLY transaction has done to itself on a replica must be done again if it moves; what can't be keeps it there.
+fn note_replay(unit: &Unit, text: Option<&str>, state: &mut SessionState) {
+    let Some(transaction) = state.transaction.as_mut().filter(|open| open.movable.is_some() && open.statements > 0) else {
+        return;
+    };
+    let changes = |statement: &StatementFacts| {
+        !statement.effects.is_empty() || matches!(statement.command, Command::Savepoint(_) | Command::SetTransaction(_))
+    };
+    let goes_back = |statement: &StatementFacts| matches!(statement.command, Command::Release(_) | Command::RollbackTo(_));
+    if unit.run_statements().any(goes_back) {
+        transaction.movable = None;
+    } else if unit.run_statements().any(changes) {
+        match text {
+            Some(text) if transaction.replay.len() < REPLAY_MAX => transaction.replay.push(text.into()),
+            _ => transaction.movable = None,
+        }
+    }
+}
+
+fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerConnection) {
+    match effect {
+        SessionEffect::Set { name, value: Some(value) } => {
+            Arc::make_mut(&mut state.parameters).set(name.clone(), value.clone());
+            Arc::make_mut(&mut server.parameters).set(name.clone(), value.clone());
+        }
+        SessionEffect::Set { name, value: None } | SessionEffect::Reset(name) => {
+            let startup = state.startup.get(name).map(Arc::from);
+            let own = Arc::make_mut(&mut state.parameters);
+            match startup {
+                Some(value) => own.set(name.clone(), value),
+                None => own.unset(name),
+            }
+            Arc::make_mut(&mut server.parameters).unset(name);
+        }
+        SessionEffect::ResetAll => reset_all(state, server),
+        SessionEffect::DiscardAll => {
+            state.parameters = state.startup.clone();
+            server.parameters = Arc::default();
+            state.pins = Pins::NONE;
+            forget_statements(state);
+            (state.unnamed.tag, state.unnamed.kept) = (0, None);
+            server.incoming.prepared.clear();
+            server.unnamed = UNKNOWN_UNNAMED;
+            state.named_pins = None;
+        }
+        SessionEffect::DiscardSome(Discard::Sequences) => state.pins = state.pins.without(Pins::SEQUENCE),
+        SessionEffect::DiscardSome(Discard::Temp) => state.pins = state.pins.without(Pins::TEMPORARY),
+        SessionEffect::Deallocate(None) => {
+            state.pins = state.pins.without(Pins::PREPARE);
+            forget_statements(state);
+            server.incoming.prepared.clear();
+            forget_named(state, |named| &mut named.prepared, None);
+        }
+        SessionEffect::Unlisten(name) => {
+            if forget_named(state, |named| &mut named.channels, name.as_ref()) {
+                state.pins = state.pins.without(Pins::LISTEN);
+            }
+        }
+        SessionEffect::CloseCursor(name) => {
+            if forget_named(state, |named| &mut named.cursors, name.as_ref()) {
+                state.pins = state.pins.without(Pins::HOLD_CURSOR);
+            }
+        }
+        SessionEffect::Deallocate(Some(name)) => {
+            let id = id_of(name).or_else(|| state.statement(name.as_bytes()).map(|statement| statement.id));
+            if let (Some(id), Some(known)) = (id, &mut state.statements) {
+                known.retain(|_, statement| statement.id != id);
+                server.incoming.prepared.remove(id);
+            }
+            if forget_named(state, |named| &mut named.prepared, Some(name)) {
+                state.pins = state.pins.without(Pins::PREPARE);
+            }
+        }
+        SessionEffect::Listen(name) => drop(state.named_pins.get_or_insert_default().channels.insert(name.clone())),
+        SessionEffect::DeclareHold(name) => drop(state.named_pins.get_or_insert_default().cursors.insert(name.clone())),
+        SessionEffect::Prepare(name) => drop(state.named_pins.get_or_insert_default().prepared.insert(name.clone())),
+        SessionEffect::SetLocal { .. } | SessionEffect::DiscardSome(Discard::Plans) | SessionEffect::Execute(_) => {}
+    }
+}
+
+/// Forgets the session's names but for those that the unit itself has given: they may have come later.
+fn forget_statements(state: &mut SessionState) {
+    let given: Vec<&[u8]> = state.journal.iter().filter_map(StatementChange::added).collect();
+    if let Some(known) = &mut state.statements {
+        known.retain(|name, _| given.contains(&&**name));
+    }
+    if state.statements.as_ref().is_some_and(|known| known.is_empty()) {
+        state.statements = None;
+    }
+}
+
+/// Takes a name away, or all of a kind; true when none of the kind is left.
+fn forget_named(
+    state: &mut SessionState,
+    kind: impl Fn(&mut NamedPins) -> &mut HashSet<Arc<str>>,
+    name: Option<&Arc<str>>,
+) -> bool {
+    let Some(names) = state.named_pins.as_deref_mut().map(kind) else { return name.is_none() };
+    match name {
+        // A name that is not known may stand for something that a function has made: the pin stays.
+        Some(name) => names.remove(name) && names.is_empty(),
+        None => {
+            names.clear();
+            true
+        }
+    }
+}
+
+/// RESET ALL leaves role and session authorization as they are.
+fn reset_all(state: &mut SessionState, server: &mut ServerConnection) {
+    let keep = |from: &ParameterSet, into: &mut ParameterSet| {
+        for name in ["session_authorization", "role"] {
+            if let Some(value) = from.get(name) {
+                into.set(name.into(), value.into());
+            }
+        }
+    };
+    let mut own = state.startup.as_ref().clone();
+    keep(&state.parameters, &mut own);
+    let mut of_server = ParameterSet::default();
+    keep(&server.parameters, &mut of_server);
+    state.parameters = Arc::new(own);
+    server.parameters = Arc::new(of_server);
+}
