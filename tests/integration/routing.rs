@@ -1,6 +1,7 @@
 //! Where statements run, by every protocol, judged from the servers' logs. The statements are in `statements.txt`.
 
 use super::harness::client::{Protocol, RawClient, Reply, startup};
+use super::harness::proxy::host_of;
 use super::harness::server_log::{Deed, Deeds, deeds, mark};
 use super::harness::{Pgyard, eventually, own_fleet};
 use pgyard::demo::LocalFleet;
@@ -78,11 +79,21 @@ fn first_error(replies: &[Reply]) -> Option<String> {
     Some(format!("{} {}", error.field(b'C').unwrap_or_default(), error.field(b'M').unwrap_or_default()))
 }
 
-/// Runs the sessions against a port; answers the lines whose clients saw an error.
-fn run_all(port: u16, fleet: &LocalFleet, prefix: &str, wanted: impl Fn(&[Entry]) -> bool) -> Vec<String> {
+/// Runs the sessions against a port; answers the lines whose clients saw an error. `before_reads` is called before each session
+/// that reads.
+fn run_all(
+    port: u16,
+    fleet: &LocalFleet,
+    prefix: &str,
+    wanted: impl Fn(&[Entry]) -> bool,
+    mut before_reads: impl FnMut(),
+) -> Vec<String> {
     let mut errors = Vec::new();
     for protocol in PROTOCOLS {
         for session in sessions().into_iter().filter(|session| wanted(session)) {
+            if session.iter().any(|entry| entry.place == Place::Replica) {
+                before_reads();
+            }
             let mut client = log_in(port, fleet);
             for entry in session.iter().filter(|entry| protocol == Protocol::Simple || !entry.simple_only) {
                 let sql = mark(&entry.mark(prefix, protocol)) + entry.sql;
@@ -140,7 +151,7 @@ fn the_file_has_what_was_promised() {
 #[test]
 fn the_statements_are_what_the_file_says() {
     let fleet = prepared_fleet();
-    let errors = run_all(fleet.primary().port(), &fleet, "direct", |_| true);
+    let errors = run_all(fleet.primary().port(), &fleet, "direct", |_| true, || {});
     assert!(errors.is_empty(), "on the primary:\n{}", errors.join("\n"));
     let wrong = misplaced(&fleet, "direct", |_| Place::Primary);
     assert!(wrong.is_empty(), "the log of the primary lacks:\n{}", wrong.join("\n"));
@@ -148,7 +159,7 @@ fn the_statements_are_what_the_file_says() {
         fleet.wait_for_replay(fleet.primary(), replica).unwrap();
     }
     let all_reads = |session: &[Entry]| session.iter().all(|entry| entry.place == Place::Replica);
-    let errors = run_all(fleet.replicas()[0].port(), &fleet, "standby", all_reads);
+    let errors = run_all(fleet.replicas()[0].port(), &fleet, "standby", all_reads, || {});
     assert!(errors.is_empty(), "on a replica:\n{}", errors.join("\n"));
 }
 
@@ -156,7 +167,11 @@ fn the_statements_are_what_the_file_says() {
 fn writes_reach_only_the_primary_and_reads_only_replicas() {
     let fleet = prepared_fleet();
     let yard = Pgyard::start(&fleet, &[]);
-    let errors = run_all(yard.port(), &fleet, "routed", |_| true);
+    // After DDL reads are on the primary until the catalogue has been read again.
+    let mut scout = yard.client();
+    let settled =
+        || eventually("reads are on replicas again", Duration::from_secs(10), || host_of(&mut scout).starts_with("replica"));
+    let errors = run_all(yard.port(), &fleet, "routed", |_| true, settled);
     let wrong = misplaced(&fleet, "routed", |place| place);
     let report = format!(
         "{} errors seen by clients:\n{}\n{} in the wrong place:\n{}",
