@@ -5,10 +5,10 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test check fmt deny clean
+.PHONY: help setup run build test bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what the tests need and this machine lacks (PostgreSQL, Python and Node packages)
 	@scripts/setup.sh --tests
@@ -26,6 +26,19 @@ test: ## Run all tests (sets up PostgreSQL, Python and Node itself)
 	@scripts/setup.sh --tests
 	$(CARGO) test --all-targets
 	$(CARGO) test --doc
+
+bench: ## Measure pgyard beside a direct connection and installed proxies (ARGS="--fake", docs/benchmarks.md)
+	@scripts/setup.sh --bench
+	$(CARGO) build --release --bin pgyard
+	@python3 scripts/bench.py $(ARGS)
+
+bench-check: ## Compare the hot paths' instructions with benches/budget.toml
+	@scripts/setup.sh --bench
+	@python3 scripts/bench_budget.py $(ARGS)
+
+bench-budget: ## Count the hot paths' instructions anew and write benches/budget.toml
+	@scripts/setup.sh --bench
+	@python3 scripts/bench_budget.py --update
 
 check: ## Format, lints, house rules, documentation, licences
 	$(CARGO) fmt --all --check

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what pgyard's demo and tests need and this machine lacks. Says what it does, does nothing twice, and takes a moment
+# Installs what pgyard's demo, tests and benchmarks need and this machine lacks. Says what it does, does nothing twice, and takes a moment
 # when all is there.
 #
 #   scripts/setup.sh          what `make run` needs: PostgreSQL
 #   scripts/setup.sh --tests  also what `make test` needs: Python packages in .venv, Node packages below tests/drivers/node
+#   scripts/setup.sh --bench  also what `make bench` and `make bench-check` need: Python, valgrind
 #
 # Works as root and as a user who may use sudo. PostgreSQL comes from the distribution (apt), without its default cluster.
 set -eu
@@ -96,6 +97,11 @@ install_node() {
     cp "$folder/package.json" "$stamp"
 }
 
+install_bench() {
+    command -v python3 >/dev/null 2>&1 || apt_install python3
+    command -v valgrind >/dev/null 2>&1 || apt_install valgrind
+}
+
 install_compiler
 install_postgresql
 case ${1:-} in
@@ -104,6 +110,7 @@ case ${1:-} in
         install_python
         install_node
         ;;
+    --bench) install_bench ;;
     *) fail "unknown argument: $1" ;;
 esac
 say "everything is there"
