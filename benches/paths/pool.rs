@@ -32,7 +32,7 @@ pub fn pool() -> Result<Arc<Pool>, BenchError> {
     let second = Duration::from_secs(1);
     let (address, keepalive, connect_timeout) = ("127.0.0.1".to_owned(), second * 60, second * 5);
     let connector = Connector {
-        target: Arc::new(ServerTarget { address, port, tls, keepalive, connect_timeout }),
+        target: Arc::new(ServerTarget { address, port, tls, keepalive, options: String::new(), connect_timeout }),
         database: "bench".to_owned(),
         role: "bench".to_owned(),
         credential: Arc::new(ArcSwap::from_pointee(ServerCredential::None)),
