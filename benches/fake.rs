@@ -5,7 +5,7 @@
 mod answers;
 mod put;
 
-use answers::{Answer, Format};
+use answers::{FakeAnswer, Format};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -105,8 +105,8 @@ fn log_in(stream: &mut TcpStream) -> io::Result<bool> {
 
 struct FakeConnection {
     role: FakeRole,
-    statements: HashMap<Box<[u8]>, Answer>,
-    portals: HashMap<Box<[u8]>, (Answer, Format)>,
+    statements: HashMap<Box<[u8]>, FakeAnswer>,
+    portals: HashMap<Box<[u8]>, (FakeAnswer, Format)>,
     status: u8,
 }
 
@@ -114,14 +114,14 @@ impl FakeConnection {
     fn take(&mut self, tag: u8, body: &[u8], output: &mut Vec<u8>, stream: &mut TcpStream) -> io::Result<()> {
         match tag {
             b'Q' => {
-                let answer = Answer::to(body, self.role);
+                let answer = FakeAnswer::to(body, self.role);
                 answer.put_description(Format::Text, output);
                 self.run(&answer, Format::Text, output, stream)?;
                 put::message(output, b'Z', &[self.status]);
             }
             b'P' => {
                 let (name, text) = split_string(body);
-                keep(&mut self.statements, name, Answer::to(text, self.role));
+                keep(&mut self.statements, name, FakeAnswer::to(text, self.role));
                 put::message(output, b'1', &[]);
             }
             b'B' => {
@@ -163,7 +163,7 @@ impl FakeConnection {
         }
     }
 
-    fn run(&mut self, answer: &Answer, format: Format, output: &mut Vec<u8>, stream: &mut TcpStream) -> io::Result<()> {
+    fn run(&mut self, answer: &FakeAnswer, format: Format, output: &mut Vec<u8>, stream: &mut TcpStream) -> io::Result<()> {
         self.status = answer.status().unwrap_or(self.status);
         for _ in 0..answer.rows() {
             answer.put_row(format, output);

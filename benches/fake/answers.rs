@@ -59,7 +59,7 @@ const CONTROL: [(&str, &[Value], &[Value]); 7] = [
 
 /// What one statement is answered with.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct FakeAnswer {
     values: &'static [Value],
     rows: u32,
     completion: &'static str,
@@ -67,14 +67,14 @@ pub struct Answer {
     text_parameters: u16,
 }
 
-impl Answer {
+impl FakeAnswer {
     /// The answer to a text, which may end with a zero.
-    pub fn to(text: &[u8], role: FakeRole) -> Answer {
+    pub fn to(text: &[u8], role: FakeRole) -> FakeAnswer {
         let text = text.trim_ascii_start();
         let word_end = text.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(text.len());
-        let done = |completion: &'static str, status| Answer { completion, status, ..Answer::default() };
+        let done = |completion: &'static str, status| FakeAnswer { completion, status, ..FakeAnswer::default() };
         match text[..word_end.min(8)].to_ascii_uppercase().as_slice() {
-            b"SELECT" | b"WITH" | b"VALUES" | b"TABLE" | b"SHOW" => Answer::to_query(text, role),
+            b"SELECT" | b"WITH" | b"VALUES" | b"TABLE" | b"SHOW" => FakeAnswer::to_query(text, role),
             b"BEGIN" | b"START" => done("BEGIN\0", Some(b'T')),
             b"COMMIT" | b"END" => done("COMMIT\0", Some(b'I')),
             b"ROLLBACK" | b"ABORT" => done("ROLLBACK\0", Some(b'I')),
@@ -86,14 +86,14 @@ impl Answer {
         }
     }
 
-    fn to_query(text: &[u8], role: FakeRole) -> Answer {
-        let row = Answer { values: &[Int4(1)], rows: 1, completion: "SELECT 1\0", ..Answer::default() };
+    fn to_query(text: &[u8], role: FakeRole) -> FakeAnswer {
+        let row = FakeAnswer { values: &[Int4(1)], rows: 1, completion: "SELECT 1\0", ..FakeAnswer::default() };
         // The catalogue of a database that has nothing but what PostgreSQL brings.
         if contains(text, "pg_rewrite") {
-            return Answer { completion: "SELECT 0\0", ..Answer::default() };
+            return FakeAnswer { completion: "SELECT 0\0", ..FakeAnswer::default() };
         }
         if let Some(count) = fake_rows(text) {
-            return Answer { values: &[Text(WIDE)], rows: count, ..row };
+            return FakeAnswer { values: &[Text(WIDE)], rows: count, ..row };
         }
         // Statements of benchmarks name no table of the catalogue, so that this is all that they pay.
         if !contains(text, "pg_") && !contains(text, "system_identifier") {
@@ -102,7 +102,7 @@ impl Answer {
         match CONTROL.iter().find(|(word, ..)| contains(text, word)) {
             Some((word, primary, replica)) => {
                 let values = if role == FakeRole::Replica && !replica.is_empty() { replica } else { primary };
-                Answer { values, text_parameters: if *word == "pg_authid" { 2 } else { 0 }, ..row }
+                FakeAnswer { values, text_parameters: if *word == "pg_authid" { 2 } else { 0 }, ..row }
             }
             None => row,
         }
