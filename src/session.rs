@@ -18,6 +18,7 @@ pub mod login;
 pub mod lost;
 pub mod own;
 pub mod own_queries;
+pub mod placement;
 pub mod recover;
 pub mod relay;
 pub mod relocate;
@@ -31,5 +32,6 @@ pub mod unit;
 pub mod welcome;
 
 pub use exchange::ClientSide;
-pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, serve_client};
+pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, Resident, serve_client};
+pub use placement::{Placement, ThreadSign};
 pub use run::{Session, SessionEnd, SessionLimits};

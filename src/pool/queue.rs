@@ -204,11 +204,6 @@ impl Pool {
         self.free_place();
     }
 
-    /// A connection of this pool is gone: its place is free.
-    pub fn lost(self: &Arc<Self>) {
-        self.free_place();
-    }
-
     fn free_place(self: &Arc<Self>) {
         self.lock().open -= 1;
         self.permits.release();

@@ -140,12 +140,7 @@ impl Session {
     }
 
     /// Waits for a fleet in which the unit may find its host.
-    async fn wait_for_fleet(
-        &mut self,
-        fleet: &Fleet,
-        attempt: &mut Attempt,
-        missing: NoHost,
-    ) -> Result<(), AttachError> {
+    async fn wait_for_fleet(&mut self, fleet: &Fleet, attempt: &mut Attempt, missing: NoHost) -> Result<(), AttachError> {
         let limit = self.database.settings().routing.failover_wait;
         let left = limit.saturating_sub(attempt.since.elapsed());
         if left.is_zero() {
@@ -251,22 +246,16 @@ impl Session {
 }
 
 /// Registers the connection here, and looks whether it has died or spoken while it was idle.
-fn adopt(pool: &Arc<Pool>, server: Box<ServerConnection>, worker: usize) -> Option<Box<ServerConnection>> {
-    match server.adopt(worker) {
-        Ok(mut server) => {
-            if has_spoken(&mut server) {
-                server.broken = true;
-                pool.discard(server);
-                return None;
-            }
-            Some(server)
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a server connection could not be moved to another thread");
-            pool.lost();
-            None
-        }
+fn adopt(pool: &Arc<Pool>, mut server: Box<ServerConnection>, worker: usize) -> Option<Box<ServerConnection>> {
+    if let Err(error) = server.adopt(worker) {
+        tracing::debug!(%error, "a server connection could not be moved to another thread");
+        server.broken = true;
     }
+    if server.broken || has_spoken(&mut server) {
+        pool.discard(server);
+        return None;
+    }
+    Some(server)
 }
 
 /// Whether the server has closed the connection or said anything while nobody asked it: either way it is not used. The socket

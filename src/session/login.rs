@@ -124,7 +124,7 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
     put_ready(out, b'I');
     let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     drop(settings);
-    let session = Session::new(client, (database, role), entry, state, front.limits.clone());
+    let session = Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()));
     Ok(Login::Session(Box::new(session)))
 }
 

@@ -2,6 +2,7 @@
 
 use super::exchange::ClientSide;
 use super::link::Link;
+use super::placement::Placement;
 use super::relay::Answer;
 use super::state::SessionState;
 use super::unit::{Cut, Unit, cut};
@@ -32,6 +33,8 @@ pub enum SessionEnd {
     Protocol(WireError),
     /// A server's answer was cut off in the middle of a message.
     CutOff,
+    /// Nothing: another relay thread goes on with it.
+    Moves,
     /// The transaction or the client was idle for too long.
     TimedOut(Duration),
 }
@@ -61,6 +64,9 @@ pub struct Session {
     pub(super) pools: arc_swap::Cache<Arc<arc_swap::ArcSwap<Vec<Arc<Pool>>>>, Arc<Vec<Arc<Pool>>>>,
     slot: Option<Arc<WaitSlot>>,
     scanned: usize,
+    placement: Arc<Placement>,
+    /// The round of its thread in which it last served a unit.
+    round: u32,
     /// The server went away while nothing was asked of it: the next unit is told.
     pub(super) lost: Option<Report>,
 }
@@ -72,7 +78,7 @@ impl Session {
         (database, role): (Arc<Database>, Arc<RolePools>),
         entry: Arc<ClientEntry>,
         state: SessionState,
-        limits: Arc<arc_swap::ArcSwap<SessionLimits>>,
+        (limits, placement): (Arc<arc_swap::ArcSwap<SessionLimits>>, Arc<Placement>),
     ) -> Self {
         let mode = role.mode(&database);
         let client_hash = entry.peer.ip().map_or(0, |ip| {
@@ -95,12 +101,15 @@ impl Session {
             pools,
             slot: None,
             scanned: 0,
+            placement,
+            round: 0,
             lost: None,
         }
     }
 
     /// Serves the client until it goes or is told to, and says why it ended.
     pub async fn run(&mut self) -> SessionEnd {
+        self.worker = crate::metrics::worker_index().unwrap_or(0);
         let end = loop {
             let unit = match self.next_unit().await {
                 Ok(unit) => unit,
@@ -109,12 +118,22 @@ impl Session {
             if let Err(end) = self.serve(unit).await {
                 break end;
             }
+            let thread = self.placement.thread(self.worker);
+            if thread.unit_ended(&mut self.round) && self.may_move() && thread.take_leave() {
+                return SessionEnd::Moves;
+            }
         };
         self.link = None;
         self.state.pins = Pins::NONE;
         self.note_pins();
         self.say_goodbye(&end).await;
         end
+    }
+
+    /// Whether another thread could go on with the session here and now.
+    fn may_move(&self) -> bool {
+        let nothing_held = self.link.is_none() && self.lost.is_none() && self.state.transaction.is_none();
+        nothing_held && self.client.outbox.is_empty() && self.client.inbox.is_empty() && !self.client.ended
     }
 
     async fn next_unit(&mut self) -> Result<Unit, SessionEnd> {
@@ -138,7 +157,7 @@ impl Session {
                 Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, message)
                     .detail(format!("idle_transaction_timeout is {limit:?}."))
             }
-            SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff => return,
+            SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff | SessionEnd::Moves => return,
         };
         report.put(self.client.outbox.writer());
         let ClientSide { stream, outbox, .. } = &mut self.client;
