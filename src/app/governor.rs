@@ -4,8 +4,7 @@
 //! together, if one less could do it at [`ROOMY`] for [`PATIENCE`], takes the last one out. Among those in use sessions move from the
 //! busiest to the idlest when they differ by more than [`UNEVEN`].
 
-use crate::metrics::Gauge;
-use crate::session::Placement;
+use crate::session::Front;
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,8 +49,11 @@ struct Governor {
 }
 
 impl Governor {
-    /// `loads` are those of the threads in use, of `available` ones.
-    fn decide(&mut self, loads: &[ThreadLoad], available: usize) -> Step {
+    /// `loads` are those of the threads in use, of `available` ones; at least `wanted` are to be used.
+    fn decide(&mut self, loads: &[ThreadLoad], (wanted, available): (usize, usize)) -> Step {
+        if loads.len() < wanted.min(available) {
+            return Step::Use(wanted.min(available));
+        }
         let by_busy = |(_, a): &(usize, &ThreadLoad), (_, b): &(usize, &ThreadLoad)| a.busy.total_cmp(&b.busy);
         let (Some((busiest, most)), Some((_, least))) =
             (loads.iter().enumerate().max_by(by_busy), loads.iter().enumerate().min_by(by_busy))
@@ -63,7 +65,7 @@ impl Governor {
             self.roomy_rounds = 0;
             return Step::Use(loads.len() + 1);
         }
-        let fits = loads.len() > 1 && total < ROOMY * (loads.len() - 1) as f64;
+        let fits = loads.len() > wanted.max(1) && total < ROOMY * (loads.len() - 1) as f64;
         self.roomy_rounds = if fits { self.roomy_rounds + 1 } else { 0 };
         if self.roomy_rounds >= PATIENCE {
             self.roomy_rounds = 0;
@@ -99,41 +101,43 @@ pub fn thread_number() -> Option<u32> {
 }
 
 /// Governs the threads with these numbers until the process ends. Where CPU times can't be read all threads are used, evenly.
-pub async fn govern(placement: Arc<Placement>, numbers: Vec<Option<u32>>, in_use: Gauge) {
+pub async fn govern(front: Arc<Front>, numbers: Vec<Option<u32>>) {
+    let (placement, in_use) = (&front.placement, &front.metrics.workers_in_use);
     let read = |index: usize| numbers.get(index).copied().flatten().and_then(cpu_time);
-    if numbers.len() < 2 || (0..numbers.len()).any(|index| read(index).is_none()) {
-        placement.use_threads(numbers.len());
-        in_use.add(numbers.len() as i64);
+    let available = numbers.len();
+    in_use.add(placement.in_use() as i64);
+    let use_threads = |count: usize| {
+        tracing::debug!(threads = count, "relay threads in use");
+        in_use.add(count as i64 - placement.in_use() as i64);
+        placement.use_threads(count);
+    };
+    let Some(mut before) = (0..available).map(read).collect::<Option<Vec<Duration>>>() else { return use_threads(available) };
+    if available < 2 {
         return;
     }
     let mut governor = Governor::default();
-    let mut before: Vec<Duration> = (0..numbers.len()).filter_map(read).collect();
     let mut looked = Instant::now();
-    in_use.add(placement.in_use() as i64);
     loop {
         tokio::time::sleep(ROUND).await;
         let elapsed = looked.elapsed().as_secs_f64();
         looked = Instant::now();
-        let mut loads = Vec::with_capacity(numbers.len());
-        for (index, before) in before.iter_mut().enumerate().take(placement.in_use()) {
+        let mut loads = Vec::with_capacity(available);
+        for (index, before) in before.iter_mut().enumerate() {
             let now = read(index).unwrap_or(*before);
             let busy = now.saturating_sub(*before).as_secs_f64() / elapsed;
             *before = now;
-            loads.push(ThreadLoad { busy, active: placement.thread(index).take_active() });
+            if index < placement.in_use() {
+                loads.push(ThreadLoad { busy, active: placement.thread(index).take_active() });
+            }
         }
-        match governor.decide(&loads, numbers.len()) {
-            Step::Nothing => (0..loads.len()).for_each(|index| placement.thread(index).ask_to_leave(0)),
-            Step::Move { from, count } => {
-                (0..loads.len()).for_each(|index| placement.thread(index).ask_to_leave(if index == from { count } else { 0 }));
-            }
-            Step::Use(count) => {
-                in_use.add(count as i64 - loads.len() as i64);
-                tracing::debug!(threads = count, "relay threads in use");
-                if let Some(now) = read(count - 1) {
-                    before[count - 1] = now;
-                }
-                placement.use_threads(count);
-            }
+        let ask = |which: Option<(usize, usize)>| {
+            let count = |index| which.filter(|(from, _)| *from == index).map_or(0, |(_, count)| count);
+            (0..loads.len()).for_each(|index| placement.thread(index).ask_to_leave(count(index)));
+        };
+        match governor.decide(&loads, (front.settings.load().workers_min, available)) {
+            Step::Nothing => ask(None),
+            Step::Move { from, count } => ask(Some((from, count))),
+            Step::Use(count) => use_threads(count),
         }
     }
 }
@@ -148,7 +152,7 @@ mod tests {
 
     #[test]
     fn threads_are_used_as_they_are_needed() {
-        let check = |of: &[(f64, usize)], step: Step| assert_eq!(Governor::default().decide(&loads(of), 3), step, "{of:?}");
+        let check = |of: &[(f64, usize)], step: Step| assert_eq!(Governor::default().decide(&loads(of), (1, 3)), step, "{of:?}");
         check(&[(0.3, 16)], Step::Nothing);
         check(&[(0.9, 16)], Step::Use(2));
         // One session cannot be divided.
@@ -158,22 +162,30 @@ mod tests {
         check(&[(0.6, 9), (0.5, 9)], Step::Nothing);
         check(&[(0.2, 2), (0.7, 10), (0.3, 3)], Step::Move { from: 1, count: 4 });
         check(&[(0.9, 9), (0.8, 9), (0.8, 9)], Step::Nothing);
-        check(&[], Step::Nothing);
+        check(&[], Step::Use(1));
+        let wants = |wanted: usize, of: &[(f64, usize)], step: Step| {
+            let mut governor = Governor { roomy_rounds: PATIENCE };
+            assert_eq!(governor.decide(&loads(of), (wanted, 3)), step, "{of:?}");
+        };
+        wants(2, &[(0.0, 0)], Step::Use(2));
+        wants(7, &[(0.0, 0)], Step::Use(3));
+        wants(2, &[(0.0, 0), (0.0, 0)], Step::Nothing);
+        wants(2, &[(0.0, 0), (0.0, 0), (0.0, 0)], Step::Use(2));
     }
 
     #[test]
     fn a_thread_is_given_up_only_after_a_while() {
         let mut governor = Governor::default();
         for _ in 1..PATIENCE {
-            assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), 2), Step::Nothing);
+            assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), (1, 2)), Step::Nothing);
         }
-        assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), 2), Step::Use(1));
+        assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), (1, 2)), Step::Use(1));
         // One busy round starts the wait anew.
         for _ in 1..PATIENCE {
-            assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), 2), Step::Nothing);
+            assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), (1, 2)), Step::Nothing);
         }
-        assert_eq!(governor.decide(&loads(&[(0.4, 4), (0.4, 4)]), 2), Step::Nothing);
-        assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), 2), Step::Nothing);
+        assert_eq!(governor.decide(&loads(&[(0.4, 4), (0.4, 4)]), (1, 2)), Step::Nothing);
+        assert_eq!(governor.decide(&loads(&[(0.2, 4), (0.2, 4)]), (1, 2)), Step::Nothing);
     }
 
     #[test]

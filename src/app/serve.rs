@@ -146,7 +146,7 @@ async fn run(
     scrape::register(&yard);
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let relays = Workers::start(&front, &stopping)?;
-    let governor = tokio::spawn(govern(front.placement.clone(), relays.numbers(), front.metrics.workers_in_use.clone()));
+    let governor = tokio::spawn(govern(front.clone(), relays.numbers()));
     let tasks = start_tasks(&yard, &listeners, &relays.dispatcher(), &stopping)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers, "pgyard is listening");
     ready();

@@ -34,6 +34,8 @@ pub struct Attempt {
     pub replanned: bool,
     /// When it began.
     pub since: Instant,
+    /// How long it waited for a host and a server connection.
+    pub waited: Duration,
     /// The settings when it began.
     pub tuning: Tuning,
 }
@@ -100,7 +102,10 @@ impl Session {
             let server = match found.and_then(|server| adopt(&pool, server, self.worker)) {
                 Some(server) => server,
                 None => match self.check_out(&pool, attempt.same_server).await? {
-                    Ok(server) => server,
+                    Ok(server) => {
+                        attempt.waited = attempt.since.elapsed();
+                        server
+                    }
                     Err(error) => {
                         self.checkout_failed(error, attempt, place.host.id, place.route).await?;
                         continue;

@@ -13,9 +13,9 @@ use crate::types::SqlState;
 use crate::wire::reply::Report;
 
 impl Session {
-    /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
-    pub(super) async fn prepare_link(&mut self, unit: &Unit, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
-        let Some(link) = self.link.as_mut() else { return Ok(false) };
+    /// Puts what the server must be told before the unit into its outbox; false if there is nothing.
+    pub(super) fn put_own_queries(&mut self, unit: &Unit, held: bool) -> bool {
+        let Some(link) = self.link.as_mut() else { return false };
         let server = link.server();
         if held && !self.state.pipeline_open {
             put_parameters(server, &self.state);
@@ -30,9 +30,11 @@ impl Session {
             server.incoming.prepared.clear();
             server.prepared_unknown = false;
         }
-        if server.incoming.replies.is_empty() {
-            return Ok(true);
-        }
+        !server.incoming.replies.is_empty()
+    }
+
+    /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
+    pub(super) async fn run_own_queries(&mut self, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
         match self.run_own().await {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {

@@ -40,10 +40,12 @@ impl Session {
             same_server: unit.pins.intersects(Pins::SEQUENCE),
             replanned: false,
             since: Instant::now(),
+            waited: Duration::ZERO,
             tuning: with_view(&self.database, Tuning::of),
         };
         self.state_is(ClientState::Active);
-        let outcome = match self.leave_replica(&unit, &mut attempt).await {
+        let left = if self.link.is_some() { self.leave_replica(&unit, &mut attempt).await } else { Ok(()) };
+        let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
         };
@@ -79,10 +81,9 @@ impl Session {
             } else {
                 self.attach(attempt).await?;
             }
-            if !self.prepare_link(unit, attempt, held).await? {
+            if self.put_own_queries(unit, held) && !self.run_own_queries(attempt, held).await? {
                 continue;
             }
-            let waited = attempt.since.elapsed();
             let (mut exchange, route) = match self.start(unit, held, attempt)? {
                 Some(started) => started,
                 None => continue,
@@ -90,8 +91,10 @@ impl Session {
             let end = self.exchange(&mut exchange, attempt.tuning.query_timeout).await;
             match end {
                 ExchangeEnd::Done => {
-                    self.finish(unit, attempt, &exchange, (route, waited));
-                    self.check_advisory_locks(unit).await;
+                    self.finish(unit, attempt, &exchange, route);
+                    if self.state.pins.intersects(Pins::ADVISORY) {
+                        self.check_advisory_locks(unit).await;
+                    }
                     return Ok(());
                 }
                 ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
@@ -121,7 +124,7 @@ impl Session {
 
     /// The pin of an advisory lock ends when the server holds none for the session any more; only the server knows.
     async fn check_advisory_locks(&mut self, unit: &Unit) {
-        let may_have_ended = self.state.pins.intersects(Pins::ADVISORY) && unit.access > Access::Server;
+        let may_have_ended = unit.access > Access::Server;
         let Some(link) = self.link.as_mut().filter(|_| may_have_ended && !self.state.pipeline_open) else { return };
         if link.server().incoming.status != TransactionStatus::Idle || !link.server().incoming.is_quiet() {
             return;
@@ -223,17 +226,19 @@ impl Session {
     }
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
-    fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, (route, waited): (QueryRoute, Duration)) {
+    fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
         let text = self.text_to_replay(unit, exchange, route);
         self.client.inbox.consume(exchange.unit_len);
-        let elapsed = attempt.since.elapsed();
+        let now = Instant::now();
+        let (elapsed, waited) = (now.saturating_duration_since(attempt.since), attempt.waited);
         let metrics = &self.database.metrics;
         metrics.record_query(route, attempt.need.reason, elapsed);
         metrics.checkout_duration(route).record(waited);
         metrics.bytes(ByteDirection::ClientIn).add(unit.len as u64);
         metrics.bytes(ByteDirection::ClientOut).add(exchange.answer.bytes);
         self.entry.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if let Some(link) = &self.link {
+        if let Some(link) = &mut self.link {
+            link.answered = Some(now);
             link.host.record_latency(elapsed.saturating_sub(waited));
         }
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {
