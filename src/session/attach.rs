@@ -171,7 +171,7 @@ impl Session {
     ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
             let wanted = if same { pool.try_checkout_exactly(self.state.last_server) } else { None };
-            let server = match wanted.or_else(|| pool.try_checkout(self.worker)) {
+            let server = match wanted {
                 Some(server) => server,
                 None => {
                     self.state_is(ClientState::Waiting);
