@@ -12,7 +12,7 @@ pub mod statements;
 pub mod upstream;
 pub mod writes;
 
-pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest};
+pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest, peer_of};
 pub use directory::{Database, Directory};
 pub use facts::classify;
 pub use reuse::reusable;

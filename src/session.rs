@@ -7,7 +7,9 @@
 //! Invariants: the client gets the server's bytes in the server's order; a unit is sent again only while nothing of its answer
 //! was forwarded and it cannot have taken effect; a server connection that is not clean never reaches another session.
 
+pub mod access;
 pub mod attach;
+pub mod console_login;
 pub mod exchange;
 pub mod follow;
 pub mod front;
@@ -17,9 +19,11 @@ pub mod login;
 pub mod lost;
 pub mod own;
 pub mod own_queries;
+pub mod peers;
 pub mod recover;
 pub mod relay;
 pub mod relocate;
+pub mod replication;
 pub mod run;
 pub mod send;
 pub mod serve;

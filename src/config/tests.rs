@@ -271,8 +271,12 @@ fn dangers_are_warned_of() {
     check_app("replicas = ['b']\nmax_lag = 'off'\nmax_lag_bytes = '16MB'\n", &[]);
     check_app("pool_size = 200\n", &["warning 3:13 pool_size (200) is more than max_per_host (100)"]);
     check_app("replicas = [{ host = 'b', weight = 2 }]\n", &["warning 1:12 the weight of `b:5432` has no effect"]);
-    check_app("sslrootcert = '/ca'\n", &["warning 1:12 sslrootcert of `a:5432` has no effect"]);
-    check_app("replicas = ['postgres://b?sslmode=allow']\n", &["warning 3:13 sslmode `allow` is treated as `prefer`"]);
+    check_app("sslrootcert = '/ca'\n", &["warning 1:12 sslrootcert of `a:5432` protects nobody"]);
+    check_app("sslrootcert = '/ca'\nsslmode = 'disable'\n", &["warning 1:12 sslrootcert of `a:5432` has no effect"]);
+    check_app("sslrootcert = '/ca'\nsslmode = 'require'\nreplicas = ['postgres://b?sslmode=allow&sslrootcert=/ca']\n", &["of `b:5432` protects nobody"]);
+    check_app("sslrootcert = 'system'\nsslmode = 'verify-ca'\n", &["error 2:11 sslmode \"verify-ca\" is too weak for sslrootcert \"system\""]);
+    let with_system = settings(&format!("{APP}sslrootcert = 'system'\n"));
+    assert_eq!(with_system.databases[0].hosts[0].tls.mode, ServerTlsMode::VerifyFull);
     check(
         "[databases.app]\nhosts = [{ host = 'a', user = 'u', role = 'replica' }]\n",
         &["warning 1:12 every host of `app` is said to be a replica"],
