@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod attach;
+pub mod candidate;
 pub mod console_login;
 pub mod exchange;
 pub mod follow;

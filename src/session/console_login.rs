@@ -1,9 +1,10 @@
 //! Logging a client in to the console.
 
 use super::access::admit_to_console;
+use super::candidate::Candidate;
 use super::exchange::ClientSide;
 use super::front::{ConsoleClient, Front};
-use super::login::{Arrival, CONSOLE_DATABASE, Candidate, LoginEnd, authenticate};
+use super::login::{Arrival, CONSOLE_DATABASE, LoginEnd, authenticate};
 use crate::auth::{StoredSecret, message};
 use crate::config::AuthMethod;
 use crate::metrics::LoginFailureReason;
