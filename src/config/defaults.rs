@@ -65,6 +65,7 @@ impl Default for FrontSettings {
             access: Vec::new(),
             user_maps: Vec::new(),
             peers: PeerSettings::default(),
+            workers_min: 1,
         }
     }
 }

@@ -113,6 +113,8 @@ pub struct FrontSettings {
     pub user_maps: Vec<UserMap>,
     /// The other pgyard processes behind the same address.
     pub peers: PeerSettings,
+    /// Relay threads that are used even when fewer could carry the load. Default 1.
+    pub workers_min: usize,
 }
 
 /// The pgyard processes that share an address, so that a cancel request finds its client whichever of them it reaches.

@@ -3,13 +3,14 @@
 use super::access::{Denied, failure_limits, too_many_failures};
 use super::exchange::ClientSide;
 use super::login::{Arrival, Login, LoginEnd, log_in};
+use super::placement::Placement;
 use super::run::{Session, SessionEnd, SessionLimits};
 use super::peers::PASSING_ON_MAX;
 use super::replication::ReplicationSession;
 use crate::auth::{FailureBook, KeyCache};
 use crate::config::{AdminSettings, FrontSettings};
-use crate::database::{Clients, Directory};
-use crate::metrics::{FrontMetrics, RefusalReason};
+use crate::database::{ClientEntry, Clients, Directory};
+use crate::metrics::{FrontMetrics, GaugeHold, RefusalReason};
 use crate::net::Stream;
 use crate::net::stream::Peer;
 use crate::net::tls::ClientTls;
@@ -64,6 +65,8 @@ pub struct Front {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Which relay thread serves which session.
+    pub placement: Arc<Placement>,
     /// No new clients: pgyard stops.
     pub draining: AtomicBool,
     /// Log-ins that failed.
@@ -96,6 +99,8 @@ pub struct FrontParts {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Relay threads.
+    pub workers: usize,
 }
 
 impl Front {
@@ -112,6 +117,7 @@ impl Front {
             keys: parts.keys,
             metrics: parts.metrics,
             console: parts.console,
+            placement: Arc::new(Placement::new(parts.workers)),
             draining: AtomicBool::new(false),
             failures: FailureBook::default(),
             passing_on: Semaphore::new(PASSING_ON_MAX),
@@ -209,20 +215,29 @@ impl Drop for Admission {
     }
 }
 
-/// Serves one accepted connection to its end. A panic ends this connection only, and is counted.
-pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) {
+/// Lets an accepted connection in, and serves it if it wants anything but a database. What comes back is a session that is still
+/// to be served: see [`Resident::stay`]. A panic ends this connection only, and is counted.
+pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident> {
     front.metrics.connections.increment();
-    let guarded = AssertUnwindSafe(serve(front.clone(), stream, peer)).catch_unwind();
-    if guarded.await.is_err() {
+    guarded(&front, peer, serve(front.clone(), stream, peer)).await.flatten()
+}
+
+async fn guarded<T>(front: &Front, peer: Peer, work: impl Future<Output = T>) -> Option<T> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    if outcome.is_err() {
         front.metrics.panics.increment();
         tracing::error!(%peer, "a session ended in a panic; please report it with the lines above");
     }
+    outcome.ok()
 }
 
-async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
+async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident> {
     let mut admission = match front.admit(&peer) {
         Ok(admission) => admission,
-        Err(reason) => return refuse(&front, stream, peer, reason).await,
+        Err(reason) => {
+            refuse(&front, stream, peer, reason).await;
+            return None;
+        }
     };
     // The log-in is rare and large: it does not stay in the session's future.
     let login = {
@@ -232,8 +247,8 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
     };
     admission.logged_in();
     match login {
-        Ok(Ok(Login::Session(session))) => run(&front, session).await,
-        Ok(Ok(Login::Replication(session))) => replicate(&front, session).await,
+        Ok(Ok(Login::Replication(session))) => replicate(front, session, admission).await,
+        Ok(Ok(Login::Session(session))) => return Some(Resident::new(front, session, admission)),
         Ok(Ok(Login::Console(console))) => front.console.serve(console).await,
         Ok(Ok(Login::Nothing)) => {}
         Ok(Err(LoginEnd { reason, text })) => {
@@ -251,41 +266,76 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
             tracing::info!(%peer, "log-in took longer than limits.login_timeout");
         }
     }
+    None
 }
 
-async fn run(front: &Front, mut session: Box<Session>) {
+async fn replicate(front: Arc<Front>, mut session: Box<ReplicationSession>, admission: Admission) {
     let entry = session.entry.clone();
     let _connected = session.database.metrics.clients.hold();
-    let leaving = Leaving { front, entry: &entry };
     front.metrics.logins.increment();
-    tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
-    let end = session.run().await;
-    drop(leaving);
-    match end {
-        SessionEnd::Protocol(error) => tracing::warn!(client = entry.process, peer = %entry.peer, %error, "protocol violation"),
-        end => tracing::debug!(client = entry.process, ?end, "session ended"),
+    tracing::info!(client = entry.process, user = &*entry.user, peer = %entry.peer, "replication begins");
+    let place = BookedPlace { front, entry, _admission: admission, _connected };
+    session.run().await;
+    tracing::info!(client = place.entry.process, user = &*place.entry.user, peer = %place.entry.peer, "replication ends");
+}
+
+/// A logged-in session with its place in the books; dropping it takes the client out of them.
+pub struct Resident {
+    session: Box<Session>,
+    place: BookedPlace,
+}
+
+/// What a logged-in client holds apart from its session; given back also when that panics.
+struct BookedPlace {
+    front: Arc<Front>,
+    entry: Arc<ClientEntry>,
+    _admission: Admission,
+    _connected: GaugeHold,
+}
+
+impl Drop for BookedPlace {
+    fn drop(&mut self) {
+        self.front.clients.leave(&self.entry);
     }
 }
 
-async fn replicate(front: &Front, mut session: Box<ReplicationSession>) {
-    let entry = session.entry.clone();
-    let _connected = session.database.metrics.clients.hold();
-    let _leaving = Leaving { front, entry: &entry };
-    front.metrics.logins.increment();
-    tracing::info!(client = entry.process, user = &*entry.user, peer = %entry.peer, host = entry.host().as_deref(), "replication begins");
-    session.run().await;
-    tracing::info!(client = entry.process, user = &*entry.user, peer = %entry.peer, "replication ends");
-}
+impl Resident {
+    fn new(front: Arc<Front>, session: Box<Session>, admission: Admission) -> Self {
+        let entry = session.entry.clone();
+        front.metrics.logins.increment();
+        tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
+        let _connected = session.database.metrics.clients.hold();
+        Resident { session, place: BookedPlace { front, entry, _admission: admission, _connected } }
+    }
 
-/// Takes the client out of the book, also when its session panics.
-struct Leaving<'a> {
-    front: &'a Front,
-    entry: &'a crate::database::ClientEntry,
-}
+    /// Serves the session on this thread; it comes back if it has to go on on another one. A panic ends this session only.
+    pub async fn stay(self) -> Option<Resident> {
+        let Resident { mut session, place } = self;
+        let served = guarded(&place.front, place.entry.peer, async move {
+            let end = session.run().await;
+            (session, end)
+        });
+        let (session, end) = served.await?;
+        let entry = &place.entry;
+        match end {
+            SessionEnd::Moves => {
+                place.front.metrics.sessions_moved.increment();
+                return Some(Resident { session, place });
+            }
+            SessionEnd::Protocol(error) => {
+                tracing::warn!(client = entry.process, peer = %entry.peer, %error, "protocol violation")
+            }
+            end => tracing::debug!(client = entry.process, ?end, "session ended"),
+        }
+        None
+    }
 
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.front.clients.leave(self.entry);
+    /// Has this thread watch the client's socket from now on.
+    ///
+    /// # Errors
+    /// The socket can't be registered; the session ends.
+    pub fn arrive(&mut self) -> std::io::Result<()> {
+        self.session.client.stream.rehome()
     }
 }
 

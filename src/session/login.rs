@@ -198,9 +198,9 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     put_backend_key(out, entry.process, &entry.key);
     put_ready(out, b'I');
-    let state = SessionState::new(startup, consistency, settings.routing.split);
+    let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     drop(settings);
-    Session::new(client, (database, role), entry, state, front.limits.clone())
+    Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }
 
 fn open_replication(front: &Front, arrival: Arrival, database: Arc<Database>, walsender: Walsender) -> ReplicationSession {
