@@ -24,8 +24,8 @@ pub mod show;
 pub mod size;
 
 pub use access::{
-    AccessMethod, AccessQuery, AccessRule, AddressRange, CertName, ClientCertRule, ConnectionKind, NamePattern, REPLICATION_KEYWORD,
-    UserMap,
+    AccessMethod, AccessQuery, AccessRule, AddressRange, CertName, ClientCertRule, ConnectionKind, NamePattern,
+    REPLICATION_KEYWORD, UserMap,
 };
 pub use choice::NamedChoice;
 pub use defaults::{DEFAULT_LISTEN_PORT, DEFAULT_LOOKUP_QUERY, DEFAULT_SERVER_PORT};

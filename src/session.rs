@@ -10,8 +10,8 @@
 pub mod access;
 pub mod attach;
 pub mod candidate;
-pub mod console_login;
 pub mod choose;
+pub mod console_login;
 pub mod exchange;
 pub mod follow;
 pub mod front;

@@ -191,7 +191,8 @@ impl AddressRange {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.trim_matches(['[', ']']).parse().map_err(|_| {
-            "write an IP address or a range, such as \"192.0.2.1\", \"10.0.0.0/8\" or \"fd00::/8\" (names are not looked up)".to_owned()
+            "write an IP address or a range, such as \"192.0.2.1\", \"10.0.0.0/8\" or \"fd00::/8\" (names are not looked up)"
+                .to_owned()
         })?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {

@@ -114,7 +114,11 @@ fn client_cert_optional(reader: &mut Reader, tls: Section) -> bool {
         let complaint = Complaint::new(format!("`{text}` is not known"), "write \"required\" or \"optional\"");
         reader.error(ProblemKind::BadValue, span, complaint);
     } else if tls.get("client_ca").is_none() {
-        reader.error(ProblemKind::Contradiction, span, Complaint::new("client_cert has no effect without client_ca", "add client_ca"));
+        reader.error(
+            ProblemKind::Contradiction,
+            span,
+            Complaint::new("client_cert has no effect without client_ca", "add client_ca"),
+        );
     }
     text == "optional"
 }

@@ -112,8 +112,12 @@ pub(super) const PEERS: &[Key<Settings>] = &[
 ];
 
 /// Keys of `[peers]` besides `PEERS`.
-pub(super) const PEER_LIST: &[PlainKey] =
-    &[plain("addresses", "table", "none", "Where each process listens, by its number: `2 = \"10.0.0.2:6432\"`. Its own may stand there too.")];
+pub(super) const PEER_LIST: &[PlainKey] = &[plain(
+    "addresses",
+    "table",
+    "none",
+    "Where each process listens, by its number: `2 = \"10.0.0.2:6432\"`. Its own may stand there too.",
+)];
 
 /// Keys of `[defaults]` and of each `[databases.NAME]`.
 pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[

@@ -74,7 +74,10 @@ impl Codec for MapName {
     fn read(raw: &RawValue) -> Result<Self::Value, Complaint> {
         match raw {
             RawValue::Text(name) if !name.is_empty() => Ok(Some(name.clone())),
-            other => Err(Complaint::new(format!("{} is not the name of a map", other.describe()), "write the NAME of [user_maps.NAME]")),
+            other => Err(Complaint::new(
+                format!("{} is not the name of a map", other.describe()),
+                "write the NAME of [user_maps.NAME]",
+            )),
         }
     }
 

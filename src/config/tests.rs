@@ -273,8 +273,14 @@ fn dangers_are_warned_of() {
     check_app("replicas = [{ host = 'b', weight = 2 }]\n", &["warning 1:12 the weight of `b:5432` has no effect"]);
     check_app("sslrootcert = '/ca'\n", &["warning 1:12 sslrootcert of `a:5432` protects nobody"]);
     check_app("sslrootcert = '/ca'\nsslmode = 'disable'\n", &["warning 1:12 sslrootcert of `a:5432` has no effect"]);
-    check_app("sslrootcert = '/ca'\nsslmode = 'require'\nreplicas = ['postgres://b?sslmode=allow&sslrootcert=/ca']\n", &["of `b:5432` protects nobody"]);
-    check_app("sslrootcert = 'system'\nsslmode = 'verify-ca'\n", &["error 2:11 sslmode \"verify-ca\" is too weak for sslrootcert \"system\""]);
+    check_app(
+        "sslrootcert = '/ca'\nsslmode = 'require'\nreplicas = ['postgres://b?sslmode=allow&sslrootcert=/ca']\n",
+        &["of `b:5432` protects nobody"],
+    );
+    check_app(
+        "sslrootcert = 'system'\nsslmode = 'verify-ca'\n",
+        &["error 2:11 sslmode \"verify-ca\" is too weak for sslrootcert \"system\""],
+    );
     let with_system = settings(&format!("{APP}sslrootcert = 'system'\n"));
     assert_eq!(with_system.databases[0].hosts[0].tls.mode, ServerTlsMode::VerifyFull);
     check(
@@ -440,11 +446,17 @@ fn access_lists_are_checked_as_a_whole() {
     let tls = "[tls]\ncertificate = 'c'\nkey = 'k'\n";
     let check_list = |list: &str, expect: &[&str]| check(&format!("{list}{APP}"), expect);
     check_list("[[access]]\nusers = 'al'\n[[access]]\n", &[]);
-    check_list("[[access]]\n[[access]]\nusers = 'al'\n", &["warning 3:1 this rule never decides anything: rule 1 takes everything"]);
+    check_list(
+        "[[access]]\n[[access]]\nusers = 'al'\n",
+        &["warning 3:1 this rule never decides anything: rule 1 takes everything"],
+    );
     check_list("access = []\n", &["the access list has 0 rules"]);
     check_list("access = 3\n", &["access has to be a list of rules"]);
     check_list("[[access]]\nadresses = '10.0.0.0/8'\n", &["unknown key `adresses` in [[access]] / did you mean `addresses`?"]);
-    check_list("[[access]]\naddresses = '10.0.0.1/8'\n", &["addresses: `10.0.0.1/8` can't be used / only the first 8 bits count"]);
+    check_list(
+        "[[access]]\naddresses = '10.0.0.1/8'\n",
+        &["addresses: `10.0.0.1/8` can't be used / only the first 8 bits count"],
+    );
     check_list("[[access]]\nusers = 'a*b*'\n", &["users: `a*b*` can't be used / one `*`"]);
     check_list("[[access]]\nmethod = 'password'\n", &["method: `password` is not known"]);
     check_list("[[access]]\nmethod = 'peer'\n", &["method \"peer\" asks the kernel"]);
@@ -464,7 +476,10 @@ fn access_lists_are_checked_as_a_whole() {
     check_list(&format!("{tls}client_cert = 'optional'\n"), &["client_cert has no effect without client_ca"]);
     check_list("[peers]\naddresses = { 2 = 'h' }\n", &["[peers] has no `id`"]);
     check_list("[peers]\nid = 300\n", &["id: `300` is out of range"]);
-    check_list("[peers]\nid = 1\naddresses = { 0 = 'h', x = 'h' }\n", &["`0` is not the id of a peer", "`x` is not the id of a peer"]);
+    check_list(
+        "[peers]\nid = 1\naddresses = { 0 = 'h', x = 'h' }\n",
+        &["`0` is not the id of a peer", "`x` is not the id of a peer"],
+    );
     check_list("[peers]\nid = 1\naddresses = { 2 = 'postgres://u@h' }\n", &["a peer is an address, not a URL"]);
     let peers = settings(&format!("[peers]\nid = 1\naddresses = {{ 1 = 'a', 2 = 'b:7', 3 = '/run/x' }}\n{APP}")).front.peers;
     let others: Vec<_> = peers.others.iter().map(|peer| (peer.id, peer.address.as_str(), peer.port)).collect();

@@ -6,7 +6,8 @@
 use super::startup::ClientIdentity;
 use crate::auth::{FailureLimit, FailureLimits, TransportSecurity};
 use crate::config::{
-    AccessMethod, AccessQuery, AccessRule, AuthMethod, CertName, ClientCertRule, ConnectionKind, FrontSettings, REPLICATION_KEYWORD,
+    AccessMethod, AccessQuery, AccessRule, AuthMethod, CertName, ClientCertRule, ConnectionKind, FrontSettings,
+    REPLICATION_KEYWORD,
 };
 use crate::metrics::LoginFailureReason;
 use crate::net::stream::Peer;
@@ -67,7 +68,9 @@ impl Entrance<'_> {
         };
         match self.physical {
             true => format!("replication connection for host \"{host}\", user \"{}\", {encryption}", self.user),
-            false => format!("connection for host \"{host}\", user \"{}\", database \"{}\", {encryption}", self.user, self.database),
+            false => {
+                format!("connection for host \"{host}\", user \"{}\", database \"{}\", {encryption}", self.user, self.database)
+            }
         }
     }
 }
@@ -207,11 +210,19 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> FrontSettings {
-        let file = format!("{text}\n[tls]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'ca'\n[databases.app]\nprimary = 'postgres://u@h'\n");
+        let file = format!(
+            "{text}\n[tls]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'ca'\n[databases.app]\nprimary = 'postgres://u@h'\n"
+        );
         crate::config::parse(&file, "t.toml", &|_| None).unwrap().settings.front
     }
 
-    async fn check(settings: &FrontSettings, user: &str, peer: Peer, security: TransportSecurity, uid: Option<u32>) -> Result<Admitted, String> {
+    async fn check(
+        settings: &FrontSettings,
+        user: &str,
+        peer: Peer,
+        security: TransportSecurity,
+        uid: Option<u32>,
+    ) -> Result<Admitted, String> {
         let identity = ClientIdentity { certificate: None, uid };
         let entrance = Entrance { user, database: "app", physical: false, peer: &peer, security: &security, identity: &identity };
         admit(settings, &entrance).await.map_err(|(_, report)| {
@@ -233,7 +244,8 @@ mod tests {
         assert_eq!(check(&settings, "al", tcp("10.1.1.1:5"), plain.clone(), None).await, scram);
         assert_eq!(
             check(&settings, "mallory", tcp("10.1.1.1:5"), plain.clone(), None).await,
-            Err("an access rule rejects connection for host \"10.1.1.1\", user \"mallory\", database \"app\", no encryption".into())
+            Err("an access rule rejects connection for host \"10.1.1.1\", user \"mallory\", database \"app\", no encryption"
+                .into())
         );
         assert_eq!(
             check(&settings, "al", tcp("192.0.2.1:5"), plain, None).await,

@@ -22,7 +22,12 @@ pub(super) struct Candidate {
 }
 
 /// What is known of a role: from the configuration, else looked up.
-pub(super) async fn candidate(database: &Database, user: &str, admitted: Admitted, lookup_name: &str) -> Result<Candidate, Denied> {
+pub(super) async fn candidate(
+    database: &Database,
+    user: &str,
+    admitted: Admitted,
+    lookup_name: &str,
+) -> Result<Candidate, Denied> {
     let settings: Arc<DatabaseSettings> = database.settings().clone();
     let method = admitted.method.unwrap_or(settings.auth.method);
     let own = settings.users.iter().find(|known| known.name == user);

@@ -20,11 +20,6 @@ pub(super) async fn console(front: &Front, mut arrival: Arrival) -> Result<Conso
         Ok(admitted) => admitted.unwrap_or_default(),
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
-    if !admitted.proven
-        && let Err(denied) = front.failures_of(&arrival)
-    {
-        return Err(arrival.refuse(denied).await);
-    }
     let admin = front.admin.load_full();
     let trusted = admitted.method == Some(AuthMethod::Trust);
     let open = admin.users.is_empty();
@@ -36,6 +31,11 @@ pub(super) async fn console(front: &Front, mut arrival: Arrival) -> Result<Conso
     }
     let secret = admin.users.iter().find(|known| known.name == user).and_then(|known| StoredSecret::parse(&known.secret).ok());
     let method = if open { AuthMethod::Trust } else { admitted.method.unwrap_or(AuthMethod::Auto) };
+    if method != AuthMethod::Trust
+        && let Err(denied) = front.failures_of(&arrival)
+    {
+        return Err(arrival.refuse(denied).await);
+    }
     let candidate = Candidate { user: user.clone(), method, secret, server_password: None, barred: None, looked_up: false };
     authenticate(front, &mut arrival, candidate).await?;
     let Arrival { stream, peer, .. } = arrival;

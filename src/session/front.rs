@@ -3,10 +3,10 @@
 use super::access::{Denied, failure_limits, too_many_failures};
 use super::exchange::ClientSide;
 use super::login::{Arrival, Login, LoginEnd, log_in};
-use super::placement::Placement;
-use super::run::{Session, SessionEnd, SessionLimits};
 use super::peers::PASSING_ON_MAX;
+use super::placement::Placement;
 use super::replication::ReplicationSession;
+use super::run::{Session, SessionEnd, SessionLimits};
 use crate::auth::{FailureBook, KeyCache};
 use crate::config::{AdminSettings, FrontSettings};
 use crate::database::{ClientEntry, Clients, Directory};

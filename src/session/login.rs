@@ -12,9 +12,7 @@ use super::run::Session;
 use super::startup::{ClientIdentity, Started, negotiate, start, startup_parameters};
 use super::state::SessionState;
 use super::welcome::welcome;
-use crate::auth::{
-    AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message,
-};
+use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
 use crate::database::{ClientEntry, Database, NewClient};
 use crate::metrics::LoginFailureReason;

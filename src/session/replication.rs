@@ -54,7 +54,8 @@ pub fn replication_kind(message: &StartupMessage) -> Result<ReplicationKind, Rep
         Ok(ReplicationKind::None)
     } else {
         let text = format!("invalid value for parameter \"replication\": \"{value}\"");
-        Err(Report::fatal(SqlState::INVALID_PARAMETER_VALUE, text).hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
+        Err(Report::fatal(SqlState::INVALID_PARAMETER_VALUE, text)
+            .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\"."))
     }
 }
 
@@ -127,7 +128,8 @@ async fn reach_primary(
         client_hash: 0,
     };
     let index = pick(&fleet, &upstream.balancer(), &request).map_err(|missing| {
-        let report = Report::fatal(SqlState::CANNOT_CONNECT_NOW, missing.explain(&fleet)).hint("See `SHOW HOSTS` in the console.");
+        let report =
+            Report::fatal(SqlState::CANNOT_CONNECT_NOW, missing.explain(&fleet)).hint("See `SHOW HOSTS` in the console.");
         (report, Some(fleet.generation))
     })?;
     let host = fleet.hosts[index].host.clone();
@@ -136,8 +138,9 @@ async fn reach_primary(
         return Err((Report::fatal(SqlState::CANNOT_CONNECT, text), None));
     };
     let Some(place) = HostPlace::take(&upstream.permits(&host)) else {
-        let report = Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections to host {}", host.settings.name))
-            .hint("Raise max_per_host.");
+        let report =
+            Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections to host {}", host.settings.name))
+                .hint("Raise max_per_host.");
         return Err((report, None));
     };
     match connect_with(&target, parameters, credential, upstream.keys()).await {
@@ -184,7 +187,8 @@ impl ReplicationSession {
         self.entry.attach(&self.walsender.server, &self.walsender.host.settings.name.as_str().into());
         let stopped = std::future::poll_fn(|cx| self.poll(cx)).await;
         if stopped {
-            Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command").put(self.to_client.writer());
+            Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+                .put(self.to_client.writer());
         }
         // The last words of the server, or ours; a client that does not read is not waited for.
         let ReplicationSession { client, to_client, .. } = self;

@@ -26,7 +26,8 @@ fn a_certificate_stands_for_a_role() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let shown = format!("sslcert={} sslkey={}", secure.files.text("alice.crt"), secure.files.text("alice.key"));
     let password = secure.fleet.app_password().reveal();
-    let url = |user: &str, more: &str| format!("host=localhost port={} user={user} dbname=app sslmode=require {more}", yard.port());
+    let url =
+        |user: &str, more: &str| format!("host=localhost port={} user={user} dbname=app sslmode=require {more}", yard.port());
     // No password is given: the certificate is the proof.
     assert_eq!(psql(&url("alice", &shown), "SELECT current_user"), "alice");
     let check = |url: String, expect: &str| assert!(stderr(&url).contains(expect), "{url}: {}", stderr(&url));

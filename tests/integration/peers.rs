@@ -14,7 +14,8 @@ fn cancel(port: u16, pid: i32, secret: &[u8]) {
 }
 
 fn sleeping(text: &str) -> bool {
-    let question = format!("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '{}'", text.replace('\'', "''"));
+    let question =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '{}'", text.replace('\'', "''"));
     secure_fleet().fleet.primary().sql(&question).unwrap() == "1"
 }
 
@@ -62,7 +63,8 @@ fn a_cancel_request_finds_its_client_through_any_process() {
         let replies = other.until_ready().unwrap();
         assert!(replies.iter().any(|reply| reply.field(b'C').as_deref() == Some("57014")), "{replies:?}");
     }
-    let count = |yard: &Pgyard, outcome: &str| yard.metric("pgyard_cancel_requests_total", &[("outcome", outcome)]).unwrap_or(0.0);
+    let count =
+        |yard: &Pgyard, outcome: &str| yard.metric("pgyard_cancel_requests_total", &[("outcome", outcome)]).unwrap_or(0.0);
     // Through 2, for each protocol: to 1 with a wrong key, to 1 for nobody, to itself as number 3, to 1 with the right key.
     assert_eq!((count(&two, "peer"), count(&one, "peer")), (8.0, 2.0));
     assert_eq!((count(&one, "forwarded"), count(&two, "forwarded")), (2.0, 2.0));

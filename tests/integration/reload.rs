@@ -131,7 +131,7 @@ fn sessions_spread_over_the_relay_threads_and_gather_again() {
                 }
             });
         }
-        assert!(reload(&yard, &with_minimum(1)).contains("workers_min"));
+        assert!(yard.reload(&with_minimum(1)).contains("workers_min"));
         eventually("one thread is enough", Duration::from_secs(60), || metric("pgyard_workers_in_use") == 1.0);
         // They were spread evenly, so half of them have to move.
         eventually("all are on one", Duration::from_secs(60), || metric("pgyard_sessions_moved_total") >= (CLIENTS / 2) as f64);

@@ -96,8 +96,6 @@ fn whoever_stands_between_pgyard_and_a_server_cannot_log_in() {
     let yard = Pgyard::start_with_config(&secure.fleet, &config);
     let refused = log_in(&yard, "app", secure.fleet.app_password().reveal(), "app").unwrap_err().to_string();
     assert!(refused.contains("SCRAM channel binding check failed"), "{refused}");
-    // The way through the middle works as such: where the server asks for no proof that binds, it is not noticed.
-    assert!(yard.log().contains("pgyard is listening"));
 }
 
 #[test]
@@ -137,7 +135,8 @@ fn changed_roots_are_read_at_a_reload_for_new_connections() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root.crt");
     std::fs::copy(secure.files.path("ca.crt"), &root).unwrap();
-    let config = secure.config("", &format!("sslmode = 'verify-full'\nsslrootcert = '{}'\nfailover_wait = '500ms'", root.display()));
+    let config =
+        secure.config("", &format!("sslmode = 'verify-full'\nsslrootcert = '{}'\nfailover_wait = '500ms'", root.display()));
     let yard = Pgyard::start_with_config(&secure.fleet, &config);
     let password = secure.fleet.app_password().reveal();
     let mut stays = log_in(&yard, "app", password, "app").unwrap();
@@ -163,7 +162,7 @@ fn a_connection_that_died_while_idle_is_not_used() {
     let mut client = log_in(&yard, "app", secure.fleet.app_password().reveal(), "app").unwrap();
     client.column("CREATE TABLE IF NOT EXISTS died (id int)").unwrap();
     for turn in 0..5 {
-        let pid = client.column("SELECT pg_backend_pid() FROM (SELECT 1) one FOR UPDATE").unwrap().remove(0);
+        let pid = client.column("SELECT pg_backend_pid()").unwrap().remove(0);
         let primary = secure.fleet.primary();
         primary.sql(&format!("SELECT pg_terminate_backend({pid}, 5000)")).unwrap();
         // A write is never sent twice: it must not have been sent to the dead connection.
@@ -189,7 +188,10 @@ fn a_unix_socket_serves_on_both_sides() {
     let yard = Pgyard::start_with_config(&secure.fleet, &config);
     let app = secure.fleet.app_password().reveal();
     let url = format!("host={directory} port=6432 user=app dbname=app password={app} sslmode=require");
-    let said = super::harness::programs::psql(&url, "SELECT coalesce(client_addr::text, 'unix') FROM pg_stat_activity WHERE pid = pg_backend_pid()");
+    let said = super::harness::programs::psql(
+        &url,
+        "SELECT coalesce(client_addr::text, 'unix') FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+    );
     assert_eq!(said, "unix");
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, yard.port()));
     assert!(stream.is_ok(), "the other listener serves too");

@@ -83,9 +83,10 @@ fn contradiction(rule: &AccessRule, settings: &Settings) -> Option<Complaint> {
         _ if rule.connection == ConnectionKind::Unix && !rule.addresses.is_empty() => {
             Complaint::new("clients on Unix sockets have no address", "take addresses out of this rule")
         }
-        AccessMethod::Peer if rule.connection != ConnectionKind::Unix => {
-            Complaint::new("method \"peer\" asks the kernel who is at the other end of a Unix socket", "write connection = \"unix\"")
-        }
+        AccessMethod::Peer if rule.connection != ConnectionKind::Unix => Complaint::new(
+            "method \"peer\" asks the kernel who is at the other end of a Unix socket",
+            "write connection = \"unix\"",
+        ),
         _ if rule.wants_certificate() && !tls_only => {
             Complaint::new("only clients with TLS can show a certificate", "write connection = \"tls\"")
         }

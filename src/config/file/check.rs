@@ -172,7 +172,11 @@ fn hosts(reader: &mut Reader, settings: &DatabaseSettings, places: &Places) {
         let message = match host.tls.mode {
             ServerTlsMode::Disable => format!("sslrootcert of `{}` has no effect: sslmode is \"disable\"", host.name),
             ServerTlsMode::Allow | ServerTlsMode::Prefer => {
-                format!("sslrootcert of `{}` protects nobody: with sslmode \"{}\" TLS may be left out", host.name, host.tls.mode.name())
+                format!(
+                    "sslrootcert of `{}` protects nobody: with sslmode \"{}\" TLS may be left out",
+                    host.name,
+                    host.tls.mode.name()
+                )
             }
             ServerTlsMode::Require | ServerTlsMode::VerifyCa | ServerTlsMode::VerifyFull => continue,
         };

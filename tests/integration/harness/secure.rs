@@ -38,7 +38,8 @@ impl Certificates {
     fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(if name.ends_with("key") { 0o600 } else { 0o644 })).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(if name.ends_with("key") { 0o600 } else { 0o644 }))
+            .unwrap();
         let owner = std::fs::metadata(self.0.parent().unwrap()).unwrap();
         chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
@@ -109,7 +110,11 @@ impl SecureFleet {
 
     /// `[tls]` with a certificate.
     pub fn tls(&self, name: &str) -> String {
-        format!("[tls]\ncertificate = '{}'\nkey = '{}'\n", self.files.text(&format!("{name}.crt")), self.files.text(&format!("{name}.key")))
+        format!(
+            "[tls]\ncertificate = '{}'\nkey = '{}'\n",
+            self.files.text(&format!("{name}.crt")),
+            self.files.text(&format!("{name}.key"))
+        )
     }
 }
 
