@@ -26,6 +26,13 @@ pub struct FailureLimits {
     pub window: Duration,
 }
 
+impl FailureLimits {
+    /// How many may fail of a user who is known at an address; 0 is no limit.
+    fn known(&self) -> usize {
+        if self.per_user > 0 { self.per_user } else { self.per_address }
+    }
+}
+
 /// Why a log-in is not even tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureLimit {
@@ -90,7 +97,7 @@ impl FailureBook {
         if let Some((since, failures)) = tables.known.get(&(address, user.into()))
             && now.saturating_duration_since(*since) < KNOWN_FOR
         {
-            let wait = over(Some(failures), limits.per_user);
+            let wait = over(Some(failures), limits.known());
             return wait.map_or(Ok(()), |wait| Err((FailureLimit::User, wait)));
         }
         if let Some(wait) = address.and_then(|address| over(tables.addresses.get(&address), limits.per_address)) {
@@ -107,7 +114,7 @@ impl FailureBook {
         if let Some((since, failures)) = tables.known.get_mut(&(address, user.into()))
             && now.saturating_duration_since(*since) < KNOWN_FOR
         {
-            *failures = Failures { count: failures.left(now, limits.per_user, limits.window) + 1.0, at: now };
+            *failures = Failures { count: failures.left(now, limits.known(), limits.window) + 1.0, at: now };
             return;
         }
         if let (Some(address), 1..) = (address, limits.per_address) {
@@ -197,7 +204,11 @@ mod tests {
         assert_eq!(book.check((ip("192.0.2.99"), "alice"), &LIMITS, start).unwrap_err().0, FailureLimit::User);
         assert_eq!(book.check((ip("192.0.2.99"), "bob"), &LIMITS, start), Ok(()));
         assert_eq!(book.check((ip("10.0.0.1"), "alice"), &LIMITS, start), Ok(()));
-        // Being known is no licence to guess.
+        // Being known is no licence to guess, with either limit.
+        let by_address = FailureLimits { per_user: 0, ..LIMITS };
+        (0..3).for_each(|_| book.failed((ip("10.0.0.1"), "alice"), &by_address, start));
+        assert!(book.check((ip("10.0.0.1"), "alice"), &by_address, start).is_err());
+        book.succeeded((ip("10.0.0.1"), "alice"), &LIMITS, start);
         (0..5).for_each(|_| book.failed((ip("10.0.0.1"), "alice"), &LIMITS, start));
         assert_eq!(book.check((ip("10.0.0.1"), "alice"), &LIMITS, start).unwrap_err().0, FailureLimit::User);
         assert_eq!(book.check((ip("10.0.0.1"), "bob"), &LIMITS, start), Ok(()));

@@ -91,10 +91,10 @@ pub(super) const LIMITS: &[Key<Settings>] = &[
 /// Keys of `[[access]]`.
 pub(super) const ACCESS: &[Key<AccessRule>] = &[
     key!(reload "connection": Choice<ConnectionKind> = connection, "Which connections the rule is for; `plain` is TCP without TLS."),
-    key!(reload "addresses": AddressRanges = addresses, "The clients' addresses; clients on Unix sockets have none."),
+    key!(reload "addresses": AddressRanges = addresses, "The clients' addresses; clients on Unix sockets have none.", default "all"),
     key!(reload "databases": NamePatterns = databases,
-        "Names of databases, `*` for any text. `replication` is physical replication, which no other name covers; `pgyard` the console."),
-    key!(reload "users": NamePatterns = users, "Names of roles, `*` for any text."),
+        "Names of databases, `*` for any text. `replication` is physical replication, which no other name covers; `pgyard` the console.", default "all"),
+    key!(reload "users": NamePatterns = users, "Names of roles, `*` for any text.", default "all"),
     key!(reload "method": Choice<AccessMethod> = method,
         "What the client must prove: as `auth` in `[defaults]` (`auto`: the database's `auth`); `cert`: a certificate with the role's name; \
          `peer`: its process runs as the user of that name; `reject`: refused."),

@@ -457,6 +457,8 @@ fn access_lists_are_checked_as_a_whole() {
         "[[access]]\naddresses = '10.0.0.1/8'\n",
         &["addresses: `10.0.0.1/8` can't be used / only the first 8 bits count"],
     );
+    check_list("[[access]]\nusers = 'all'\nmethod = 'reject'\n", &["users: `all` can't be used / for all, leave the key out"]);
+    check_list("[[access]]\nusers = '+staff'\ndatabases = 'sameuser'\n", &["users: `+staff`", "databases: `sameuser`"]);
     check_list("[[access]]\nusers = 'a*b*'\n", &["users: `a*b*` can't be used / one `*`"]);
     check_list("[[access]]\nmethod = 'password'\n", &["method: `password` is not known"]);
     check_list("[[access]]\nmethod = 'peer'\n", &["method \"peer\" asks the kernel"]);
