@@ -12,7 +12,7 @@ pub mod upstream;
 pub mod view;
 pub mod writes;
 
-pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest};
+pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest, peer_of};
 pub use directory::{Database, Directory};
 pub use reuse::reusable;
 pub use role::RolePools;

@@ -17,6 +17,6 @@ mod upkeep;
 
 pub use connector::Connector;
 pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};
-pub use permits::HostPermits;
+pub use permits::{HostPermits, HostPlace};
 pub use queue::Pool;
 pub use slot::WaitSlot;

@@ -7,8 +7,11 @@
 //! Invariants: the client gets the server's bytes in the server's order; a unit is sent again only while nothing of its answer
 //! was forwarded and it cannot have taken effect; a server connection that is not clean never reaches another session.
 
+pub mod access;
 pub mod attach;
+pub mod candidate;
 pub mod choose;
+pub mod console_login;
 pub mod exchange;
 pub mod follow;
 pub mod front;
@@ -18,10 +21,12 @@ pub mod login;
 pub mod lost;
 pub mod own;
 pub mod own_queries;
+pub mod peers;
 pub mod placement;
 pub mod recover;
 pub mod relay;
 pub mod relocate;
+pub mod replication;
 pub mod run;
 pub mod send;
 pub mod serve;

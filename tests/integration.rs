@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod integration {
+    mod access;
     mod console;
     mod drivers;
     mod faults;
@@ -13,6 +14,10 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod peers;
     mod reload;
+    mod replication;
     mod routing;
+    mod tls;
+    mod tls_server;
 }

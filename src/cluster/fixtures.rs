@@ -17,7 +17,7 @@ pub fn host_settings(name: &str) -> HostSettings {
         port: 5432,
         role: RoleSetting::Auto,
         weight: 1,
-        tls: ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None },
+        tls: ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None, content: 0 },
         control: ControlCredentials { user: "yard".to_owned(), password: None, database: "postgres".to_owned() },
     }
 }

@@ -2,8 +2,8 @@
 
 use super::settings::{
     AdminSettings, AuthMethod, AuthSettings, Balance, Consistency, FrontSettings, HealthSettings, ListenAddress, LogFormat,
-    LogSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode, ServerTlsSettings,
-    Settings,
+    LogSettings, PeerSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode,
+    ServerTlsSettings, Settings,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -59,6 +59,12 @@ impl Default for FrontSettings {
             login_timeout: Duration::from_secs(15),
             max_message: 1 << 30,
             tcp_keepalive: Duration::from_secs(60),
+            failed_logins_per_address: 100,
+            failed_logins_per_user: 100,
+            failed_login_window: Duration::from_secs(60),
+            access: Vec::new(),
+            user_maps: Vec::new(),
+            peers: PeerSettings::default(),
             workers_min: 1,
         }
     }
@@ -124,6 +130,6 @@ impl Default for HealthSettings {
 
 impl Default for ServerTlsSettings {
     fn default() -> Self {
-        ServerTlsSettings { mode: ServerTlsMode::Prefer, ca: None, certificate: None }
+        ServerTlsSettings { mode: ServerTlsMode::Prefer, ca: None, certificate: None, content: 0 }
     }
 }

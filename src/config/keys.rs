@@ -3,8 +3,9 @@
 //! Reading the file, `SHOW CONFIG`, the list of changes at a reload and the tables of `docs/configuration.md` all walk these tables, so
 //! that a setting cannot be in one and missing in another.
 
+use super::access::{AccessMethod, AccessRule, CertName, ClientCertRule, ConnectionKind};
 use super::codec::{Bytes, BytesOrOff, Choice, Codec, Complaint, Count, Flag, Inherited, RawValue, Span, SpanOrNever, SpanOrOff};
-use super::listen::{HttpAddress, ListenAddresses, LogFilter, LookupQuery, Workers};
+use super::listen::{AddressRanges, HttpAddress, ListenAddresses, LogFilter, LookupQuery, MapName, NamePatterns, Workers};
 use super::settings::{DatabaseSettings, Settings, UserSettings};
 
 /// One key that settings of type `S` are read from.
@@ -79,7 +80,44 @@ pub(super) const LIMITS: &[Key<Settings>] = &[
         "Largest message that has to be held whole (a statement, its parameters). PostgreSQL's own limit is the default."),
     key!(reload "tcp_keepalive": Span<1000> = front.tcp_keepalive,
         "Idle time before TCP keep-alives, towards clients and servers."),
+    key!(reload "failed_logins_per_address": Count<0, 1_000_000> = front.failed_logins_per_address,
+        "Log-ins that may fail within `failed_login_window` from one address; then it is refused for a while. 0 is no limit."),
+    key!(reload "failed_logins_per_user": Count<0, 1_000_000> = front.failed_logins_per_user,
+        "Log-ins that may fail within `failed_login_window` for one user, from all addresses; 0 is no limit."),
+    key!(reload "failed_login_window": Span<1000> = front.failed_login_window,
+        "The time for the two limits above: failures are forgiven evenly over it."),
 ];
+
+/// Keys of `[[access]]`.
+pub(super) const ACCESS: &[Key<AccessRule>] = &[
+    key!(reload "connection": Choice<ConnectionKind> = connection, "Which connections the rule is for; `plain` is TCP without TLS."),
+    key!(reload "addresses": AddressRanges = addresses, "The clients' addresses; clients on Unix sockets have none.", default "all"),
+    key!(reload "databases": NamePatterns = databases,
+        "Names of databases, `*` for any text. `replication` is physical replication, which no other name covers; `pgyard` the console.", default "all"),
+    key!(reload "users": NamePatterns = users, "Names of roles, `*` for any text.", default "all"),
+    key!(reload "method": Choice<AccessMethod> = method,
+        "What the client must prove: as `auth` in `[defaults]` (`auto`: the database's `auth`); `cert`: a certificate with the role's name; \
+         `peer`: its process runs as the user of that name; `reject`: refused."),
+    key!(reload "client_cert": Choice<ClientCertRule> = client_cert,
+        "A certificate besides the method: `verify-ca`: one that `client_ca` issued; `verify-full`: it has the role's name."),
+    key!(reload "cert_name": Choice<CertName> = cert_name,
+        "Where the certificate's name is: common name, whole subject (`CN=alice,O=ops`), or a DNS name, e-mail address or URI of subjectAltName."),
+    key!(reload "map": MapName = map, "The `[user_maps.NAME]` that says which roles a certificate's or a process's name may take."),
+];
+
+/// Keys of `[peers]`.
+pub(super) const PEERS: &[Key<Settings>] = &[
+    key!(reload "id": Count<1, 255> = front.peers.id, "This process's number, which no other process behind the same address has.",
+        default "required"),
+];
+
+/// Keys of `[peers]` besides `PEERS`.
+pub(super) const PEER_LIST: &[PlainKey] = &[plain(
+    "addresses",
+    "table",
+    "none",
+    "Where each process listens, by its number: `2 = \"10.0.0.2:6432\"`. Its own may stand there too.",
+)];
 
 /// Keys of `[defaults]` and of each `[databases.NAME]`.
 pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
@@ -156,6 +194,12 @@ pub(super) const TLS: &[PlainKey] = &[
     plain("key", "path", "required", "PEM private key of the certificate. Read again at a reload."),
     plain("client_ca", "path", "none", "PEM roots; with them, clients must show a certificate that chains to one."),
     plain("required", "`true` or `false`", "`false`", "Refuse clients without TLS, except on Unix sockets."),
+    plain(
+        "client_cert",
+        "`\"required\"`, `\"optional\"`",
+        "`\"required\"`",
+        "With `client_ca`: whether each client must show a certificate, or only those of whom a rule under `[[access]]` wants one.",
+    ),
 ];
 
 /// Keys of `[admin.users.NAME]`.
@@ -172,7 +216,7 @@ pub(super) const CONNECTION: &[PlainKey] = &[
     plain("database", "text", "the client's", "The name of the database on the servers."),
     plain(
         "sslmode",
-        "`\"disable\"`, `\"prefer\"`, `\"require\"`, `\"verify-ca\"`, `\"verify-full\"`",
+        "`\"disable\"`, `\"allow\"`, `\"prefer\"`, `\"require\"`, `\"verify-ca\"`, `\"verify-full\"`",
         "`\"prefer\"`",
         "As libpq's.",
     ),

@@ -79,7 +79,7 @@ impl RolePools {
             role: self.role.clone(),
         };
         let connector = Connector {
-            target: upstream.target(host)?,
+            target: upstream.target_cell(host)?,
             database: database.server_name(),
             role: self.role.to_string(),
             credential: self.credential.clone(),

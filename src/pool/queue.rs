@@ -297,8 +297,8 @@ impl Pool {
     }
 
     /// Where its connections lead.
-    pub fn target(&self) -> &Arc<ServerTarget> {
-        &self.connector.target
+    pub fn target(&self) -> Arc<ServerTarget> {
+        self.connector.target.load_full()
     }
 
     /// The connections that nobody uses, each with the time since it was returned.

@@ -16,10 +16,11 @@ use crate::server::ServerConnection;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// What has been tried for a unit so far.
 #[derive(Debug)]
@@ -277,8 +278,10 @@ fn has_spoken(server: &mut ServerConnection) -> bool {
             let ready = stream.poll_read_ready(&mut cx);
             ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
         }
-        // TLS sends records of its own (session tickets), so readiness says nothing; a dead one shows at its first use.
-        Stream::ClientTls(_) | Stream::ServerTls(_) => false,
+        // TLS sends records of its own (session tickets), so it has to take in what came to know whether the server said anything.
+        tls @ (Stream::ClientTls(_) | Stream::ServerTls(_)) => {
+            Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! The front door: what every connection shares, who is let in, and a connection's whole life.
 
+use super::access::{Denied, failure_limits, too_many_failures};
 use super::exchange::ClientSide;
-use super::login::{Login, LoginEnd, log_in};
+use super::login::{Arrival, Login, LoginEnd, log_in};
+use super::peers::PASSING_ON_MAX;
 use super::placement::Placement;
+use super::replication::ReplicationSession;
 use super::run::{Session, SessionEnd, SessionLimits};
-use crate::auth::KeyCache;
+use crate::auth::{FailureBook, KeyCache};
 use crate::config::{AdminSettings, FrontSettings};
 use crate::database::{ClientEntry, Clients, Directory};
 use crate::metrics::{FrontMetrics, GaugeHold, RefusalReason};
@@ -19,6 +22,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::Semaphore;
 
 /// Key derivations at once, so that a burst of log-ins leaves a core to the relay.
@@ -65,6 +69,10 @@ pub struct Front {
     pub placement: Arc<Placement>,
     /// No new clients: pgyard stops.
     pub draining: AtomicBool,
+    /// Log-ins that failed.
+    pub(super) failures: FailureBook,
+    /// Cancel requests on their way to peers.
+    pub(super) passing_on: Semaphore,
     pub(super) deriving: Semaphore,
     logging_in: AtomicUsize,
     connected: AtomicUsize,
@@ -98,6 +106,7 @@ pub struct FrontParts {
 impl Front {
     /// The front door of a process.
     pub fn new(parts: FrontParts) -> Self {
+        parts.clients.set_peer(parts.settings.peers.id as u8);
         Front {
             directory: parts.directory,
             clients: parts.clients,
@@ -110,10 +119,38 @@ impl Front {
             console: parts.console,
             placement: Arc::new(Placement::new(parts.workers)),
             draining: AtomicBool::new(false),
+            failures: FailureBook::default(),
+            passing_on: Semaphore::new(PASSING_ON_MAX),
             deriving: Semaphore::new(DERIVING_MAX),
             logging_in: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
             addresses: Mutex::default(),
+        }
+    }
+
+    /// Applies changed settings of the front door.
+    pub fn apply(&self, settings: FrontSettings) {
+        self.clients.set_peer(settings.peers.id as u8);
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Whether a client may try to log in, for all that have failed before it.
+    ///
+    /// # Errors
+    /// Too many have.
+    pub(super) fn failures_of(&self, arrival: &Arrival) -> Result<(), Denied> {
+        let limits = failure_limits(&self.settings.load());
+        let outcome = self.failures.check((arrival.peer.ip(), &arrival.user), &limits, Instant::now());
+        outcome.map_err(|limit| too_many_failures(limit, &arrival.user))
+    }
+
+    /// Notes whether a client could prove who it is.
+    pub(super) fn note_login(&self, arrival: &Arrival, succeeded: bool) {
+        let limits = failure_limits(&self.settings.load());
+        let who = (arrival.peer.ip(), arrival.user.as_str());
+        match succeeded {
+            true => self.failures.succeeded(who, &limits, Instant::now()),
+            false => self.failures.failed(who, &limits, Instant::now()),
         }
     }
 
@@ -210,6 +247,7 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident
     };
     admission.logged_in();
     match login {
+        Ok(Ok(Login::Replication(session))) => replicate(front, session, admission).await,
         Ok(Ok(Login::Session(session))) => return Some(Resident::new(front, session, admission)),
         Ok(Ok(Login::Console(console))) => front.console.serve(console).await,
         Ok(Ok(Login::Nothing)) => {}
@@ -229,6 +267,16 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident
         }
     }
     None
+}
+
+async fn replicate(front: Arc<Front>, mut session: Box<ReplicationSession>, admission: Admission) {
+    let entry = session.entry.clone();
+    let _connected = session.database.metrics.clients.hold();
+    front.metrics.logins.increment();
+    tracing::info!(client = entry.process, user = &*entry.user, peer = %entry.peer, "replication begins");
+    let place = BookedPlace { front, entry, _admission: admission, _connected };
+    session.run().await;
+    tracing::info!(client = place.entry.process, user = &*place.entry.user, peer = %place.entry.peer, "replication ends");
 }
 
 /// A logged-in session with its place in the books; dropping it takes the client out of them.

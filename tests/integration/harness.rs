@@ -4,6 +4,7 @@ pub mod client;
 pub mod guard;
 pub mod programs;
 pub mod proxy;
+pub mod secure;
 pub mod server_log;
 
 pub use client::RawClient;

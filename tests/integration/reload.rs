@@ -5,7 +5,6 @@ use super::harness::proxy::host_of;
 use super::harness::{Pgyard, eventually, own_fleet};
 use pgyard::demo::LocalFleet;
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,20 +18,6 @@ fn config(fleet: &LocalFleet, replicas: usize, more: &str) -> String {
         fleet.primary().superuser_url(),
         urls.join(", ")
     )
-}
-
-/// Rewrites the file of a running pgyard and reloads it; answers what `pgyard reload` said.
-fn reload(yard: &Pgyard, text: &str) -> String {
-    let file = yard.directory().join("pgyard.toml");
-    let old = std::fs::read_to_string(&file).unwrap();
-    let head: Vec<&str> = old.lines().take(2).collect();
-    let body: Vec<&str> = text.lines().skip(2).collect();
-    std::fs::write(&file, format!("{}\n{}\n", head.join("\n"), body.join("\n"))).unwrap();
-    let url = format!("postgres://pgyard@127.0.0.1:{}/pgyard", yard.port());
-    let output = Command::new(env!("CARGO_BIN_EXE_pgyard")).args(["reload", "--admin", &url]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() || said.contains("not reloaded"), "{said}");
-    said
 }
 
 /// How many reads each replica answers in a while. (The primary answers some too: after DDL, until the catalogue was read again.)
@@ -77,13 +62,13 @@ fn replicas_are_added_and_removed_under_load() {
         let with_one = taken(&counts);
         assert_eq!(with_one.keys().collect::<Vec<_>>(), [&one]);
 
-        assert!(reload(&yard, &config(&fleet, 2, "")).contains(": added"));
+        assert!(yard.reload(&config(&fleet, 2, "")).contains(": added"));
         yard.wait_for_replicas(&[&one, &two]);
         let with_two = taken(&counts);
         assert_eq!(with_two.keys().collect::<Vec<_>>(), [&one, &two], "{with_two:?}");
         assert!(with_two.values().all(|count| *count > 20), "{with_two:?}");
 
-        assert!(reload(&yard, &config(&fleet, 1, "")).contains(": removed"));
+        assert!(yard.reload(&config(&fleet, 1, "")).contains(": removed"));
         yard.wait_for_replicas(&[&one]);
         let again_one = taken(&counts);
         assert_eq!(again_one.keys().collect::<Vec<_>>(), [&one]);
@@ -104,17 +89,17 @@ impl Drop for Stop<'_> {
 fn a_reload_says_what_it_changes_and_refuses_what_is_wrong() {
     let fleet = own_fleet(1);
     let yard = Pgyard::start_with_config(&fleet, &config(&fleet, 1, ""));
-    assert!(reload(&yard, &config(&fleet, 1, "")).contains("nothing has changed"));
-    let said = reload(&yard, &config(&fleet, 1, "max_lag = '5s'\npool_size = 7\n[log]\nformat = 'json'\n"));
+    assert!(yard.reload(&config(&fleet, 1, "")).contains("nothing has changed"));
+    let said = yard.reload(&config(&fleet, 1, "max_lag = '5s'\npool_size = 7\n[log]\nformat = 'json'\n"));
     assert!(said.contains("changed: databases.app.max_lag: 1s -> 5s"), "{said}");
     assert!(said.contains("applies after a restart: log.format: text -> json"), "{said}");
-    let wrong = reload(&yard, &config(&fleet, 1, "max_lagg = '5s'\n"));
+    let wrong = yard.reload(&config(&fleet, 1, "max_lagg = '5s'\n"));
     assert!(wrong.contains("not reloaded") && wrong.contains("max_lagg"), "{wrong}");
     // SIGHUP does the same, and what is wrong leaves everything as it is.
     yard.signal("HUP");
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(yard.client().column("SELECT 1").unwrap(), ["1"]);
-    assert!(reload(&yard, &config(&fleet, 1, "")).contains("changed: databases.app.max_lag: 5s -> 1s"));
+    assert!(yard.reload(&config(&fleet, 1, "")).contains("changed: databases.app.max_lag: 5s -> 1s"));
 }
 
 #[test]
@@ -146,7 +131,7 @@ fn sessions_spread_over_the_relay_threads_and_gather_again() {
                 }
             });
         }
-        assert!(reload(&yard, &with_minimum(1)).contains("workers_min"));
+        assert!(yard.reload(&with_minimum(1)).contains("workers_min"));
         eventually("one thread is enough", Duration::from_secs(60), || metric("pgyard_workers_in_use") == 1.0);
         // They were spread evenly, so half of them have to move.
         eventually("all are on one", Duration::from_secs(60), || metric("pgyard_sessions_moved_total") >= (CLIENTS / 2) as f64);
