@@ -17,6 +17,7 @@ pub mod login;
 pub mod lost;
 pub mod own;
 pub mod own_queries;
+pub mod pass;
 pub mod recover;
 pub mod relay;
 pub mod relocate;

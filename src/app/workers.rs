@@ -130,11 +130,7 @@ async fn take_connections(mut receiver: mpsc::Receiver<Accepted>, front: Arc<Fro
                 continue;
             }
         };
-        let front = front.clone();
-        tokio::spawn(async move {
-            serve_client(front, stream, peer).await;
-            drop(place);
-        });
+        tokio::spawn(serve_client(front.clone(), stream, peer, place));
     }
 }
 

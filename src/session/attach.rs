@@ -64,14 +64,14 @@ impl Session {
     /// Takes a server connection for the unit; afterwards `self.link` is there and has the session's parameters on their way.
     pub(super) async fn attach(&mut self, attempt: &mut Attempt) -> Result<(), AttachError> {
         if self.database.is_paused() {
-            self.wait_while_paused().await?;
+            Box::pin(self.wait_while_paused()).await?;
         }
         loop {
             let fleet = self.database.upstream().cluster.fleet().clone();
             let (index, reason) = match self.choose(&fleet, attempt) {
                 Ok(chosen) => chosen,
                 Err(missing) => {
-                    self.wait_for_fleet(&fleet, attempt, missing).await?;
+                    Box::pin(self.wait_for_fleet(&fleet, attempt, missing)).await?;
                     continue;
                 }
             };
@@ -89,7 +89,7 @@ impl Session {
                     self.link = Some(Box::new(link));
                     return Ok(());
                 }
-                Err(error) => self.checkout_failed(error, attempt, view.host.id, route).await?,
+                Err(error) => Box::pin(self.checkout_failed(error, attempt, view.host.id, route)).await?,
             }
         }
     }
@@ -218,7 +218,8 @@ impl Session {
                 None => {
                     self.state_is(ClientState::Waiting);
                     let (waiting, slot, worker) = (pool.clone(), self.slot(), self.worker);
-                    match self.or_interrupted(async move { waiting.checkout(&slot, worker).await }).await? {
+                    let checkout = Box::pin(async move { waiting.checkout(&slot, worker).await });
+                    match self.or_interrupted(checkout).await? {
                         Ok(server) => server,
                         Err(error) => return Ok(Err(error)),
                     }

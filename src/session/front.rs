@@ -172,30 +172,51 @@ impl Drop for Admission {
     }
 }
 
-/// Serves one accepted connection to its end. A panic ends this connection only, and is counted.
-pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) {
+/// Serves one accepted connection to its end. A panic ends this connection only, and is counted. `place` is dropped at the end.
+///
+/// Not an async function, so that the log-in, which is rare and large, is boxed before it can become part of the session's future.
+pub fn serve_client<P: Send + 'static>(
+    front: Arc<Front>,
+    stream: Stream,
+    peer: Peer,
+    place: P,
+) -> impl Future<Output = ()> + Send + 'static {
     front.metrics.connections.increment();
-    let guarded = AssertUnwindSafe(serve(front.clone(), stream, peer)).catch_unwind();
-    if guarded.await.is_err() {
-        front.metrics.panics.increment();
-        tracing::error!(%peer, "a session ended in a panic; please report it with the lines above");
+    let entering = enter(front.clone(), stream, peer).boxed();
+    async move {
+        let guarded = AssertUnwindSafe(serve(&front, entering)).catch_unwind();
+        if guarded.await.is_err() {
+            front.metrics.panics.increment();
+            tracing::error!(%peer, "a session ended in a panic; please report it with the lines above");
+        }
+        drop(place);
     }
 }
 
-async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
+async fn serve(front: &Front, entering: BoxFuture<'static, Option<(Admission, Box<Session>)>>) {
+    if let Some((admission, session)) = entering.await {
+        run(front, session).await;
+        drop(admission);
+    }
+}
+
+/// Lets a connection in; `None` when it was refused, or did not come for a session.
+async fn enter(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<(Admission, Box<Session>)> {
     let mut admission = match front.admit(&peer) {
         Ok(admission) => admission,
-        Err(reason) => return refuse(&front, stream, peer, reason).await,
+        Err(reason) => {
+            refuse(&front, stream, peer, reason).await;
+            return None;
+        }
     };
-    // The log-in is rare and large: it does not stay in the session's future.
     let login = {
         let _logging_in = front.metrics.logging_in.hold();
         let limit = front.settings.load().login_timeout;
-        Box::pin(tokio::time::timeout(limit, log_in(front.clone(), stream, peer))).await
+        tokio::time::timeout(limit, log_in(front.clone(), stream, peer)).await
     };
     admission.logged_in();
     match login {
-        Ok(Ok(Login::Session(session))) => run(&front, session).await,
+        Ok(Ok(Login::Session(session))) => return Some((admission, session)),
         Ok(Ok(Login::Console(console))) => front.console.serve(console).await,
         Ok(Ok(Login::Nothing)) => {}
         Ok(Err(LoginEnd { reason, text })) => {
@@ -213,6 +234,7 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
             tracing::info!(%peer, "log-in took longer than limits.login_timeout");
         }
     }
+    None
 }
 
 async fn run(front: &Front, mut session: Box<Session>) {
@@ -265,4 +287,26 @@ async fn refuse(front: &Front, mut stream: Stream, peer: Peer, reason: RefusalRe
     report.put(&mut out);
     // Nobody waits for a client that does not read.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.write_all(&out)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest task of a session, without its [`Session`]. An idle client costs both and little else. Bytes.
+    const TASK_MAX: usize = 1152;
+    /// Largest [`Session`]. Bytes.
+    const SESSION_MAX: usize = 768;
+
+    fn size_of_task<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        let task = size_of_task(serve_client::<Arc<()>>);
+        assert!(task <= TASK_MAX, "a session's task has grown to {task} bytes: box what is rare in it");
+        let session = size_of::<Session>();
+        assert!(session <= SESSION_MAX, "a session has grown to {session} bytes: box what is rare in it");
+    }
 }

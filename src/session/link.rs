@@ -65,7 +65,7 @@ impl Drop for Link {
         if undisturbed && server.is_clean() && !self.needs_reset {
             return self.pool.give_back(server);
         }
-        let quiet = server.incoming.is_quiet() && server.outbox.is_empty();
+        let quiet = server.incoming.is_quiet() && server.outbox.is_empty() && !server.mid_request;
         let pool = self.pool.clone();
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if !server.broken && undisturbed && quiet => drop(runtime.spawn(reset(server, pool))),

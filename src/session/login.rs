@@ -14,7 +14,7 @@ use crate::config::{AuthMethod, DatabaseSettings};
 use crate::database::{Database, NewClient};
 use crate::metrics::LoginFailureReason;
 use crate::net::stream::Peer;
-use crate::net::{Buffer, Stream};
+use crate::net::Stream;
 use crate::types::{Secret, SqlState};
 use crate::wire::reply::{Report, put_backend_key, put_parameter_status, put_ready};
 use crate::wire::startup::StartupMessage;
@@ -117,7 +117,7 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
         application_name: message.get("application_name").unwrap_or_default().into(),
         key_len: if message.minor >= 2 { 32 } else { 4 },
     });
-    let mut client = ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+    let mut client = ClientSide::new(stream);
     let out = client.outbox.writer();
     reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     put_backend_key(out, entry.process, &entry.key);
@@ -342,7 +342,7 @@ async fn console(
     let method = if open { AuthMethod::Trust } else { AuthMethod::Auto };
     let candidate = Candidate { user: user.clone(), method, secret, server_password: None, barred: None, looked_up: false };
     authenticate(front, &mut stream, candidate, security).await?;
-    let mut client = ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+    let mut client = ClientSide::new(stream);
     let out = client.outbox.writer();
     out.extend_from_slice(&message::authentication_ok());
     let version = format!("15.0 (pgyard {})", env!("CARGO_PKG_VERSION"));

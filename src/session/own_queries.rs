@@ -2,7 +2,6 @@
 
 use super::attach::{AttachError, Attempt};
 use super::exchange::{Exchange, ExchangeEnd};
-use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
@@ -32,7 +31,7 @@ impl Session {
         if server.incoming.replies.is_empty() {
             return Ok(true);
         }
-        match self.run_own().await {
+        match Box::pin(self.run_own()).await {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {
                 let failed = self.link.take().map(|link| link.host.id);
@@ -56,7 +55,7 @@ impl Session {
 
     /// Waits for the answers to queries of pgyard's own.
     pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
-        let mut exchange = Exchange::new(Answer::default(), 0, false);
+        let mut exchange = Exchange::of_own_queries();
         match self.exchange(&mut exchange).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
                 Some(message) => Err(OwnError::Failed(message)),
