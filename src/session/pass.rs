@@ -35,7 +35,8 @@ impl Exchange {
         let passed = if client.inbox.is_empty() {
             ready!(self.poll_pass_through(cx, client, server))?
         } else {
-            let used = passable(client.inbox.as_slice(), &mut client.rest, &mut self.answer).map_err(ExchangeEnd::ClientProtocol)?;
+            let used =
+                passable(client.inbox.as_slice(), &mut client.rest, &mut self.answer).map_err(ExchangeEnd::ClientProtocol)?;
             // An error of the server's socket shows when its outbox is written next, once its last words have been read.
             let written = server.stream.write_behind(cx, &client.inbox.as_slice()[..used], &mut server.outbox).unwrap_or(0);
             server.outbox.push(&client.inbox.as_slice()[written..used]);

@@ -27,6 +27,9 @@ pub enum Sent {
 
 static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(1);
 
+/// Storage of an unnamed statement's definition that is kept for the next one. Bytes.
+const DEFINITION_KEPT_MAX: usize = 16 * 1024;
+
 /// Appends a query of pgyard's own, whose answer nobody sees.
 pub fn put_own_query(server: &mut ServerConnection, sql: &str) {
     put_message(server.outbox.writer(), b'Q', |body| put_string(body, sql.as_bytes()));
@@ -135,6 +138,10 @@ fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireEr
 fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
     state.unnamed.tag = NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed);
     state.unnamed.definition.clear();
+    if state.unnamed.definition.capacity() > DEFINITION_KEPT_MAX {
+        // A long one is not to be paid for by an idle session.
+        state.unnamed.definition = Vec::new();
+    }
     state.unnamed.definition.extend_from_slice(parse.definition);
     state.unnamed.text_len = parse.text.len();
     state.unnamed.kept = None;
