@@ -286,3 +286,40 @@ fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
     debug_assert!(waiting, "a yield ends when the task is woken");
     Poll::Pending
 }
+
+#[cfg(test)]
+mod tests {
+    use super::yield_turn;
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A session that has always something to relay, and one that gets a byte in the middle of that.
+    #[test]
+    fn at_each_turn_the_sockets_of_others_are_looked_at() {
+        const WRITTEN_AT: usize = 10;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run-time");
+        let turns = Arc::new(AtomicUsize::new(0));
+        let (mut near, mut far) = runtime.block_on(async { tokio::net::UnixStream::pair() }).expect("a pair of sockets");
+        let seen = turns.clone();
+        let quiet = runtime.spawn(async move {
+            far.read_exact(&mut [0]).await.expect("a byte comes");
+            seen.load(Ordering::Relaxed)
+        });
+        let busy = runtime.spawn(async move {
+            for turn in 0..500 {
+                turns.store(turn, Ordering::Relaxed);
+                if turn == WRITTEN_AT {
+                    near.write_all(b"x").await.expect("the socket has room");
+                }
+                let mut yielded = false;
+                poll_fn(|cx| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { yield_turn(cx) }).await;
+            }
+        });
+        let served_at = runtime.block_on(quiet).expect("it does not panic");
+        assert!(served_at <= WRITTEN_AT + 2, "served at turn {served_at}");
+        runtime.block_on(busy).expect("it does not panic");
+    }
+}
