@@ -21,6 +21,7 @@ pub mod login;
 pub mod lost;
 pub mod own;
 pub mod own_queries;
+pub mod pass;
 pub mod peers;
 pub mod placement;
 pub mod recover;

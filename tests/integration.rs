@@ -18,6 +18,7 @@ mod integration {
     mod reload;
     mod replication;
     mod routing;
+    mod streams;
     mod tls;
     mod tls_server;
 }

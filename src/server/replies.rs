@@ -78,6 +78,11 @@ impl ReplyQueue {
         self.queue.len() == 1 && self.queue[0] == Expected::Through
     }
 
+    /// Whether rows and COPY data are expected now, and forwarded.
+    pub fn is_at_rows(&self) -> bool {
+        matches!(self.queue.front(), Some(Expected::Through | Expected::Execute))
+    }
+
     /// The answer under way.
     pub fn front(&self) -> Option<Expected> {
         self.queue.front().copied()

@@ -68,7 +68,7 @@ impl Drop for Link {
             let now = self.answered.unwrap_or_else(Instant::now);
             return self.pool.give_back_at(server, now);
         }
-        let quiet = server.incoming.is_quiet() && server.outbox.is_empty();
+        let quiet = server.incoming.is_quiet() && server.outbox.is_empty() && !server.mid_request;
         let pool = self.pool.clone();
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if !server.broken && undisturbed && quiet => drop(runtime.spawn(reset(server, pool))),

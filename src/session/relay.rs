@@ -10,7 +10,7 @@ use crate::server::{Expected, Incoming, TransactionStatus, Verdict};
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, header};
+use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
 
 /// What reports "cached plan must not change result type".
 ///
@@ -109,7 +109,7 @@ impl Ranges<'_> {
 }
 
 /// Judges `chunk`, which follows what is in the server's inbox. Forwarded bytes are appended to `outbox`, except the last range
-/// when nothing is before it: that range of `chunk` is returned, to be written without a copy.
+/// unless answers are held back: that range of `chunk` is returned, to be written behind `outbox` without a copy.
 ///
 /// # Errors
 /// The server broke the protocol; its connection can't be used any more.
@@ -120,27 +120,44 @@ pub fn take_chunk(
     outbox: &mut Buffer,
 ) -> Result<std::ops::Range<usize>, WireError> {
     let committed = answer.committed;
-    if server.inbox.is_empty() {
-        let mut ranges = Ranges { chunk, start: 0, end: 0, outbox };
-        let used = judge_all(&mut ranges, server, answer)?;
-        take_back(committed, &mut ranges, answer);
-        let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_be_taken_back());
-        if !direct {
-            ranges.flush();
-        }
-        let range = ranges.start..ranges.end;
-        server.inbox.push(&chunk[used..]);
-        return Ok(range);
-    }
-    let mut whole = std::mem::take(&mut server.inbox);
-    whole.push(chunk);
-    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
-    let used = judge_all(&mut ranges, server, answer)?;
+    let from = if server.inbox.is_empty() { 0 } else { complete_head(chunk, server, answer, outbox)? };
+    let mut ranges = Ranges { chunk, start: from, end: from, outbox };
+    let used = judge_all(&mut ranges, from, server, answer)?;
     take_back(committed, &mut ranges, answer);
+    if !answer.committed && answer.may_be_taken_back() {
+        ranges.flush();
+    }
+    let range = ranges.start..ranges.end;
+    server.inbox.push(&chunk[used..]);
+    Ok(range)
+}
+
+/// Judges the message whose head is in the inbox as soon as enough of it has come; returns how many bytes of `chunk` that took.
+/// What follows it is not copied.
+fn complete_head(chunk: &[u8], server: &mut Incoming, answer: &mut Answer, outbox: &mut Buffer) -> Result<usize, WireError> {
+    let mut whole = std::mem::take(&mut server.inbox);
+    let mut from = 0;
+    loop {
+        let missing = match header(whole.as_slice())? {
+            None => HEADER_LEN - whole.len(),
+            Some(head) if is_inspected(head) => head.total - whole.len(),
+            Some(_) => 0,
+        };
+        if missing == 0 {
+            break;
+        }
+        let added = missing.min(chunk.len() - from);
+        whole.push(&chunk[from..from + added]);
+        from += added;
+        if added < missing {
+            server.inbox = whole;
+            return Ok(from);
+        }
+    }
+    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
+    judge_all(&mut ranges, 0, server, answer)?;
     ranges.flush();
-    whole.consume(used);
-    server.inbox = whole;
-    Ok(0..0)
+    Ok(from)
 }
 
 /// A server that goes down in the middle of an answer flushes what it has and says goodbye at once: none of that has been
@@ -154,22 +171,34 @@ fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answe
     }
 }
 
-/// Judges the messages in the ranges' chunk; returns how many bytes were used. What is left is the head of a message.
-fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer) -> Result<usize, WireError> {
+/// Judges the messages in the ranges' chunk from `from` on; returns up to where it was used. What is left is the head of a message.
+fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer: &mut Answer) -> Result<usize, WireError> {
     let chunk = ranges.chunk;
-    let mut place = server.body_left.min(chunk.len());
-    if place > 0 {
-        server.body_left -= place;
+    let mut place = from;
+    if server.body_left > 0 {
+        let end = from + server.body_left.min(chunk.len() - from);
+        server.body_left -= end - from;
         if answer.body_forward {
-            forward(ranges, answer, 0, place);
+            forward(ranges, answer, from, end);
         }
+        place = end;
     }
     put_fakes(ranges, server, answer);
     while place < chunk.len() {
         let rest = &chunk[place..];
+        if matches!(rest[0], b'D' | b'd') && server.replies.is_at_rows() && answer.refused.is_none() {
+            let rows = rows_len(rest);
+            if rows > 0 {
+                let end = place + rows.min(rest.len());
+                (answer.committed, answer.body_forward) = (true, true);
+                forward(ranges, answer, place, end);
+                server.body_left = rows - (end - place);
+                place = end;
+                continue;
+            }
+        }
         let Some(head) = header(rest)? else { break };
-        let whole = rest.len() >= head.total;
-        if !whole && must_be_whole(head.tag) && head.total <= INSPECT_MAX {
+        if rest.len() < head.total && is_inspected(head) {
             break;
         }
         let end = place + head.total.min(rest.len());
@@ -186,6 +215,20 @@ fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer
     Ok(place)
 }
 
+/// Length of the run of rows and COPY data at the front, of which the last may not be all there: the length may be beyond the
+/// end. A message that is not one of them, or whose length can't be, ends it.
+fn rows_len(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(head) = bytes.get(end..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        if !matches!(head[0], b'D' | b'd') || !(4..=LARGE_MESSAGE_MAX + 4).contains(&length) {
+            break;
+        }
+        end += length as usize + 1;
+    }
+    end
+}
+
 fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {
     answer.bytes += (to - from) as u64;
     ranges.add(from, to);
@@ -200,8 +243,9 @@ fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
     }
 }
 
-fn must_be_whole(tag: u8) -> bool {
-    matches!(tag, b'E' | b'N' | b'S' | b'Z' | b'A')
+/// Whether the message's body is looked at, and so waits until it is whole.
+fn is_inspected(head: Header) -> bool {
+    matches!(head.tag, b'C' | b'E' | b'N' | b'S' | b'Z' | b'A') && head.total <= INSPECT_MAX
 }
 
 fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Result<Verdict, WireError> {

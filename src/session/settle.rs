@@ -45,6 +45,9 @@ impl Session {
             UnitKind::Part => true,
             UnitKind::Flush => unit.binds || self.state.pipeline_open,
         };
+        if let Some(link) = &mut self.link {
+            link.server().mid_request = self.state.pipeline_open;
+        }
         if !answer.ready && (self.state.pipeline_open || unit.kind == UnitKind::Flush) {
             self.state.skipping |= answer.error.is_some();
         }

@@ -5,7 +5,7 @@ use crate::database::{Database, classify};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
-use crate::wire::frame::{HEADER_LEN, client_header};
+use crate::wire::frame::{HEADER_LEN, Header, client_header};
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::{Cursor, WireError};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// A pipeline that grows beyond this before its Sync is sent in parts, to the primary. Bytes.
 const PIPELINE_MAX: usize = 1024 * 1024;
+/// A Bind longer than this, and than `retry_buffer`, is passed on as it comes, once its names are there. Bytes.
+const STREAM_MIN: usize = 256 * 1024;
 
 /// How a unit ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Unit {
     pub kind: UnitKind,
     /// Its bytes at the front of the client's input.
     pub len: usize,
+    /// Bytes of its last message, a Bind, that have not come yet: they go to the server as they come.
+    pub rest: usize,
     /// The neediest access.
     pub access: Access,
     /// A routing comment.
@@ -79,7 +83,7 @@ pub enum Cut {
     Whole(Unit),
     /// More bytes are needed.
     NeedMore,
-    /// So many bytes at the front mean nothing here and are dropped.
+    /// So many bytes mean nothing here and are dropped, those that have not come yet too.
     Ignore(usize),
 }
 
@@ -89,6 +93,7 @@ impl Unit {
         Unit {
             kind,
             len: 0,
+            rest: 0,
             access: Access::Read,
             hint: None,
             pins: Pins::NONE,
@@ -102,6 +107,11 @@ impl Unit {
             unnamed: None,
             named: Vec::new(),
         }
+    }
+
+    /// Its length, with what has not come yet. Bytes.
+    pub fn total_len(&self) -> usize {
+        self.len + self.rest
     }
 
     /// Whether the extended protocol is used.
@@ -202,16 +212,18 @@ pub fn cut(
         return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
     }
     if state.skipping && !matches!(header.tag, b'S' | b'X') {
-        return Ok(if input.len() >= header.total { Cut::Ignore(header.total) } else { Cut::NeedMore });
+        return Ok(Cut::Ignore(header.total));
     }
     match header.tag {
         b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
-            if !has_end(input, scanned, max_message)? {
+            if !has_end(input, scanned, database, max_message)? {
                 return Ok(Cut::NeedMore);
             }
             *scanned = 0;
             return cut_pipeline(input, state, database);
         }
+        // Data of a COPY that has failed: PostgreSQL drops it too.
+        b'd' | b'c' | b'f' => return Ok(Cut::Ignore(header.total)),
         _ if input.len() < header.total => return Ok(Cut::NeedMore),
         _ => {}
     }
@@ -231,15 +243,13 @@ pub fn cut(
             unit.needs_care = true;
         }
         b'X' => unit.kind = UnitKind::Terminate,
-        // Data of a COPY that has failed: PostgreSQL drops it too.
-        b'd' | b'c' | b'f' => return Ok(Cut::Ignore(header.total)),
         tag => return Err(WireError::Type(tag)),
     }
     Ok(Cut::Whole(unit))
 }
 
 /// Whether the pipeline at the front of `input` can be cut: its Sync or Flush is there, or it is too long to wait for it.
-fn has_end(input: &[u8], scanned: &mut usize, max_message: usize) -> Result<bool, WireError> {
+fn has_end(input: &[u8], scanned: &mut usize, database: &Database, max_message: usize) -> Result<bool, WireError> {
     loop {
         let rest = &input[(*scanned).min(input.len())..];
         match client_header(rest)? {
@@ -252,9 +262,16 @@ fn has_end(input: &[u8], scanned: &mut usize, max_message: usize) -> Result<bool
                 }
                 *scanned += header.total;
             }
-            _ => return Ok(*scanned >= PIPELINE_MAX),
+            Some(header) => return Ok(*scanned >= PIPELINE_MAX || streamed_bind(header, rest, database).is_some()),
+            None => return Ok(*scanned >= PIPELINE_MAX),
         }
     }
+}
+
+/// The head of a Bind that is passed on as it comes: too long to be sent again, and its names are there.
+fn streamed_bind<'a>(header: Header, message: &'a [u8], database: &Database) -> Option<BindMessage<'a>> {
+    let long = header.tag == b'B' && header.total > STREAM_MIN.max(database.settings().routing.retry_buffer);
+    if long { BindMessage::read(&message[HEADER_LEN..]).ok() } else { None }
 }
 
 fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Result<Cut, WireError> {
@@ -263,7 +280,13 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
         let rest = &input[unit.len..];
         let header = match client_header(rest)? {
             Some(header) if rest.len() >= header.total => header,
-            _ => {
+            head => {
+                if let Some(head) = head
+                    && let Some(bind) = streamed_bind(head, rest, database)
+                {
+                    add_bind(&mut unit, input, bind, state, database)?;
+                    (unit.len, unit.rest) = (input.len(), head.total - rest.len());
+                }
                 unit.kind = UnitKind::Part;
                 return Ok(Cut::Whole(unit));
             }
@@ -272,7 +295,7 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
         let body = &rest[HEADER_LEN..header.total];
         match header.tag {
             b'P' => add_parse(&mut unit, input, place, body, state, database)?,
-            b'B' => add_bind(&mut unit, input, body, state, database)?,
+            b'B' => add_bind(&mut unit, input, BindMessage::read(body)?, state, database)?,
             b'E' => unit.binds = true,
             b'D' | b'C' => add_named(&mut unit, header.tag, body)?,
             b'S' | b'H' => {
@@ -320,8 +343,13 @@ fn add_parse(
     Ok(())
 }
 
-fn add_bind(unit: &mut Unit, input: &[u8], body: &[u8], state: &SessionState, database: &Database) -> Result<(), WireError> {
-    let message = BindMessage::read(body)?;
+fn add_bind(
+    unit: &mut Unit,
+    input: &[u8],
+    message: BindMessage<'_>,
+    state: &SessionState,
+    database: &Database,
+) -> Result<(), WireError> {
     unit.binds = true;
     let parse_at = |(place, len): (usize, usize)| ParseMessage::read(&input[place..place + len]);
     let parsed_here = if message.statement.is_empty() {

@@ -5,19 +5,22 @@
 
 use super::harness::client::{RawClient, Reply, bind, execute, frame, parse, query, sync};
 use super::harness::{Pgyard, own_fleet};
+use super::streams::large_bind;
 use pgyard::demo::LocalFleet;
 
 /// One message or several, sent by a client; then everything up to ReadyForQuery is read.
-struct Step {
+pub struct Step {
     client: usize,
     bytes: Vec<u8>,
 }
 
-fn q(client: usize, sql: &str) -> Step {
+/// A simple query.
+pub fn q(client: usize, sql: &str) -> Step {
     Step { client, bytes: query(sql) }
 }
 
-fn pipeline(client: usize, messages: &[Vec<u8>]) -> Step {
+/// Messages and a Sync.
+pub fn pipeline(client: usize, messages: &[Vec<u8>]) -> Step {
     Step { client, bytes: [messages.concat(), sync()].concat() }
 }
 
@@ -47,7 +50,8 @@ fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
     lines
 }
 
-fn check(fleet: &LocalFleet, name: &str, script: &[Step]) {
+/// Plays the script directly and through pgyard, whose two clients share one server connection.
+pub fn check(fleet: &LocalFleet, name: &str, script: &[Step]) {
     let yard = Pgyard::start_with_config(
         fleet,
         &format!(
@@ -298,6 +302,9 @@ fn a_client_that_vanishes_behind_its_copy_data_frees_the_connection() {
         [parse("", "copy lines from stdin"), bind("", ""), execute(""), frame(b'd', b"1\n"), frame(b'c', b"")].concat(),
         [query("copy lines from stdin"), frame(b'd', b"1\n"), frame(b'd', b"23")[..6].to_vec()].concat(),
         [parse("", "select pg_sleep(60)"), bind("", ""), execute("")].concat(),
+        [parse("", "insert into lines values (1)"), bind("", ""), execute(""), frame(b'H', b"")].concat(),
+        [parse("", "insert into lines values (length($1))"), large_bind("", 1 << 20)[..400_000].to_vec()].concat(),
+        [parse("", "insert into nosuch values (length($1))"), large_bind("", 1 << 20)[..400_000].to_vec()].concat(),
     ] {
         let mut client = yard.client();
         client.send(&left).unwrap();
