@@ -20,6 +20,7 @@ pub mod own_queries;
 pub mod recover;
 pub mod relay;
 pub mod relocate;
+pub mod reset;
 pub mod run;
 pub mod send;
 pub mod serve;

@@ -209,8 +209,8 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
             state.parameters = state.startup.clone();
             server.parameters = Arc::default();
             state.pins = Pins::NONE;
+            // The unnamed statement outlives it, unless it was a simple query, which has ended it already.
             forget_statements(state);
-            (state.unnamed.tag, state.unnamed.kept) = (0, None);
             server.incoming.prepared.clear();
             server.unnamed = UNKNOWN_UNNAMED;
             state.named_pins = None;

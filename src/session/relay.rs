@@ -6,7 +6,7 @@
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
 use crate::server::login::note_parameter;
-use crate::server::{Expected, Incoming, TransactionStatus, Verdict};
+use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, Verdict};
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
@@ -67,6 +67,9 @@ pub struct Answer {
     pub synced: bool,
     /// Parameters were reported.
     pub reported: bool,
+    /// ReadyForQuery and parameter reports are kept from the client, which was last told these: the session's parameters are
+    /// put right first.
+    pub withheld: Option<Box<ReportedParameters>>,
     /// Whether the rest of the message under way is forwarded.
     pub(super) body_forward: bool,
     /// The server has said, in a notice or an error, that it ends the connection.
@@ -223,7 +226,8 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         b'S' => {
             note_parameter(body, &mut server.reported);
             answer.reported = true;
-            return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward });
+            let hidden = answer.withheld.is_some() || server.replies.front() == Some(Expected::Own);
+            return Ok(if hidden { Verdict::Skip } else { Verdict::Forward });
         }
         b'A' => return Ok(Verdict::Forward),
         other => return Err(WireError::Type(other)),
@@ -238,7 +242,12 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
     }
     match tag {
         b'1' => answer.parsed += 1,
-        b'Z' => answer.ready |= verdict == Verdict::Forward,
+        b'Z' => {
+            answer.ready |= verdict == Verdict::Forward;
+            if answer.withheld.is_some() {
+                return Ok(Verdict::Skip);
+            }
+        }
         b'G' => begin_copy(server, answer),
         b'C' => {
             answer.completed += 1;

@@ -90,6 +90,9 @@ impl Session {
             match end {
                 ExchangeEnd::Done => {
                     self.finish(unit, attempt, &exchange, (route, waited));
+                    if let Some(told) = exchange.answer.withheld {
+                        self.put_startup_back(unit, &told).await?;
+                    }
                     self.check_advisory_locks(unit).await;
                     return Ok(());
                 }
@@ -166,7 +169,8 @@ impl Session {
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
                     && kept;
-                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), ..Answer::default() };
+                let withheld = super::reset::withheld(unit, &self.state, link.server());
+                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), withheld, ..Answer::default() };
                 Ok(Some((Exchange::new(answer, unit.len, sent == Sent::AsItIs), route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),

@@ -54,7 +54,7 @@ impl Session {
                 link.needs_reset = !self.state.pins.is_empty() || self.mode == PoolMode::Session;
             }
         }
-        if status == TransactionStatus::Idle {
+        if status == TransactionStatus::Idle && answer.withheld.is_none() {
             self.release_if_free();
         }
         self.state_is(if status == TransactionStatus::Idle { ClientState::Idle } else { ClientState::InTransaction });

@@ -23,6 +23,8 @@ impl Mask {
             b'K' => reply.body.clear(),
             // `notifier`: the process that notifies is a server's, not the client's.
             b'A' => reply.body[..4].fill(0),
+            // `source`: who ends a connection may be pgyard, which has no place in PostgreSQL's source.
+            b'E' if reply.field(b'V').as_deref() == Some("FATAL") => without_source(&mut reply.body),
             b'T' => self.row_description(&mut reply.body),
             b't' => self.parameter_description(&mut reply.body),
             _ => {}
@@ -58,4 +60,11 @@ impl Mask {
             self.fresh_oid(&mut body[place..place + 4]);
         }
     }
+}
+
+/// Takes the fields F, L and R out of an ErrorResponse.
+fn without_source(body: &mut Vec<u8>) {
+    let fields = body.split(|byte| *byte == 0).filter(|field| !matches!(field.first(), None | Some(b'F' | b'L' | b'R')));
+    let kept: Vec<u8> = fields.flat_map(|field| [field, b"\0"].concat()).collect();
+    *body = [kept.as_slice(), b"\0"].concat();
 }

@@ -8,6 +8,7 @@
 //! 0: open options=-c work_mem=3MB / user=oracle_super
 //! 0: Q select 1                waits for one ReadyForQuery for each Query, Sync and FunctionCall
 //! 0: P s [23] select $1 / B - s {7} / E - / H => 12DC
+//! 1: wait A                    sends nothing
 //! 1: close
 //! ```
 //!
@@ -188,6 +189,9 @@ fn read_deed(text: &str) -> Result<Deed, String> {
             Ok((name.to_owned(), value.to_owned()))
         };
         return Ok(Deed::Open(parameters.split(" / ").map(pair).collect::<Result<_, String>>()?));
+    }
+    if let Some(tags) = text.strip_prefix("wait ") {
+        return Ok(Deed::Send(Vec::new(), Wait::Tags(tags.bytes().collect())));
     }
     let (messages, wait) = match text.rsplit_once(" => ") {
         Some((messages, wait)) if wait.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => (messages, Some(wait)),
