@@ -14,7 +14,7 @@
 //!
 //! Messages are separated by ` / `; a line that begins with a blank continues the one before. `-` is the empty name. What follows
 //! `=>` are the messages to wait for, in order, others being between them; `-` is to wait for nothing, `end` for the end of the
-//! connection.
+//! connection, `mark` for the answer to a mark that is sent behind them (see `play`).
 
 use crate::integration::harness::client::{frame, query};
 
@@ -35,7 +35,7 @@ pub enum Wait {
     /// The end of the connection.
     End,
     /// The answer to a mark, whatever comes before it: see `play`.
-    Mark(u32),
+    Mark(usize),
 }
 
 /// What a session does.
@@ -158,7 +158,7 @@ fn read_line(script: &mut Script, line: &str) -> Result<(), String> {
     }
     let (session, deed) = line.split_once(": ").ok_or("neither directive nor step")?;
     let session = session.parse().map_err(|_| "not the number of a session")?;
-    script.steps.push(Step { session, deed: read_deed(deed)?, line: line.to_owned() });
+    script.steps.push(Step { session, deed: read_deed(deed, script.steps.len())?, line: line.to_owned() });
     Ok(())
 }
 
@@ -175,7 +175,7 @@ fn modes(text: &str) -> Result<Modes, String> {
     Ok(modes)
 }
 
-fn read_deed(text: &str) -> Result<Deed, String> {
+fn read_deed(text: &str, place: usize) -> Result<Deed, String> {
     match text {
         "close" => return Ok(Deed::Close),
         "abort" => return Ok(Deed::Abort),
@@ -203,6 +203,7 @@ fn read_deed(text: &str) -> Result<Deed, String> {
     let wait = match wait {
         Some("-") => Wait::Tags(Vec::new()),
         Some("end") => Wait::End,
+        Some("mark") => Wait::Mark(place),
         Some(tags) => Wait::Tags(tags.bytes().collect()),
         None => Wait::Tags(vec![b'Z'; answers]),
     };
