@@ -8,6 +8,7 @@
 //! was forwarded and it cannot have taken effect; a server connection that is not clean never reaches another session.
 
 pub mod attach;
+pub mod choose;
 pub mod exchange;
 pub mod follow;
 pub mod front;
@@ -17,6 +18,7 @@ pub mod login;
 pub mod lost;
 pub mod own;
 pub mod own_queries;
+pub mod placement;
 pub mod recover;
 pub mod relay;
 pub mod relocate;
@@ -31,5 +33,6 @@ pub mod unit;
 pub mod welcome;
 
 pub use exchange::ClientSide;
-pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, serve_client};
+pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, Resident, serve_client};
+pub use placement::{Placement, ThreadSign};
 pub use run::{Session, SessionEnd, SessionLimits};

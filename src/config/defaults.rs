@@ -59,6 +59,7 @@ impl Default for FrontSettings {
             login_timeout: Duration::from_secs(15),
             max_message: 1 << 30,
             tcp_keepalive: Duration::from_secs(60),
+            workers_min: 1,
         }
     }
 }

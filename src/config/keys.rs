@@ -52,6 +52,8 @@ pub(super) const TOP: &[Key<Settings>] = &[
         "Where clients connect: `\"ip:port\"`, `\"unix:/directory\"` (the socket is `.s.PGSQL.6432` in it), or a list of these."),
     key!(restart "http": HttpAddress = http, "Where `/metrics`, `/readyz` and the status page are served; `false` is nowhere."),
     key!(restart "workers": Workers = workers, "Threads that relay.", default "number of cores"),
+    key!(reload "workers_min": Count<1, 1024> = front.workers_min,
+        "Threads that are used even when fewer could carry the load. More spread a light load wider, at more CPU for each statement."),
     key!(reload "drain_timeout": Span<0> = drain_timeout,
         "How long SIGTERM waits for running transactions; what still runs then is closed."),
 ];

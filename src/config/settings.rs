@@ -96,6 +96,8 @@ pub struct FrontSettings {
     pub max_message: usize,
     /// TCP keep-alive idle time of client and server connections. Default 60s.
     pub tcp_keepalive: Duration,
+    /// Relay threads that are used even when fewer could carry the load. Default 1.
+    pub workers_min: usize,
 }
 
 /// Who may use the console (the database `pgyard`).

@@ -174,6 +174,10 @@ catalogue! {
         "Clients that did not.";
     CANCEL_REQUESTS: Counter CounterMetric Count "pgyard_cancel_requests_total" ["outcome"]
         "Cancel requests of clients, by what became of them.";
+    WORKERS_IN_USE: Gauge GaugeMetric Count "pgyard_workers_in_use" []
+        "Relay threads that take sessions: as few as can carry the load.";
+    SESSIONS_MOVED: Counter CounterMetric Count "pgyard_sessions_moved_total" []
+        "Sessions that went on on another relay thread.";
     PANICS: Counter CounterMetric Count "pgyard_panics_total" []
         "Sessions ended by a fault of pgyard. Please report any.";
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -124,7 +125,39 @@ impl AsyncWrite for Socket {
     }
 }
 
+impl Socket {
+    /// Has the calling thread's run-time watch the socket from now on, in place of the one that did.
+    ///
+    /// # Errors
+    /// It can't be registered; the socket is unusable.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        *self = match self {
+            Socket::Tcp(stream) => {
+                let stream = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+                Socket::Tcp(TcpStream::from_std(stream)?)
+            }
+            Socket::Unix(stream) => {
+                let stream = std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?);
+                Socket::Unix(UnixStream::from_std(stream)?)
+            }
+        };
+        Ok(())
+    }
+}
+
 impl Stream {
+    /// Has the calling thread's run-time watch the socket from now on.
+    ///
+    /// # Errors
+    /// As [`Socket::rehome`].
+    pub fn rehome(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(socket) => socket.rehome(),
+            Stream::ClientTls(stream) => stream.get_mut().0.rehome(),
+            Stream::ServerTls(stream) => stream.get_mut().0.rehome(),
+        }
+    }
+
     /// Whether the bytes on the wire are encrypted.
     pub fn is_tls(&self) -> bool {
         !matches!(self, Stream::Plain(_))

@@ -29,6 +29,9 @@ struct PoolState {
     waiting: Vec<VecDeque<Waiter>>,
     open: usize,
     connecting: usize,
+    /// Of the limits, what is asked for at every return.
+    size: usize,
+    max_age: Duration,
     /// Connections opened before this are closed when they are returned.
     valid_from: Instant,
     closed: bool,
@@ -73,6 +76,8 @@ impl Pool {
             waiting: (0..workers.max(1)).map(|_| VecDeque::new()).collect(),
             open: 0,
             connecting: 0,
+            size: limits.size,
+            max_age: limits.max_age,
             valid_from: Instant::now(),
             closed: false,
         };
@@ -175,16 +180,18 @@ impl Pool {
     }
 
     /// Takes a connection back: hands it to a waiting session, keeps it idle, or closes it.
-    pub fn give_back(self: &Arc<Self>, mut connection: Box<ServerConnection>) {
-        let now = Instant::now();
+    pub fn give_back(self: &Arc<Self>, connection: Box<ServerConnection>) {
+        self.give_back_at(connection, Instant::now());
+    }
+
+    /// The same, by one who knows what time it is.
+    pub fn give_back_at(self: &Arc<Self>, mut connection: Box<ServerConnection>, now: Instant) {
         connection.returned = now;
-        let max_age = self.limits.load().max_age;
-        let too_old = !max_age.is_zero() && now.duration_since(connection.opened) > max_age;
-        if !connection.is_clean() || too_old {
-            return self.discard(connection);
-        }
         let mut state = self.lock();
-        if state.closed || connection.opened < state.valid_from || state.open > self.limits.load().size {
+        let max_age = state.max_age;
+        let too_old = !max_age.is_zero() && now.saturating_duration_since(connection.opened) > max_age;
+        let unwanted = state.closed || connection.opened < state.valid_from || state.open > state.size;
+        if unwanted || too_old || !connection.is_clean() {
             drop(state);
             return self.discard(connection);
         }
@@ -201,11 +208,6 @@ impl Pool {
     /// Closes a connection and frees its place.
     pub fn discard(self: &Arc<Self>, connection: Box<ServerConnection>) {
         drop(connection);
-        self.free_place();
-    }
-
-    /// A connection of this pool is gone: its place is free.
-    pub fn lost(self: &Arc<Self>) {
         self.free_place();
     }
 
@@ -337,6 +339,10 @@ impl Pool {
 
     /// Applies new limits; connections over a smaller size are closed as they are returned.
     pub fn set_limits(self: &Arc<Self>, limits: PoolLimits) {
+        {
+            let mut state = self.lock();
+            (state.size, state.max_age) = (limits.size, limits.max_age);
+        }
         self.limits.store(Arc::new(limits));
         self.connect_for_waiters();
     }

@@ -2,11 +2,12 @@
 
 use super::exchange::ClientSide;
 use super::login::{Login, LoginEnd, log_in};
+use super::placement::Placement;
 use super::run::{Session, SessionEnd, SessionLimits};
 use crate::auth::KeyCache;
 use crate::config::{AdminSettings, FrontSettings};
-use crate::database::{Clients, Directory};
-use crate::metrics::{FrontMetrics, RefusalReason};
+use crate::database::{ClientEntry, Clients, Directory};
+use crate::metrics::{FrontMetrics, GaugeHold, RefusalReason};
 use crate::net::Stream;
 use crate::net::stream::Peer;
 use crate::net::tls::ClientTls;
@@ -60,6 +61,8 @@ pub struct Front {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Which relay thread serves which session.
+    pub placement: Arc<Placement>,
     /// No new clients: pgyard stops.
     pub draining: AtomicBool,
     pub(super) deriving: Semaphore,
@@ -88,6 +91,8 @@ pub struct FrontParts {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Relay threads.
+    pub workers: usize,
 }
 
 impl Front {
@@ -103,6 +108,7 @@ impl Front {
             keys: parts.keys,
             metrics: parts.metrics,
             console: parts.console,
+            placement: Arc::new(Placement::new(parts.workers)),
             draining: AtomicBool::new(false),
             deriving: Semaphore::new(DERIVING_MAX),
             logging_in: AtomicUsize::new(0),
@@ -172,20 +178,29 @@ impl Drop for Admission {
     }
 }
 
-/// Serves one accepted connection to its end. A panic ends this connection only, and is counted.
-pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) {
+/// Lets an accepted connection in, and serves it if it wants anything but a database. What comes back is a session that is still
+/// to be served: see [`Resident::stay`]. A panic ends this connection only, and is counted.
+pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident> {
     front.metrics.connections.increment();
-    let guarded = AssertUnwindSafe(serve(front.clone(), stream, peer)).catch_unwind();
-    if guarded.await.is_err() {
+    guarded(&front, peer, serve(front.clone(), stream, peer)).await.flatten()
+}
+
+async fn guarded<T>(front: &Front, peer: Peer, work: impl Future<Output = T>) -> Option<T> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    if outcome.is_err() {
         front.metrics.panics.increment();
         tracing::error!(%peer, "a session ended in a panic; please report it with the lines above");
     }
+    outcome.ok()
 }
 
-async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
+async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident> {
     let mut admission = match front.admit(&peer) {
         Ok(admission) => admission,
-        Err(reason) => return refuse(&front, stream, peer, reason).await,
+        Err(reason) => {
+            refuse(&front, stream, peer, reason).await;
+            return None;
+        }
     };
     // The log-in is rare and large: it does not stay in the session's future.
     let login = {
@@ -195,7 +210,7 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
     };
     admission.logged_in();
     match login {
-        Ok(Ok(Login::Session(session))) => run(&front, session).await,
+        Ok(Ok(Login::Session(session))) => return Some(Resident::new(front, session, admission)),
         Ok(Ok(Login::Console(console))) => front.console.serve(console).await,
         Ok(Ok(Login::Nothing)) => {}
         Ok(Err(LoginEnd { reason, text })) => {
@@ -213,31 +228,66 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
             tracing::info!(%peer, "log-in took longer than limits.login_timeout");
         }
     }
+    None
 }
 
-async fn run(front: &Front, mut session: Box<Session>) {
-    let entry = session.entry.clone();
-    let _connected = session.database.metrics.clients.hold();
-    let leaving = Leaving { front, entry: &entry };
-    front.metrics.logins.increment();
-    tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
-    let end = session.run().await;
-    drop(leaving);
-    match end {
-        SessionEnd::Protocol(error) => tracing::warn!(client = entry.process, peer = %entry.peer, %error, "protocol violation"),
-        end => tracing::debug!(client = entry.process, ?end, "session ended"),
+/// A logged-in session with its place in the books; dropping it takes the client out of them.
+pub struct Resident {
+    session: Box<Session>,
+    place: BookedPlace,
+}
+
+/// What a logged-in client holds apart from its session; given back also when that panics.
+struct BookedPlace {
+    front: Arc<Front>,
+    entry: Arc<ClientEntry>,
+    _admission: Admission,
+    _connected: GaugeHold,
+}
+
+impl Drop for BookedPlace {
+    fn drop(&mut self) {
+        self.front.clients.leave(&self.entry);
     }
 }
 
-/// Takes the client out of the book, also when its session panics.
-struct Leaving<'a> {
-    front: &'a Front,
-    entry: &'a crate::database::ClientEntry,
-}
+impl Resident {
+    fn new(front: Arc<Front>, session: Box<Session>, admission: Admission) -> Self {
+        let entry = session.entry.clone();
+        front.metrics.logins.increment();
+        tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
+        let _connected = session.database.metrics.clients.hold();
+        Resident { session, place: BookedPlace { front, entry, _admission: admission, _connected } }
+    }
 
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.front.clients.leave(self.entry);
+    /// Serves the session on this thread; it comes back if it has to go on on another one. A panic ends this session only.
+    pub async fn stay(self) -> Option<Resident> {
+        let Resident { mut session, place } = self;
+        let served = guarded(&place.front, place.entry.peer, async move {
+            let end = session.run().await;
+            (session, end)
+        });
+        let (session, end) = served.await?;
+        let entry = &place.entry;
+        match end {
+            SessionEnd::Moves => {
+                place.front.metrics.sessions_moved.increment();
+                return Some(Resident { session, place });
+            }
+            SessionEnd::Protocol(error) => {
+                tracing::warn!(client = entry.process, peer = %entry.peer, %error, "protocol violation")
+            }
+            end => tracing::debug!(client = entry.process, ?end, "session ended"),
+        }
+        None
+    }
+
+    /// Has this thread watch the client's socket from now on.
+    ///
+    /// # Errors
+    /// The socket can't be registered; the session ends.
+    pub fn arrive(&mut self) -> std::io::Result<()> {
+        self.session.client.stream.rehome()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::server::{ServerConnection, TransactionStatus, cancel};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A borrowed server connection. Dropping it gives a clean connection back, clears one that is quiet, and closes any other; a
 /// request that is still running is cancelled, so that the server does not work on for nobody.
@@ -21,6 +21,8 @@ pub struct Link {
     /// Whether the host was taken as the primary or as a replica.
     pub route: QueryRoute,
     entry: Arc<ClientEntry>,
+    /// When its last answer was complete.
+    pub answered: Option<Instant>,
     /// The session has left things on the server that no other may find.
     pub needs_reset: bool,
 }
@@ -39,7 +41,7 @@ impl Link {
     ) -> Self {
         entry.attach(&server, &pool.key.host);
         host.in_flight.fetch_add(1, Ordering::Relaxed);
-        Link { server: Some(server), pool, host, route, entry, needs_reset: false }
+        Link { server: Some(server), pool, host, route, entry, answered: None, needs_reset: false }
     }
 
     /// The connection.
@@ -63,7 +65,8 @@ impl Drop for Link {
         let undisturbed = self.entry.detach();
         let Some(server) = self.server.take() else { return };
         if undisturbed && server.is_clean() && !self.needs_reset {
-            return self.pool.give_back(server);
+            let now = self.answered.unwrap_or_else(Instant::now);
+            return self.pool.give_back_at(server, now);
         }
         let quiet = server.incoming.is_quiet() && server.outbox.is_empty();
         let pool = self.pool.clone();

@@ -6,15 +6,16 @@ use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
+use crate::database::with_view;
 use crate::server::TransactionStatus;
 use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 
 impl Session {
-    /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
-    pub(super) async fn prepare_link(&mut self, unit: &Unit, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
-        let Some(link) = self.link.as_mut() else { return Ok(false) };
+    /// Puts what the server must be told before the unit into its outbox; false if there is nothing.
+    pub(super) fn put_own_queries(&mut self, unit: &Unit, held: bool) -> bool {
+        let Some(link) = self.link.as_mut() else { return false };
         let server = link.server();
         if held && !self.state.pipeline_open {
             put_parameters(server, &self.state);
@@ -29,9 +30,11 @@ impl Session {
             server.incoming.prepared.clear();
             server.prepared_unknown = false;
         }
-        if server.incoming.replies.is_empty() {
-            return Ok(true);
-        }
+        !server.incoming.replies.is_empty()
+    }
+
+    /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
+    pub(super) async fn run_own_queries(&mut self, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
         match self.run_own().await {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {
@@ -57,7 +60,8 @@ impl Session {
     /// Waits for the answers to queries of pgyard's own.
     pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
         let mut exchange = Exchange::new(Answer::default(), 0, false);
-        match self.exchange(&mut exchange).await {
+        let limit = with_view(&self.database, |view| view.settings().pool.query_timeout);
+        match self.exchange(&mut exchange, limit).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
                 Some(message) => Err(OwnError::Failed(message)),
                 None => Ok(()),

@@ -1,6 +1,6 @@
 //! One unit from its need to its answer: attach, send, exchange, and again where that is safe.
 
-use super::attach::{AttachError, Attempt};
+use super::attach::{AttachError, Attempt, Tuning};
 use super::exchange::{Exchange, ExchangeEnd};
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
@@ -8,7 +8,7 @@ use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::config::PoolMode;
-use crate::database::{ClientState, StopRequest};
+use crate::database::{ClientState, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
@@ -40,9 +40,12 @@ impl Session {
             same_server: unit.pins.intersects(Pins::SEQUENCE),
             replanned: false,
             since: Instant::now(),
+            waited: Duration::ZERO,
+            tuning: with_view(&self.database, Tuning::of),
         };
         self.state_is(ClientState::Active);
-        let outcome = match self.leave_replica(&unit, &mut attempt).await {
+        let left = if self.link.is_some() { self.leave_replica(&unit, &mut attempt).await } else { Ok(()) };
+        let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
         };
@@ -78,22 +81,23 @@ impl Session {
             } else {
                 self.attach(attempt).await?;
             }
-            if !self.prepare_link(unit, attempt, held).await? {
+            if self.put_own_queries(unit, held) && !self.run_own_queries(attempt, held).await? {
                 continue;
             }
-            let waited = attempt.since.elapsed();
-            let (mut exchange, route) = match self.start(unit, held, attempt.replanned)? {
+            let (mut exchange, route) = match self.start(unit, held, attempt)? {
                 Some(started) => started,
                 None => continue,
             };
-            let end = self.exchange(&mut exchange).await;
+            let end = self.exchange(&mut exchange, attempt.tuning.query_timeout).await;
             match end {
                 ExchangeEnd::Done => {
-                    self.finish(unit, attempt, &exchange, (route, waited));
+                    self.finish(unit, attempt, &exchange, route);
                     if let Some(told) = exchange.answer.withheld {
                         self.put_startup_back(unit, &told).await?;
                     }
-                    self.check_advisory_locks(unit).await;
+                    if self.state.pins.intersects(Pins::ADVISORY) {
+                        self.check_advisory_locks(unit).await;
+                    }
                     return Ok(());
                 }
                 ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
@@ -123,7 +127,7 @@ impl Session {
 
     /// The pin of an advisory lock ends when the server holds none for the session any more; only the server knows.
     async fn check_advisory_locks(&mut self, unit: &Unit) {
-        let may_have_ended = self.state.pins.intersects(Pins::ADVISORY) && unit.access > Access::Server;
+        let may_have_ended = unit.access > Access::Server;
         let Some(link) = self.link.as_mut().filter(|_| may_have_ended && !self.state.pipeline_open) else { return };
         if link.server().incoming.status != TransactionStatus::Idle || !link.server().incoming.is_quiet() {
             return;
@@ -153,10 +157,10 @@ impl Session {
     }
 
     /// Puts the unit into the server's outbox.
-    fn start(&mut self, unit: &Unit, held: bool, replanned: bool) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
+    fn start(&mut self, unit: &Unit, held: bool, attempt: &Attempt) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
         let Some(link) = self.link.as_mut() else { return Ok(None) };
         let route = link.route;
-        let kept = unit.len <= self.database.settings().routing.retry_buffer;
+        let kept = unit.len <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
         if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
@@ -165,7 +169,7 @@ impl Session {
         match sent {
             Ok(sent) => {
                 let may_replan = unit.is_extended()
-                    && !(unit.verbatim || replanned)
+                    && !(unit.verbatim || attempt.replanned)
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
                     && kept;
@@ -178,10 +182,9 @@ impl Session {
     }
 
     /// Moves bytes until the exchange ends.
-    pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> ExchangeEnd {
+    pub(super) async fn exchange(&mut self, exchange: &mut Exchange, limit: Duration) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
         let (client, entry) = (&mut self.client, &self.entry);
-        let limit = self.database.settings().pool.query_timeout;
         let relay = std::future::poll_fn(|cx| {
             if let Poll::Ready(end) = exchange.poll(cx, client, link) {
                 return Poll::Ready(end);
@@ -227,17 +230,19 @@ impl Session {
     }
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
-    fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, (route, waited): (QueryRoute, Duration)) {
+    fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
         let text = self.text_to_replay(unit, exchange, route);
         self.client.inbox.consume(exchange.unit_len);
-        let elapsed = attempt.since.elapsed();
+        let now = Instant::now();
+        let (elapsed, waited) = (now.saturating_duration_since(attempt.since), attempt.waited);
         let metrics = &self.database.metrics;
         metrics.record_query(route, attempt.need.reason, elapsed);
         metrics.checkout_duration(route).record(waited);
         metrics.bytes(ByteDirection::ClientIn).add(unit.len as u64);
         metrics.bytes(ByteDirection::ClientOut).add(exchange.answer.bytes);
         self.entry.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if let Some(link) = &self.link {
+        if let Some(link) = &mut self.link {
+            link.answered = Some(now);
             link.host.record_latency(elapsed.saturating_sub(waited));
         }
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {

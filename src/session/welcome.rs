@@ -106,9 +106,9 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
             return Err(Report::fatal(SqlState::CANNOT_CONNECT, format!("host {} can't be used", host.settings.name)));
         };
         match pool.checkout(&slot, worker).await {
-            Ok(server) => match server.adopt(worker) {
-                Ok(server) => return Ok((pool, server)),
-                Err(_) => pool.lost(),
+            Ok(mut server) => match server.adopt(worker) {
+                Ok(()) => return Ok((pool, server)),
+                Err(_) => pool.discard(server),
             },
             Err(CheckoutError::Connect(error)) if !error.is_host_well() => excluded.push(host.id),
             Err(error) => return Err(report(&error)),

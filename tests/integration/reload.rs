@@ -2,7 +2,7 @@
 
 use super::harness::client::Protocol;
 use super::harness::proxy::host_of;
-use super::harness::{Pgyard, own_fleet};
+use super::harness::{Pgyard, eventually, own_fleet};
 use pgyard::demo::LocalFleet;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -115,4 +115,41 @@ fn a_reload_says_what_it_changes_and_refuses_what_is_wrong() {
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(yard.client().column("SELECT 1").unwrap(), ["1"]);
     assert!(reload(&yard, &config(&fleet, 1, "")).contains("changed: databases.app.max_lag: 5s -> 1s"));
+}
+
+#[test]
+fn sessions_spread_over_the_relay_threads_and_gather_again() {
+    let fleet = own_fleet(1);
+    let with_minimum = |minimum: usize| {
+        let threads = format!("workers = 2\nworkers_min = {minimum}\n[databases.app]");
+        config(&fleet, 1, "").replace("[databases.app]", &threads)
+    };
+    let yard = Pgyard::start_with_config(&fleet, &with_minimum(2));
+    let metric = |name: &str| yard.metric(name, &[]).unwrap_or_default();
+    eventually("two threads are used", Duration::from_secs(30), || metric("pgyard_workers_in_use") == 2.0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (yard, stop) = (&yard, &stop);
+            scope.spawn(move || {
+                let mut client = yard.client();
+                client.column(&format!("SET app.client = '{number}'")).unwrap();
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    // Every answer is the client's own, and its settings follow it, whichever thread serves it.
+                    let token = format!("{number}-{round}");
+                    let seen = client.column(&format!("SELECT current_setting('app.client') || '-{round}'")).unwrap();
+                    assert_eq!(seen, [token]);
+                    // A light load: one thread can carry it.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        assert!(reload(&yard, &with_minimum(1)).contains("workers_min"));
+        eventually("one thread is enough", Duration::from_secs(60), || metric("pgyard_workers_in_use") == 1.0);
+        // They were spread evenly, so half of them have to move.
+        eventually("all are on one", Duration::from_secs(60), || metric("pgyard_sessions_moved_total") >= (CLIENTS / 2) as f64);
+        stop.store(true, Ordering::Relaxed);
+    });
 }

@@ -50,7 +50,13 @@ pub struct RawClient {
 impl RawClient {
     /// Connects and sends nothing.
     pub fn connect(port: u16) -> io::Result<RawClient> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        // A stray signal may interrupt it (seen once); nothing has been sent then.
+        let stream = loop {
+            match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                connected => break connected?,
+            }
+        };
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
         stream.set_nodelay(true)?;
