@@ -30,6 +30,7 @@ pub mod settle;
 pub mod startup;
 pub mod state;
 pub mod unit;
+pub mod unnamed;
 pub mod welcome;
 
 pub use exchange::ClientSide;

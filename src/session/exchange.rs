@@ -270,6 +270,8 @@ impl Exchange {
                 }
                 // Anything else is for the server to refuse.
                 (_, CopyPhase::In) => {}
+                // Nobody waits for an answer that would need a Sync first.
+                (b'Q' | b'F', CopyPhase::Ended) => return Err(WireError::Field("query in a pipeline behind COPY data")),
                 _ => break,
             }
             let now = head.total.min(rest.len());

@@ -42,6 +42,10 @@ pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &m
             state.transaction = Some(transaction);
         }
     }
+    if let Some(transaction) = state.transaction.as_mut().filter(|_| unit.leaves_portals) {
+        // A portal lives on its server only.
+        transaction.movable = None;
+    }
     if status == TransactionStatus::Idle && !open_before {
         state.transaction = None;
     }

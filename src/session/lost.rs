@@ -25,7 +25,9 @@ impl Session {
         self.client.outbox.clear();
         self.state.undo_names(0);
         self.database.metrics.retries(RetryReason::StalePlan).increment();
+        self.state.unnamed_before = None;
         if let Some(link) = self.link.as_mut() {
+            link.server().incoming.replies.take_dropped_messages();
             put_own_query(link.server(), "DEALLOCATE ALL");
             link.server().incoming.prepared.clear();
         }

@@ -61,8 +61,8 @@ pub struct Answer {
     pub completed: usize,
     /// A ReadyForQuery of the client's was forwarded: the pipeline is over, also where its Sync came behind COPY data.
     pub ready: bool,
-    /// ParseCompletes that the server sent.
-    pub parsed: usize,
+    /// Extended messages that the server answered without an error.
+    pub answered: usize,
     /// A Sync was added behind a refused part of a pipeline.
     pub synced: bool,
     /// Parameters were reported.
@@ -241,7 +241,7 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         return Ok(verdict);
     }
     match tag {
-        b'1' => answer.parsed += 1,
+        b'1' | b'2' | b'3' | b'T' | b'n' | b'I' | b's' => answer.answered += 1,
         b'Z' => {
             answer.ready |= verdict == Verdict::Forward;
             if answer.withheld.is_some() {
@@ -250,6 +250,7 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         }
         b'G' => begin_copy(server, answer),
         b'C' => {
+            answer.answered += 1;
             answer.completed += 1;
             answer.rolled_back = body.starts_with(b"ROLLBACK\0");
         }

@@ -49,7 +49,8 @@ impl Session {
         let incoming = &link.server().incoming;
         let (status, out) = (incoming.status, self.client.outbox.writer());
         // In the order in which servers report: by name.
-        let mut changed: Vec<(&str, &str)> = incoming.reported.iter().filter(|(name, now)| told.get(name) != Some(*now)).collect();
+        let mut changed: Vec<(&str, &str)> =
+            incoming.reported.iter().filter(|(name, now)| told.get(name) != Some(*now)).collect();
         changed.sort_by_key(|(name, _)| name.to_lowercase());
         for (name, value) in changed {
             put_message(out, b'S', |body| {

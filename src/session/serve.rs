@@ -232,6 +232,9 @@ impl Session {
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
         let text = self.text_to_replay(unit, exchange, route);
+        if exchange.answer.error.is_some() || self.state.unnamed_before.is_some() {
+            self.settle_unnamed(unit, exchange);
+        }
         self.client.inbox.consume(exchange.unit_len);
         let now = Instant::now();
         let (elapsed, waited) = (now.saturating_duration_since(attempt.since), attempt.waited);

@@ -8,7 +8,7 @@ use super::unit::{Unit, UnitKind};
 use crate::config::{Consistency, PoolMode};
 use crate::database::ClientState;
 use crate::metrics::{PinCause, QueryRoute};
-use crate::server::{TransactionStatus, UNKNOWN_UNNAMED};
+use crate::server::TransactionStatus;
 use crate::sql::Pins;
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,6 @@ impl Session {
         let dropped = server.incoming.replies.take_dropped_names();
         if dropped > 0 {
             self.state.undo_names(self.state.journal.len().saturating_sub(dropped));
-        }
-        if answer.error.is_some() && unit.has_unnamed_parse() {
-            // A Parse that failed, or was dropped behind another error, leaves nothing of the session's.
-            server.unnamed = UNKNOWN_UNNAMED;
-            if !(unit.verbatim && answer.parsed == unit.parse_count()) {
-                (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None);
-            }
         }
         let status = server.incoming.status;
         let open = self.state.transaction.is_some();

@@ -101,7 +101,8 @@ const SEVERAL: &[&str] = &[
 ];
 
 /// Start-up packets.
-const OPENINGS: &[&str] = &["open", "open", "open application_name=first / timezone=UTC", "open options=-c work_mem=1MB -c datestyle=SQL"];
+const OPENINGS: &[&str] =
+    &["open", "open", "open application_name=first / timezone=UTC", "open options=-c work_mem=1MB -c datestyle=SQL"];
 
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
@@ -211,7 +212,9 @@ impl Maker {
                 }
                 parts.push(format!("E {portal}"));
             }
-            9 => parts.push(self.one(&["P - select $1::int / B - - {7} / E -", "P - select $1::int / DS - / B - - {x} / E -"]).to_owned()),
+            9 => parts.push(
+                self.one(&["P - select $1::int / B - - {7} / E -", "P - select $1::int / DS - / B - - {x} / E -"]).to_owned(),
+            ),
             10 => {
                 if name != "-" {
                     parts.push(format!("CS {name}"));
@@ -233,7 +236,8 @@ impl Maker {
 
     /// Data comes in a piece of its own or not, is good or bad, and ends in one of three ways.
     fn copy(&mut self) -> String {
-        let data = self.one(&["d 7\\n", "d 7\\n8\\n / d 9\\n", "d x\\n / d 1\\n", "d 1 / ~ / d 2\\n", "H / d 5\\n", "d 1\\n\\\\.\\n"]);
+        let data =
+            self.one(&["d 7\\n", "d 7\\n8\\n / d 9\\n", "d x\\n / d 1\\n", "d 1 / ~ / d 2\\n", "H / d 5\\n", "d 1\\n\\\\.\\n"]);
         let end = self.one(&["c", "c", "f no"]);
         match self.random.random_range(0..4) {
             0 => format!("Q copy lines from stdin / {data} / {end} => mark"),
@@ -262,7 +266,8 @@ pub fn shrink(text: &str, mut fails: impl FnMut(&Script) -> bool) -> String {
         }
     }
     for place in 2..lines.len() {
-        let Some((session, rest)) = lines[place].split_once(": ").map(|(session, rest)| (session.to_owned(), rest.to_owned())) else {
+        let Some((session, rest)) = lines[place].split_once(": ").map(|(session, rest)| (session.to_owned(), rest.to_owned()))
+        else {
             continue;
         };
         let (messages, wait) = rest.split_once(" => ").unwrap_or((&rest, ""));

@@ -217,7 +217,13 @@ pub fn difference(direct: &[Played], through: &[Played]) -> Option<String> {
         Some(events) if !events.is_empty() => events.iter().map(|event| format!("\n      {event}")).collect::<String>(),
         _ => "\n      nothing".to_owned(),
     };
-    Some(format!("  at {shown}\n    PostgreSQL ({} in all):{}\n    pgyard ({}):{}", own.len(), part(&own), other.len(), part(&other)))
+    Some(format!(
+        "  at {shown}\n    PostgreSQL ({} in all):{}\n    pgyard ({}):{}",
+        own.len(),
+        part(&own),
+        other.len(),
+        part(&other)
+    ))
 }
 
 fn show(event: &Event) -> String {

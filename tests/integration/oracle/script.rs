@@ -88,8 +88,8 @@ impl Script {
     /// Whether it may change what the next script meets.
     pub fn may_write(&self) -> bool {
         const WRITES: [&str; 21] = [
-            "insert", "update", "delete", "truncate", "copy", "create", "drop", "alter", "nextval", "setval", "merge", "call", "do ",
-            "refresh", "prepare", "writes", " into ", "analyze", "comment", "vacuum", "grant",
+            "insert", "update", "delete", "truncate", "copy", "create", "drop", "alter", "nextval", "setval", "merge", "call",
+            "do ", "refresh", "prepare", "writes", " into ", "analyze", "comment", "vacuum", "grant",
         ];
         self.steps.iter().any(|step| {
             let line = step.line.to_lowercase();
