@@ -30,6 +30,13 @@ impl Session {
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }
+        if !self.state.view.catalogue_is_current
+            && unit.may_write()
+            && let Some(link) = &mut self.link
+        {
+            // A function or trigger that is not known yet may set, lock or create what the text does not show.
+            link.must_forget = true;
+        }
         self.state.journal.clear();
         self.note_writes(unit, answer, (route, host_id), (status, elapsed));
         self.state.pipeline_open = match unit.kind {

@@ -55,6 +55,11 @@ BEGIN
     INSERT INTO public.lines VALUES (what + 1);
     ROLLBACK;
 END $$;
+CREATE FUNCTION hides() RETURNS void LANGUAGE plpgsql AS 'BEGIN CREATE TEMP TABLE hidden (a int); END';
+CREATE FUNCTION sets() RETURNS text LANGUAGE plpgsql AS 'BEGIN PERFORM set_config(''work_mem'', ''3MB'', false); RETURN 1; END';
+CREATE FUNCTION locks() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_lock(8); RETURN NEW; END';
+CREATE TABLE locking (a int);
+CREATE TRIGGER locks BEFORE INSERT ON locking FOR EACH ROW EXECUTE FUNCTION locks();
 GRANT SELECT ON items TO low;
 RESET ROLE;
 RESET search_path;
@@ -68,7 +73,7 @@ BEGIN
         DROP SCHEMA scratch CASCADE;
         CREATE SCHEMA scratch AUTHORIZATION oracle;
     END IF;
-    TRUNCATE public.items, public.lines, public.pairs, public.late, public.serials, public.children, public.checked, public.moods
+    TRUNCATE public.items, public.lines, public.pairs, public.late, public.serials, public.children, public.checked, public.moods, public.locking
         RESTART IDENTITY;
     ALTER SEQUENCE public.counter RESTART;
     INSERT INTO public.items

@@ -251,7 +251,7 @@ impl Maker {
 /// The smallest script that still `fails`: steps and messages are left out as long as that goes well.
 pub fn shrink(text: &str, mut fails: impl FnMut(&Script) -> bool) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let mut tries = 150;
+    let mut tries = 60;
     let mut still = |lines: &[String]| {
         tries -= 1;
         tries > 0 && fails(&script::read("chance", &lines.join("\n"))[0])

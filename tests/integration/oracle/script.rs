@@ -3,6 +3,7 @@
 //! ```text
 //! === a title
 //! @pool 2                      server connections behind pgyard (1 under transaction pooling, the sessions' number under session pooling)
+//! @alone                       its sessions come one after the other: one server connection in both modes
 //! @only transaction            it makes sense in one pool mode only
 //! @differs session: reason     it is known that the answers differ; the test fails when they don't
 //! 0: open options=-c work_mem=3MB / user=oracle_super
@@ -71,6 +72,8 @@ pub struct Script {
     pub title: String,
     /// Server connections behind pgyard, if it says so.
     pub pool: Option<usize>,
+    /// Its sessions come one after the other, so that one server connection is enough in both modes.
+    pub alone: bool,
     /// The modes in which it runs; none named is both.
     pub only: Option<Modes>,
     /// The modes in which the answers differ.
@@ -144,6 +147,7 @@ fn read_line(script: &mut Script, line: &str) -> Result<(), String> {
         let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
         match word {
             "pool" => script.pool = Some(rest.parse().map_err(|_| "not a number")?),
+            "alone" => script.alone = true,
             "only" => script.only = Some(modes(rest)?),
             "differs" => {
                 let (named, reason) = rest.split_once(':').ok_or("a reason is missing")?;
