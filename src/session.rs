@@ -28,6 +28,7 @@ pub mod recover;
 pub mod relay;
 pub mod relocate;
 pub mod replication;
+pub mod reset;
 pub mod run;
 pub mod send;
 pub mod serve;
@@ -35,6 +36,7 @@ pub mod settle;
 pub mod startup;
 pub mod state;
 pub mod unit;
+pub mod unnamed;
 pub mod welcome;
 
 pub use exchange::ClientSide;

@@ -14,6 +14,7 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod oracle;
     mod peers;
     mod reload;
     mod replication;

@@ -111,6 +111,8 @@ fn passable(input: &[u8], rest: &mut usize, answer: &mut Answer) -> Result<usize
             }
             // Anything else is for the server to refuse.
             (_, CopyPhase::In) => {}
+            // Nobody waits for an answer that would need a Sync first.
+            (b'Q' | b'F', CopyPhase::Ended) => return Err(WireError::Field("query in a pipeline behind COPY data")),
             _ => break,
         }
         let now = head.total.min(ahead.len());

@@ -6,7 +6,7 @@
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
 use crate::server::login::note_parameter;
-use crate::server::{Expected, Incoming, TransactionStatus, Verdict};
+use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, Verdict};
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
@@ -61,12 +61,15 @@ pub struct Answer {
     pub completed: usize,
     /// A ReadyForQuery of the client's was forwarded: the pipeline is over, also where its Sync came behind COPY data.
     pub ready: bool,
-    /// ParseCompletes that the server sent.
-    pub parsed: usize,
+    /// Extended messages that the server answered without an error.
+    pub answered: usize,
     /// A Sync was added behind a refused part of a pipeline.
     pub synced: bool,
     /// Parameters were reported.
     pub reported: bool,
+    /// ReadyForQuery and parameter reports are kept from the client, which was last told these: the session's parameters are
+    /// put right first.
+    pub withheld: Option<Box<ReportedParameters>>,
     /// Whether the rest of the message under way is forwarded.
     pub(super) body_forward: bool,
     /// The server has said, in a notice or an error, that it ends the connection.
@@ -267,7 +270,8 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         b'S' => {
             note_parameter(body, &mut server.reported);
             answer.reported = true;
-            return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward });
+            let hidden = answer.withheld.is_some() || server.replies.front() == Some(Expected::Own);
+            return Ok(if hidden { Verdict::Skip } else { Verdict::Forward });
         }
         b'A' => return Ok(Verdict::Forward),
         other => return Err(WireError::Type(other)),
@@ -281,10 +285,16 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         return Ok(verdict);
     }
     match tag {
-        b'1' => answer.parsed += 1,
-        b'Z' => answer.ready |= verdict == Verdict::Forward,
+        b'1' | b'2' | b'3' | b'T' | b'n' | b'I' | b's' => answer.answered += 1,
+        b'Z' => {
+            answer.ready |= verdict == Verdict::Forward;
+            if answer.withheld.is_some() {
+                return Ok(Verdict::Skip);
+            }
+        }
         b'G' => begin_copy(server, answer),
         b'C' => {
+            answer.answered += 1;
             answer.completed += 1;
             answer.rolled_back = body.starts_with(b"ROLLBACK\0");
         }

@@ -71,6 +71,9 @@ pub fn put_unit(
         }
         UnitKind::Pipeline if unit.verbatim && !state.pipeline_open && !(reuses(database) && unit.has_unnamed_parse()) => {
             if let Some(parse) = first_unnamed(&input[..unit.len])? {
+                if input.first() != Some(&b'P') {
+                    super::unnamed::set_aside(state);
+                }
                 remember_unnamed(&parse, state);
                 server.unnamed = state.unnamed.tag;
             }
@@ -79,7 +82,7 @@ pub fn put_unit(
         }
         _ => {
             evict(server, state, database);
-            Translation { unit, state, server, database, pending: Vec::new() }.put_messages(&input[..unit.len])?;
+            Translation { unit, state, server, database, pending: Vec::new(), first: true }.put_messages(&input[..unit.len])?;
             Ok(Sent::InOutbox)
         }
     }
@@ -135,7 +138,8 @@ fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireEr
     Ok(last)
 }
 
-fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
+/// Makes a Parse the session's unnamed statement.
+pub(super) fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
     state.unnamed.tag = NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed);
     state.unnamed.definition.clear();
     if state.unnamed.definition.capacity() > DEFINITION_KEPT_MAX {
@@ -178,6 +182,8 @@ struct Translation<'a> {
     database: &'a Database,
     /// Statements whose Parse is on its way.
     pending: Vec<u64>,
+    /// The message under way is the unit's first.
+    first: bool,
 }
 
 impl Translation<'_> {
@@ -194,6 +200,7 @@ impl Translation<'_> {
                 _ => self.put_flush(),
             }
             messages = rest;
+            self.first = false;
         }
         if self.unit.rest > 0 {
             // The Flush follows when the rest of the Bind has been passed on.
@@ -226,6 +233,9 @@ impl Translation<'_> {
         let deallocated = local::deallocated(&facts, self.state).map(|(_, statement)| statement.clone());
         if let Some(statement) = deallocated.filter(|_| self.state.statement(parse.name).is_none()) {
             return self.put_deallocate(&parse, &statement);
+        }
+        if parse.name.is_empty() && !self.first {
+            super::unnamed::set_aside(self.state);
         }
         if parse.name.is_empty() {
             remember_unnamed(&parse, self.state);
@@ -372,6 +382,9 @@ impl Translation<'_> {
             self.server.incoming.replies.push(Expected::Fake(b'3'));
             return Ok(());
         }
+        if close.statement && self.state.unnamed_before.is_none() {
+            self.state.unnamed_before = Some(Box::new(self.state.unnamed.clone()));
+        }
         if close.statement && self.state.unnamed.kept.take().is_some() {
             self.state.unnamed.tag = 0;
             self.state.journal.push(StatementChange::Nothing);
@@ -379,7 +392,6 @@ impl Translation<'_> {
             return Ok(());
         }
         if close.statement {
-            // An error before it may drop it.
             self.state.unnamed.tag = 0;
             self.server.unnamed = UNKNOWN_UNNAMED;
         }

@@ -93,6 +93,9 @@ impl Session {
             match end {
                 ExchangeEnd::Done => {
                     self.finish(unit, attempt, &exchange, route);
+                    if let Some(told) = exchange.answer.withheld {
+                        Box::pin(self.put_startup_back(unit, &told)).await?;
+                    }
                     if self.state.pins.intersects(Pins::ADVISORY) {
                         Box::pin(self.check_advisory_locks(unit)).await;
                     }
@@ -171,7 +174,8 @@ impl Session {
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
                     && kept;
-                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), ..Answer::default() };
+                let withheld = super::reset::withheld(unit, &self.state, link.server());
+                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), withheld, ..Answer::default() };
                 let exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
                 Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
@@ -230,6 +234,9 @@ impl Session {
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
         let text = self.text_to_replay(unit, exchange, route);
+        if exchange.answer.error.is_some() || self.state.unnamed_before.is_some() {
+            self.settle_unnamed(unit, exchange);
+        }
         self.client.inbox.consume(exchange.unit_len);
         let now = Instant::now();
         let (elapsed, waited) = (now.saturating_duration_since(attempt.since), attempt.waited);

@@ -60,8 +60,10 @@ pub struct Unit {
     pub binds: bool,
     /// Its messages can go to the server as they are.
     pub verbatim: bool,
-    /// Its Parse messages.
-    parses: usize,
+    /// Its messages before the Sync or Flush, if it is a pipeline.
+    pub message_count: usize,
+    /// It names a portal, or fetches only some of a portal's rows: portals may stay behind it.
+    pub leaves_portals: bool,
     /// Place and body length of its last unnamed Parse.
     unnamed: Option<(usize, usize)>,
     /// Named statements of this unit: place of the Parse body and its length.
@@ -103,7 +105,8 @@ impl Unit {
             more: Vec::new(),
             binds: false,
             verbatim: true,
-            parses: 0,
+            message_count: 0,
+            leaves_portals: false,
             unnamed: None,
             named: Vec::new(),
         }
@@ -128,11 +131,6 @@ impl Unit {
     pub fn run_statements(&self) -> impl Iterator<Item = &StatementFacts> {
         let run = self.first.iter().chain(&self.more).filter(|text| text.runs);
         run.flat_map(|text| text.facts.statements.iter())
-    }
-
-    /// How many Parse messages it holds.
-    pub fn parse_count(&self) -> usize {
-        self.parses
     }
 
     /// Whether an unnamed statement is prepared in it.
@@ -181,6 +179,13 @@ impl Unit {
         match self.first {
             None => self.first = Some(text),
             Some(_) => self.more.push(text),
+        }
+    }
+
+    /// The pipeline goes on behind this unit, and what follows may need the primary: a portal can't move there.
+    fn keep_portals(&mut self) {
+        if self.leaves_portals {
+            self.access = self.access.max(Access::Write(WriteReason::SessionBound));
         }
     }
 
@@ -288,6 +293,7 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
                     (unit.len, unit.rest) = (input.len(), head.total - rest.len());
                 }
                 unit.kind = UnitKind::Part;
+                unit.keep_portals();
                 return Ok(Cut::Whole(unit));
             }
         };
@@ -296,7 +302,10 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
         match header.tag {
             b'P' => add_parse(&mut unit, input, place, body, state, database)?,
             b'B' => add_bind(&mut unit, input, BindMessage::read(body)?, state, database)?,
-            b'E' => unit.binds = true,
+            b'E' => {
+                unit.binds = true;
+                unit.leaves_portals |= !body.ends_with(&[0; 4]);
+            }
             b'D' | b'C' => add_named(&mut unit, header.tag, body)?,
             b'S' | b'H' => {
                 if !body.is_empty() {
@@ -305,16 +314,19 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
                 unit.len += header.total;
                 if header.tag == b'H' {
                     unit.kind = UnitKind::Flush;
+                    unit.keep_portals();
                 }
                 return Ok(Cut::Whole(unit));
             }
             _ => {
                 // A simple query in the middle of a pipeline: what came before it is sent first.
                 unit.kind = UnitKind::Part;
+                unit.keep_portals();
                 return Ok(Cut::Whole(unit));
             }
         }
         unit.len += header.total;
+        unit.message_count += 1;
     }
 }
 
@@ -327,7 +339,6 @@ fn add_parse(
     database: &Database,
 ) -> Result<(), WireError> {
     let message = ParseMessage::read(body)?;
-    unit.parses += 1;
     let facts = classify(database, message.text, state.lexing);
     if super::local::needs_rewrite(&facts, state) {
         unit.verbatim = false;
@@ -351,6 +362,7 @@ fn add_bind(
     database: &Database,
 ) -> Result<(), WireError> {
     unit.binds = true;
+    unit.leaves_portals |= !message.portal.is_empty();
     let parse_at = |(place, len): (usize, usize)| ParseMessage::read(&input[place..place + len]);
     let parsed_here = if message.statement.is_empty() {
         unit.unnamed
