@@ -132,7 +132,7 @@ fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireEr
     Ok(last)
 }
 
-fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
+pub(super) fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
     state.unnamed.tag = NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed);
     state.unnamed.definition.clear();
     state.unnamed.definition.extend_from_slice(parse.definition);

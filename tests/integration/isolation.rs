@@ -307,3 +307,55 @@ fn a_client_that_vanishes_behind_its_copy_data_frees_the_connection() {
     }
     assert_eq!(yard.client().column("SELECT count(*) FROM lines").unwrap(), ["0"], "nothing was committed");
 }
+
+/// PostgreSQL itself cannot show what follows when a server is lost in a transaction, for the client is lost too. To the client
+/// it is a failed transaction.
+#[test]
+fn a_lost_transaction_is_a_failed_one() {
+    let fleet = own_fleet(0);
+    let yard = Pgyard::start(&fleet, &[]);
+    let describe = |name: &str| frame(b'D', format!("S{name}\0").as_bytes());
+    let close = |name: &str| frame(b'C', format!("S{name}\0").as_bytes());
+    let scripts: [(&str, Vec<Step>); 4] = [
+        (
+            "names are closed and given again",
+            vec![
+                pipeline(0, &[close("a")]),
+                pipeline(0, &[parse("a", "select 1")]),
+                q(0, "rollback"),
+                pipeline(0, &[parse("a", "select 2"), bind("", "a"), execute("")]),
+            ],
+        ),
+        (
+            "an end that is only prepared ends nothing",
+            vec![
+                pipeline(0, &[parse("end", "rollback"), describe("end")]),
+                q(0, "select 1"),
+                pipeline(0, &[bind("", "end"), execute("")]),
+                q(0, "select 1"),
+                pipeline(0, &[parse("end", "select 2")]),
+                pipeline(0, &[close("end"), parse("end", "select 2"), bind("", "end"), execute("")]),
+            ],
+        ),
+        (
+            "an unnamed end",
+            vec![
+                pipeline(0, &[parse("", "commit"), bind("", ""), execute("")]),
+                pipeline(0, &[bind("", "a"), execute("")]),
+            ],
+        ),
+        ("nothing but a Sync", vec![pipeline(0, &[]), q(0, "commit"), pipeline(0, &[bind("", "a"), execute("")])]),
+    ];
+    for (name, script) in scripts {
+        let begin = [pipeline(0, &[parse("a", "select 41")]), q(0, "begin"), q(0, "select 1")];
+        let log_in = || RawClient::log_in(fleet.primary().port(), "app", fleet.app_password().reveal(), "app").unwrap();
+        let (mut direct, mut through) = ([log_in()], [yard.client()]);
+        play(&mut through, &begin);
+        let busy = "FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
+        fleet.primary().sql(&format!("SELECT pg_terminate_backend(pid) {busy}")).unwrap();
+        play(&mut direct, &begin);
+        play(&mut direct, &[q(0, "select 1 / 0")]);
+        assert_eq!(play(&mut through, &[q(0, "select 1")]), ["0: E:57P01 Z:E"], "{name}");
+        assert_eq!(play(&mut through, &script), play(&mut direct, &script), "{name}");
+    }
+}
