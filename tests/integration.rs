@@ -16,4 +16,5 @@ mod integration {
     mod malformed;
     mod reload;
     mod routing;
+    mod soak;
 }

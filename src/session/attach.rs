@@ -140,12 +140,7 @@ impl Session {
     }
 
     /// Waits for a fleet in which the unit may find its host.
-    async fn wait_for_fleet(
-        &mut self,
-        fleet: &Fleet,
-        attempt: &mut Attempt,
-        missing: NoHost,
-    ) -> Result<(), AttachError> {
+    async fn wait_for_fleet(&mut self, fleet: &Fleet, attempt: &mut Attempt, missing: NoHost) -> Result<(), AttachError> {
         let limit = self.database.settings().routing.failover_wait;
         let left = limit.saturating_sub(attempt.since.elapsed());
         if left.is_zero() {

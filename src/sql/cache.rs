@@ -13,9 +13,9 @@ use crate::sql::facts::Facts;
 use crate::sql::scan::Lexing;
 use crate::sql::shape::shape;
 use shelf::Shelf;
-use template::Templates;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use template::Templates;
 
 /// Longer texts are neither kept nor looked up. Bytes.
 const TEXT_LENGTH_MAX: usize = 16 * 1024;

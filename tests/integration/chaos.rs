@@ -5,7 +5,7 @@
 //! in time it cannot decide, so that a seed makes a failure likely again rather than certain.
 
 mod checker;
-mod dice;
+pub mod dice;
 mod faults;
 mod history;
 mod naive;

@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn what_is_not_plain_has_no_template() {
-        for text in ["SELECT 1.5", "SELECT 'it''s'", "SELECT E'a'", "SELECT $$a$$", "/* pgyard: primary */ SELECT 1", "SELECT 'a"] {
+        for text in ["SELECT 1.5", "SELECT 'it''s'", "SELECT E'a'", "SELECT $$a$$", "/* pgyard: primary */ SELECT 1", "SELECT 'a"]
+        {
             assert_eq!(plain_literals(text.as_bytes(), Lexing::default()), None, "{text}");
         }
         let lexing = Lexing { standard_conforming_strings: false, ascii_safe_encoding: true };

@@ -10,7 +10,7 @@ const L: Object = Object::List(1);
 
 use Failover::{Asynchronous, Never, Synchronous};
 use Outcome::{Acknowledged, Refused, Unknown};
-use Promise::{Everything, Eventual, Monotonic, OwnWrites};
+use Promise::{Eventual, Everything, Monotonic, OwnWrites};
 
 fn event(session: u32, object: Object, (begun, ended): (u64, u64), deed: Deed) -> Event {
     Event { session, object, begun: Duration::from_millis(begun), ended: Duration::from_millis(ended), deed }
@@ -150,11 +150,7 @@ fn a_read_older_than_an_acknowledged_write_is_found_in_global() {
     check_at(10, &[]);
     check_at(11, &["OLDER THAN AN ACKNOWLEDGED WRITE"]);
     // Versions and acknowledgements may come in different orders: the highest version before the read counts.
-    let crossed = [
-        wrote(9, X, (0, 20), 91, Acknowledged),
-        wrote(8, X, (2, 10), 92, Acknowledged),
-        saw(1, X, (21, 22), 1, 91),
-    ];
+    let crossed = [wrote(9, X, (0, 20), 91, Acknowledged), wrote(8, X, (2, 10), 92, Acknowledged), saw(1, X, (21, 22), 1, 91)];
     expect(&crossed, all, (Everything, Never), &["OLDER THAN AN ACKNOWLEDGED WRITE"]);
 }
 

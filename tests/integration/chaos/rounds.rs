@@ -124,13 +124,7 @@ impl Report {
         format!(
             "seed {}: {} writes acknowledged, {} unknown, {} reads checked, {} of states that are gone, {} writes lost with a \
              primary; errors {:?}",
-            self.seed,
-            verdict.writes,
-            verdict.unknown,
-            verdict.reads,
-            verdict.doomed_reads,
-            verdict.lost,
-            self.notes.errors
+            self.seed, verdict.writes, verdict.unknown, verdict.reads, verdict.doomed_reads, verdict.lost, self.notes.errors
         )
     }
 
@@ -158,7 +152,7 @@ impl Report {
         let lines: Vec<String> = events.iter().map(|event| format!("{event:?}\n")).collect();
         let kept = std::fs::write(&path, text.clone() + &lines.concat());
         writeln!(text, "{hidden} or more not shown; history: {} {kept:?}", path.display()).unwrap();
-        writeln!(text, "again: PGYARD_CHAOS_SEED={} with the same test", self.seed).unwrap();
+        writeln!(text, "again: make chaos {}MINUTES=... with the same test", self.seed).unwrap();
         text
     }
 

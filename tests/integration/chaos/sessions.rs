@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::history::{Deed, Event, Object, Outcome, Seen, Token};
 use super::stage::{Door, Keys};
 use crate::integration::harness::RawClient;
-use crate::integration::harness::client::{Protocol, Reply};
+use crate::integration::harness::client::{Protocol, Reply, frame, sync};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -180,6 +180,11 @@ impl<'a> Player<'a> {
             let tags = replies.iter().filter(|reply| reply.tag == b'C').map(|reply| text(&reply.body)).collect();
             return Ok(Answer { rows: replies.iter().filter(|reply| reply.tag == b'D').map(first_column).collect(), tags });
         };
+        let error = error.clone();
+        if protocol == Protocol::Named && !closes_statement(connection) {
+            // The name may still be given: an error drops a Close too.
+            self.connection = None;
+        }
         let state = error.field(b'C').unwrap_or_default();
         *self.notes.errors.entry(format!("{what}: {state}")).or_default() += 1;
         if !bearable.contains(&state.as_str()) {
@@ -365,6 +370,11 @@ fn write_statement(object: Object, token: Token, writing: Writing) -> (String, &
         }
         _ => (update, "UPDATE 1"),
     }
+}
+
+fn closes_statement(connection: &mut RawClient) -> bool {
+    let answer = connection.send(&[frame(b'C', b"Sstmt\0"), sync()].concat()).and_then(|()| connection.until_ready());
+    answer.is_ok_and(|replies| replies.iter().all(|reply| reply.tag != b'E'))
 }
 
 fn text(body: &[u8]) -> String {
