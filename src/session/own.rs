@@ -18,6 +18,9 @@ const BARE_END_LEN: usize = 5;
 impl Session {
     /// Answers the unit if no server is needed for it.
     pub(super) fn answers_itself(&mut self, unit: &Unit) -> bool {
+        if unit.kind == UnitKind::Pipeline {
+            self.state.skipping = false;
+        }
         if let Some(report) = self.lost.take() {
             self.state.lost_transaction = self.state.transaction.take().is_some() && !unit.ends_transaction();
             self.state.pipeline_open = false;
@@ -29,9 +32,6 @@ impl Session {
         if self.state.lost_transaction {
             self.answer_lost_transaction(unit);
             return true;
-        }
-        if unit.kind == UnitKind::Pipeline {
-            self.state.skipping = false;
         }
         let bare = unit.is_extended() && unit.len == BARE_END_LEN;
         if bare && self.link.is_none() {
@@ -75,8 +75,13 @@ impl Session {
             false => unit.is_extended(),
         };
         let done = accepted && if unit.is_extended() { self.fake_end(unit, is_end) } else { self.end_lost_transaction() };
+        // What was done stays done, whatever becomes of the next unit.
+        self.state.journal.clear();
         if done {
-            return self.end_answer(unit);
+            if !matches!(unit.kind, UnitKind::Flush | UnitKind::Part) {
+                put_ready(self.client.outbox.writer(), self.state.status().byte());
+            }
+            return;
         }
         let report = Report::error(
             SqlState::IN_FAILED_SQL_TRANSACTION,
@@ -94,7 +99,6 @@ impl Session {
     /// Answers the messages of a unit whose only statement, if `ends`, ends the lost transaction; false at one that it does not
     /// accept.
     fn fake_end(&mut self, unit: &Unit, ends: bool) -> bool {
-        self.state.journal.clear();
         let messages = self.client.inbox.as_slice()[..unit.len].to_vec();
         let mut rest = messages.as_slice();
         while let Ok(Some(frame)) = frame_at(rest) {

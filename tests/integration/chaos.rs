@@ -36,7 +36,7 @@ fn on_stage(test: impl FnOnce(&mut Stage)) {
 const fn short(promise: Promise) -> &'static [Fault] {
     match promise {
         Promise::Eventual => {
-            &[Fault::Slow, Fault::Drip, Fault::Cut, Fault::HalfClose, Fault::Refuse, Fault::RestartPrimary, Fault::Cut]
+            &[Fault::Slow, Fault::Drip, Fault::Cut, Fault::HalfClose, Fault::Refuse, Fault::RestartPrimary, Fault::Split]
         }
         Promise::OwnWrites => {
             &[Fault::PauseReplay, Fault::Conflict, Fault::KillReplica, Fault::BlackHole, Fault::Terminate, Fault::KillPrimary]
@@ -73,7 +73,7 @@ fn level(promise: Promise) {
         };
         match time {
             None => {
-                let (faults, synchronous) = (short(promise).to_vec(), promise == Promise::Everything);
+                let (faults, synchronous) = (short(promise).to_vec(), short(promise).iter().any(|fault| fault.changes_primary()));
                 let plan = Plan { promise, faults, lasting_ms: 200..600, synchronous, all_protocols: true };
                 round(stage, &plan, seed);
             }

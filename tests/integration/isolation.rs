@@ -355,7 +355,17 @@ fn a_lost_transaction_is_a_failed_one() {
     let yard = Pgyard::start(&fleet, &[]);
     let describe = |name: &str| frame(b'D', format!("S{name}\0").as_bytes());
     let close = |name: &str| frame(b'C', format!("S{name}\0").as_bytes());
-    let scripts: [(&str, Vec<Step>); 4] = [
+    let flush = || frame(b'H', b"");
+    let scripts: [(&str, Vec<Step>); 5] = [
+        (
+            "a Flush",
+            vec![
+                pipeline(0, &[parse("", "select 1"), flush()]),
+                q(0, "select 1"),
+                pipeline(0, &[parse("end", "rollback"), describe("end"), flush(), bind("", "end"), execute(""), flush()]),
+                q(0, "select 1"),
+            ],
+        ),
         (
             "names are closed and given again",
             vec![

@@ -46,11 +46,13 @@ pub enum Fault {
     FreezePrimary,
     /// The primary is killed, and a replica takes over.
     Promote,
+    /// The primary's processes are stopped, a replica takes over, and the old primary comes back to life for a while.
+    Split,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Fault; 18] = [
+    pub const ALL: [Fault; 19] = [
         Fault::Slow,
         Fault::Drip,
         Fault::BlackHole,
@@ -69,11 +71,17 @@ impl Fault {
         Fault::CrashPrimary,
         Fault::FreezePrimary,
         Fault::Promote,
+        Fault::Split,
     ];
 
     /// Whether commits that were acknowledged without having been flushed are lost with it.
     pub fn loses_what_is_not_flushed(self) -> bool {
-        matches!(self, Fault::KillPrimary | Fault::CrashPrimary | Fault::Promote)
+        matches!(self, Fault::KillPrimary | Fault::CrashPrimary) || self.changes_primary()
+    }
+
+    /// Whether another host is the primary afterwards.
+    pub fn changes_primary(self) -> bool {
+        matches!(self, Fault::Promote | Fault::Split)
     }
 }
 
@@ -114,6 +122,7 @@ impl Stage {
                 return format!("{fault:?} on {}", self.fleet.hosts()[victim].name());
             }
             Fault::Promote => return self.promote(),
+            Fault::Split => return self.split(lasting),
             Fault::KillPrimary | Fault::RestartPrimary | Fault::CrashPrimary | Fault::FreezePrimary => {
                 hurt(fault, self.primary(), lasting);
                 return format!("{fault:?} {} for {lasting:?}", self.primary().name());
@@ -135,24 +144,55 @@ impl Stage {
 
     /// The primary dies; the replica that has most takes over, and the others follow it.
     fn promote(&mut self) -> String {
-        let (old, replicas) = (self.primary, self.replicas());
-        let hosts = self.fleet.hosts();
-        hosts[old].kill().unwrap();
-        // A replica that still takes in what the primary had sent would be overtaken, and then be ahead of the new one.
-        for replica in &replicas {
+        let old = self.primary;
+        self.primary().kill().unwrap();
+        for replica in self.replicas() {
+            let host = &self.fleet.hosts()[replica];
             eventually("the replica notices that its primary is gone", Duration::from_secs(20), || {
-                hosts[*replica].sql("SELECT count(*) FROM pg_stat_wal_receiver").unwrap() == "0"
+                host.sql("SELECT count(*) FROM pg_stat_wal_receiver").unwrap() == "0"
             });
         }
-        let received =
-            |replica: &&usize| hosts[**replica].sql("SELECT pg_last_wal_receive_lsn() - '0/0'").unwrap().parse::<u64>().unwrap();
-        let new = *replicas.iter().max_by_key(received).unwrap();
+        self.take_over();
+        self.follow(old);
+        format!("Promote {} after the death of {}", self.primary().name(), self.fleet.hosts()[old].name())
+    }
+
+    /// The primary is taken for dead, and is not. What it was asked for it does when it wakes up, on its own timeline.
+    fn split(&mut self, lasting: Duration) -> String {
+        let old = self.primary;
+        self.primary().freeze().unwrap();
+        let mut before = Vec::new();
+        eventually("the replicas have received what the primary had sent", Duration::from_secs(20), || {
+            let now: Vec<u64> = self.replicas().iter().map(|replica| self.received(*replica)).collect();
+            std::thread::sleep(Duration::from_millis(100));
+            std::mem::replace(&mut before, now.clone()) == now
+        });
+        self.take_over();
+        self.fleet.hosts()[old].thaw().unwrap();
+        std::thread::sleep(lasting);
+        self.follow(old);
+        let (new, old) = (self.primary().name(), self.fleet.hosts()[old].name());
+        format!("Split: {new} promoted, {old} alive beside it for {lasting:?}")
+    }
+
+    fn received(&self, replica: usize) -> u64 {
+        self.fleet.hosts()[replica].sql("SELECT pg_last_wal_receive_lsn() - '0/0'").unwrap().parse().unwrap()
+    }
+
+    /// The replica that has most is promoted, and the other follows: one that had more than its new primary could not.
+    fn take_over(&mut self) {
+        let (replicas, hosts) = (self.replicas(), self.fleet.hosts());
+        let new = *replicas.iter().max_by_key(|replica| self.received(**replica)).unwrap();
         hosts[new].promote().unwrap();
-        for host in (0..hosts.len()).filter(|index| *index != new) {
-            self.fleet.follow(&hosts[host], &hosts[new], host == old).unwrap();
+        for replica in replicas.into_iter().filter(|replica| *replica != new) {
+            self.fleet.follow(&hosts[replica], &hosts[new], false).unwrap();
         }
         self.primary = new;
-        format!("Promote {} after the death of {}", self.fleet.hosts()[new].name(), self.fleet.hosts()[old].name())
+    }
+
+    /// Makes the old primary a replica, from a new copy.
+    fn follow(&self, old: usize) {
+        self.fleet.follow(&self.fleet.hosts()[old], self.primary(), true).unwrap();
     }
 }
 

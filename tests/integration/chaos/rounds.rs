@@ -1,7 +1,7 @@
 //! A round: sessions play, faults strike, all is healed, and the history is judged.
 
 use super::checker::{Verdict, check};
-use super::dice::Dice;
+use super::dice::{Dice, minutes_of_run};
 use super::faults::Fault;
 use super::history::{Event, Failover, Promise};
 use super::sessions::{Cast, Manner, Notes, Player};
@@ -30,7 +30,7 @@ pub struct Plan {
 
 impl Plan {
     fn failover(&self) -> Failover {
-        match (self.faults.contains(&Fault::Promote), self.synchronous) {
+        match (self.faults.iter().any(|fault| fault.changes_primary()), self.synchronous) {
             (false, _) => Failover::Never,
             (true, true) => Failover::Synchronous,
             (true, false) => Failover::Asynchronous,
@@ -42,12 +42,12 @@ impl Plan {
         let mut faults: Vec<Fault> = Vec::new();
         while faults.len() < 5 {
             let fault = *dice.pick(&Fault::ALL);
-            if fault != Fault::Promote {
+            if !fault.changes_primary() {
                 faults.push(fault);
             }
         }
         if dice.percent(33) {
-            *faults.last_mut().unwrap() = Fault::Promote;
+            *faults.last_mut().unwrap() = *dice.pick(&[Fault::Promote, Fault::Split]);
         }
         // A replica may show what a primary that waits for one does not show yet: this is not what `monotonic` promises.
         let synchronous = promise != Promise::Monotonic && dice.percent(50);
@@ -152,7 +152,13 @@ impl Report {
         let lines: Vec<String> = events.iter().map(|event| format!("{event:?}\n")).collect();
         let kept = std::fs::write(&path, text.clone() + &lines.concat());
         writeln!(text, "{hidden} or more not shown; history: {} {kept:?}", path.display()).unwrap();
-        writeln!(text, "again: make chaos {}MINUTES=... with the same test", self.seed).unwrap();
+        let (seed, level) = (self.seed, self.plan.promise.setting());
+        match minutes_of_run() {
+            Some(_) => writeln!(text, "again: make chaos SEED={seed} MINUTES=1 ARGS={level}").unwrap(),
+            None => {
+                writeln!(text, "again: PGYARD_CHAOS_SEED={seed} cargo test --test integration chaos::levels::{level}").unwrap()
+            }
+        }
         text
     }
 
