@@ -40,6 +40,14 @@ impl Session {
             }
             return true;
         }
+        if self.link.is_none() && unit.is_extended() && self.only_closes(unit) {
+            self.fake_end(unit, false);
+            self.state.journal.clear();
+            if unit.kind == UnitKind::Pipeline {
+                put_ready(self.client.outbox.writer(), self.state.status().byte());
+            }
+            return true;
+        }
         if unit.needs_care
             && self.state.transaction.is_none()
             && let Err(report) = check_settings(unit)
@@ -48,6 +56,22 @@ impl Session {
             return true;
         }
         false
+    }
+
+    /// Whether the unit does nothing but close statements and portals: names are the session's own, and without a server it has
+    /// no portal.
+    fn only_closes(&self, unit: &Unit) -> bool {
+        if unit.binds || unit.statements().next().is_some() || unit.kind == UnitKind::Part {
+            return false;
+        }
+        let mut rest = &self.client.inbox.as_slice()[..unit.len];
+        while let Ok(Some(frame)) = frame_at(rest) {
+            if !matches!(frame.tag, b'C' | b'S' | b'H') {
+                return false;
+            }
+            rest = &rest[frame.total..];
+        }
+        true
     }
 
     /// Tells the client why the unit was not done.

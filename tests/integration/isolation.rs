@@ -308,6 +308,28 @@ fn a_client_that_vanishes_behind_its_copy_data_frees_the_connection() {
     assert_eq!(yard.client().column("SELECT count(*) FROM lines").unwrap(), ["0"], "nothing was committed");
 }
 
+#[test]
+fn a_statement_is_closed_without_a_server() {
+    let fleet = own_fleet(0);
+    let close = |what: &str| frame(b'C', format!("{what}\0").as_bytes());
+    check(
+        &fleet,
+        "closing",
+        &[
+            pipeline(0, &[parse("a", "select 1"), parse("", "select 2")]),
+            pipeline(0, &[close("Sa"), close("Snope"), close("Pnope"), frame(b'H', b""), close("S")]),
+            pipeline(0, &[bind("", "a"), execute("")]),
+            pipeline(0, &[bind("", ""), execute("")]),
+            pipeline(0, &[parse("a", "select 3"), bind("", "a"), execute("")]),
+        ],
+    );
+    let yard = Pgyard::start(&fleet, &[]);
+    let mut client = [yard.client()];
+    play(&mut client, &[pipeline(0, &[parse("a", "select 1")])]);
+    fleet.primary().stop(pgyard::demo::StopMode::Fast).unwrap();
+    assert_eq!(play(&mut client, &[pipeline(0, &[close("Sa")])]), ["0: 3 Z:I"]);
+}
+
 /// In PostgreSQL a COMMIT or ROLLBACK that fails has ended its transaction.
 #[test]
 fn an_end_that_is_lost_ends_the_transaction() {

@@ -2,9 +2,9 @@
 
 use super::dice::Dice;
 use super::network::{Flow, Weather};
-use super::stage::Stage;
+use super::stage::{Stage, ask, insist};
 use crate::integration::harness::eventually;
-use pgyard::demo::{FleetError, LocalHost, StopMode};
+use pgyard::demo::{LocalHost, StopMode};
 use std::time::Duration;
 
 /// One kind of fault.
@@ -118,7 +118,7 @@ impl Stage {
             }
             Fault::Terminate => {
                 let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
-                self.fleet.hosts()[victim].sql(all).unwrap();
+                ask(&self.fleet.hosts()[victim], all);
                 return format!("{fault:?} on {}", self.fleet.hosts()[victim].name());
             }
             Fault::Promote => return self.promote(),
@@ -149,7 +149,7 @@ impl Stage {
         for replica in self.replicas() {
             let host = &self.fleet.hosts()[replica];
             eventually("the replica notices that its primary is gone", Duration::from_secs(20), || {
-                host.sql("SELECT count(*) FROM pg_stat_wal_receiver").unwrap() == "0"
+                ask(host, "SELECT count(*) FROM pg_stat_wal_receiver") == "0"
             });
         }
         self.take_over();
@@ -176,7 +176,7 @@ impl Stage {
     }
 
     fn received(&self, replica: usize) -> u64 {
-        self.fleet.hosts()[replica].sql("SELECT pg_last_wal_receive_lsn() - '0/0'").unwrap().parse().unwrap()
+        ask(&self.fleet.hosts()[replica], "SELECT pg_last_wal_receive_lsn() - '0/0'").parse().unwrap()
     }
 
     /// The replica that has most is promoted, and the other follows: one that had more than its new primary could not.
@@ -207,15 +207,4 @@ fn hurt(fault: Fault, host: &LocalHost, lasting: Duration) {
     insist(host, begin);
     std::thread::sleep(lasting);
     insist(host, end);
-}
-
-/// On a replica our own statements may be cancelled, as those of others.
-fn insist(host: &LocalHost, act: &dyn Fn() -> Result<(), FleetError>) {
-    let mut last = None;
-    eventually(&format!("{} does as it is told", host.name()), Duration::from_secs(20), || {
-        last = act().err();
-        let try_again = last.as_ref().is_some_and(|error| error.to_string().contains("conflict with recovery"));
-        !try_again
-    });
-    assert!(last.is_none(), "{last:?}");
 }

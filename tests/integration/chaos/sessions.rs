@@ -176,15 +176,18 @@ impl<'a> Player<'a> {
                 return Err(Trouble::Lost);
             }
         };
-        let Some(error) = replies.iter().find(|reply| reply.tag == b'E') else {
+        // What is completed and ended is done: a Close that fails behind it takes nothing back.
+        let completed = replies.iter().position(|reply| reply.tag == b'C').unwrap_or(replies.len());
+        let done = replies[completed..].iter().position(|reply| matches!(reply.tag, b'Z' | b'E')).map(|place| completed + place);
+        let is_done = done.is_some_and(|place| replies[place].tag == b'Z');
+        if protocol == Protocol::Named && !forgets_statement(connection, &replies) {
+            self.connection = None;
+        }
+        let failed = replies.iter().position(|reply| reply.tag == b'E').filter(|place| !is_done || Some(*place) < done);
+        let Some(error) = failed.map(|place| &replies[place]) else {
             let tags = replies.iter().filter(|reply| reply.tag == b'C').map(|reply| text(&reply.body)).collect();
             return Ok(Answer { rows: replies.iter().filter(|reply| reply.tag == b'D').map(first_column).collect(), tags });
         };
-        let error = error.clone();
-        if protocol == Protocol::Named && !closes_statement(connection) {
-            // The name may still be given: an error drops a Close too.
-            self.connection = None;
-        }
         let state = error.field(b'C').unwrap_or_default();
         *self.notes.errors.entry(format!("{what}: {state}")).or_default() += 1;
         if !bearable.contains(&state.as_str()) {
@@ -257,7 +260,10 @@ impl<'a> Player<'a> {
             drop(self.ask_plainly("ROLLBACK"));
             return Outcome::Refused;
         }
-        let answer = self.ask("commit", "COMMIT", &BEARABLE);
+        // Not by name: a COMMIT that failed to be prepared has ended nothing.
+        let protocol =
+            if self.cast.manner.simple { Protocol::Simple } else { *self.dice.pick(&[Protocol::Simple, Protocol::Extended]) };
+        let answer = self.ask_by(protocol, "commit", ("COMMIT", &BEARABLE));
         match answer {
             Ok(answer) if answer.tags == ["ROLLBACK"] => Outcome::Refused,
             other => self.outcome(other, &["COMMIT"]),
@@ -372,7 +378,11 @@ fn write_statement(object: Object, token: Token, writing: Writing) -> (String, &
     }
 }
 
-fn closes_statement(connection: &mut RawClient) -> bool {
+/// After an error the name may still be given, for an error drops a Close too. False: it could not be taken back.
+fn forgets_statement(connection: &mut RawClient, replies: &[Reply]) -> bool {
+    if replies.iter().all(|reply| reply.tag != b'E') {
+        return true;
+    }
     let answer = connection.send(&[frame(b'C', b"Sstmt\0"), sync()].concat()).and_then(|()| connection.until_ready());
     answer.is_ok_and(|replies| replies.iter().all(|reply| reply.tag != b'E'))
 }

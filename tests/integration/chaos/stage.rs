@@ -3,7 +3,7 @@
 use super::history::{Object, Promise, Truth};
 use super::network::BadNetwork;
 use crate::integration::harness::{Pgyard, RawClient, eventually};
-use pgyard::demo::{FleetOptions, LocalFleet, LocalHost};
+use pgyard::demo::{FleetError, FleetOptions, LocalFleet, LocalHost};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
@@ -140,7 +140,8 @@ impl Stage {
         );
         self.primary().sql(&rows).unwrap();
         for index in self.replicas() {
-            self.fleet.wait_for_replay(self.primary(), &self.fleet.hosts()[index]).unwrap();
+            let replica = &self.fleet.hosts()[index];
+            insist(replica, &|| self.fleet.wait_for_replay(self.primary(), replica));
         }
         keys
     }
@@ -150,8 +151,8 @@ impl Stage {
         let names: Vec<&str> = self.fleet.hosts().iter().map(LocalHost::name).collect();
         let value = if synchronous { format!("ANY 1 ({})", names.join(", ")) } else { String::new() };
         for host in self.fleet.hosts() {
-            host.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{value}'")).unwrap();
-            host.sql("SELECT pg_reload_conf()").unwrap();
+            ask(host, &format!("ALTER SYSTEM SET synchronous_standby_names = '{value}'"));
+            ask(host, "SELECT pg_reload_conf()");
         }
         eventually("the primary has read its settings", Duration::from_secs(10), || {
             self.primary().sql("SHOW synchronous_standby_names").unwrap() == value
@@ -185,4 +186,21 @@ impl Stage {
         }
         truth
     }
+}
+
+/// Runs statements as the superuser. On a replica ours may be cancelled for a conflict, as those of others: they are run again.
+pub fn ask(host: &LocalHost, sql: &str) -> String {
+    insist(host, &|| host.sql(sql))
+}
+
+/// Does something to a host, again if a conflict with replay came in between.
+pub fn insist<T>(host: &LocalHost, act: &dyn Fn() -> Result<T, FleetError>) -> T {
+    let mut last = None;
+    eventually(&format!("{} does as it is told", host.name()), Duration::from_secs(20), || {
+        let outcome = act();
+        let done = !outcome.as_ref().is_err_and(|error| error.to_string().contains("conflict with recovery"));
+        last = Some(outcome);
+        done
+    });
+    last.unwrap().unwrap()
 }

@@ -358,7 +358,8 @@ impl Guest {
                 let length = usize::try_from(self.dice.between(1..bytes.len() as u64)).unwrap();
                 self.client().send(&bytes[..length])?;
             }
-            1 => self.client().send(&query(&format!("SELECT pg_sleep(30), '{token}'")))?,
+            // As with PostgreSQL alone, the statement runs to its end.
+            1 => self.client().send(&query(&format!("SELECT pg_sleep(2), '{token}'")))?,
             2 => {
                 self.client().send(&large)?;
                 for _ in 0..self.dice.between(0..50) {
