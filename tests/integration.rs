@@ -4,6 +4,7 @@
 
 mod integration {
     mod access;
+    mod chaos;
     mod console;
     mod drivers;
     mod faults;
@@ -19,6 +20,7 @@ mod integration {
     mod reload;
     mod replication;
     mod routing;
+    mod soak;
     mod streams;
     mod tls;
     mod tls_server;

@@ -85,6 +85,7 @@ impl Session {
             LossAction::Close => return Err(AttachError::End(SessionEnd::CutOff)),
             LossAction::Ready => {
                 self.abandon_link();
+                self.state.lost_transaction &= !unit.ends_transaction();
                 self.end_answer(unit);
             }
             LossAction::Fail(report) => {
@@ -93,6 +94,7 @@ impl Session {
                 }
                 self.state.undo_names(0);
                 self.abandon_link();
+                self.state.lost_transaction &= !unit.ends_transaction();
                 self.refuse(unit, &report);
             }
         }

@@ -148,6 +148,19 @@ impl Unit {
         matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
     }
 
+    /// Whether no transaction is open after it, however its statements end: COMMIT and ROLLBACK end theirs also when they fail.
+    pub fn ends_transaction(&self) -> bool {
+        let mut ends = false;
+        for statement in self.run_statements() {
+            match statement.command {
+                Command::Commit { chain } | Command::Rollback { chain } => ends = !chain,
+                Command::Begin(_) => ends = false,
+                _ => {}
+            }
+        }
+        ends
+    }
+
     /// The facts of a simple query.
     pub fn query_facts(&self) -> Option<&Arc<Facts>> {
         self.first.as_ref().map(|text| &text.facts)
