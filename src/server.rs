@@ -12,7 +12,7 @@ pub mod replies;
 pub mod target;
 
 pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, TransactionStatus, UNKNOWN_UNNAMED};
-pub use login::{ConnectError, cancel, connect};
+pub use login::{ConnectError, cancel, connect, greets};
 pub use parameter_sets::ParameterSets;
 pub use parameters::{ParameterSet, ReportedParameters};
 pub use prepared::PreparedSet;

@@ -15,4 +15,5 @@ mod integration {
     mod malformed;
     mod reload;
     mod routing;
+    mod slow_hosts;
 }

@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+/// Between two attempts to reach a primary that does not take connections.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// What has been tried for a unit so far.
 #[derive(Debug)]
 pub struct Attempt {
@@ -32,6 +35,8 @@ pub struct Attempt {
     pub same_server: bool,
     /// Its prepared statements were made again once.
     pub replanned: bool,
+    /// Connections that it has lost without a word of the server.
+    pub losses: usize,
     /// When it began.
     pub since: Instant,
     /// The settings when it began.
@@ -192,6 +197,14 @@ impl Session {
         host_id: u32,
         route: QueryRoute,
     ) -> Result<(), AttachError> {
+        if matches!(error, CheckoutError::HostSilent) {
+            if route == QueryRoute::Replica {
+                attempt.failed.push(host_id);
+                return Ok(());
+            }
+            // Until the next look at the fleet shows it.
+            return self.or_interrupted(tokio::time::sleep(RETRY_PAUSE)).await;
+        }
         let CheckoutError::Connect(connect) = &error else {
             if matches!(error, CheckoutError::Closed) && attempt.since.elapsed() < self.database.settings().routing.failover_wait
             {
@@ -210,8 +223,7 @@ impl Session {
             return Err(AttachError::Refused(checkout_report(&error)));
         }
         // Nothing was sent: hold the request until there is a primary that takes connections.
-        let wait = Duration::from_millis(50);
-        self.or_interrupted(tokio::time::sleep(wait)).await
+        self.or_interrupted(tokio::time::sleep(RETRY_PAUSE)).await
     }
 
     /// Waits for `work`, unless the client cancels, leaves or is told to end.
@@ -290,7 +302,7 @@ fn checkout_report(error: &CheckoutError) -> Report {
         CheckoutError::TooManyWaiting { .. } => {
             Report::error(SqlState::TOO_MANY_CONNECTIONS, error.to_string()).hint("Raise max_waiting or pool_size.")
         }
-        CheckoutError::Closed => Report::error(SqlState::CANNOT_CONNECT_NOW, error.to_string()),
+        CheckoutError::Closed | CheckoutError::HostSilent => Report::error(SqlState::CANNOT_CONNECT_NOW, error.to_string()),
         CheckoutError::Connect(connect) => match &**connect {
             crate::server::ConnectError::Refused { state, message, .. } => {
                 Report::error(*state, message.clone()).detail(format!("{connect}."))

@@ -33,6 +33,8 @@ pub enum ExchangeEnd {
     ClientLost,
     /// The session was told to end.
     Stopped,
+    /// The host does not answer its probe any more, and the unit can go elsewhere.
+    HostSilent,
     /// The client broke the protocol in the middle of a COPY.
     ClientProtocol(WireError),
 }
@@ -59,6 +61,10 @@ pub struct Exchange {
     pub unit_len: usize,
     /// The unit's bytes are to be written as they are.
     pub as_it_is: bool,
+    /// The unit may go to another host as long as nothing of its answer has been forwarded.
+    pub movable: bool,
+    /// The socket broke before it had taken all of the unit's bytes.
+    pub unsent: bool,
     /// COPY data: bytes of the message under way that are still to be passed on.
     copy_left: usize,
     /// A COPY's data was read from the inbox up to here, behind the unit.
@@ -69,7 +75,12 @@ pub struct Exchange {
 impl Exchange {
     /// An exchange that has just been put into the server's outbox.
     pub fn new(answer: Answer, unit_len: usize, as_it_is: bool) -> Self {
-        Exchange { answer, unit_len, as_it_is, copy_left: 0, copy_sync_due: false, turn: 0 }
+        Exchange { answer, unit_len, as_it_is, movable: false, unsent: false, copy_left: 0, copy_sync_due: false, turn: 0 }
+    }
+
+    /// Whether the unit can still be taken to another host.
+    pub fn can_move(&self) -> bool {
+        self.movable && !self.answer.forwarded()
     }
 
     /// Moves bytes until the exchange ends.
@@ -78,7 +89,10 @@ impl Exchange {
         let server = link.server();
         if std::mem::take(&mut self.as_it_is) {
             let unit = &client.inbox.as_slice()[..self.unit_len];
+            let first = server.outbox.is_empty();
             if let Err(error) = server.stream.write_or_keep(cx, unit, &mut server.outbox) {
+                // The socket did not take all of it, so the server can't have got a whole request.
+                self.unsent = first && !server.stream.is_tls();
                 return self.server_lost(server, error);
             }
         }

@@ -2,13 +2,14 @@
 
 use super::attach::{AttachError, Attempt, Tuning};
 use super::exchange::{Exchange, ExchangeEnd};
+use super::link::Link;
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::config::PoolMode;
-use crate::database::{ClientState, StopRequest, with_view};
+use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
@@ -39,6 +40,7 @@ impl Session {
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE),
             replanned: false,
+            losses: 0,
             since: Instant::now(),
             tuning: with_view(&self.database, Tuning::of),
         };
@@ -51,6 +53,10 @@ impl Session {
             Ok(()) => Ok(()),
             Err(AttachError::End(end)) => Err(end),
             Err(AttachError::Refused(report)) => {
+                if self.link.is_none() {
+                    // It was sent once, and could not be sent again.
+                    self.end_write_mark();
+                }
                 self.refuse(&unit, &report);
                 self.client.inbox.consume(unit.len);
                 self.state_is(ClientState::Idle);
@@ -100,6 +106,7 @@ impl Session {
                     attempt.need.target = Target::Primary;
                     attempt.need.reason = QueryReason::Retry;
                 }
+                ExchangeEnd::HostSilent => self.leave_silent_host(attempt),
                 ExchangeEnd::Stopped => return Err(AttachError::End(SessionEnd::Stopped)),
                 ExchangeEnd::ClientLost => return Err(AttachError::End(SessionEnd::ClientGone)),
                 ExchangeEnd::ClientProtocol(error) => return Err(AttachError::End(SessionEnd::Protocol(error))),
@@ -156,6 +163,7 @@ impl Session {
         let route = link.route;
         let kept = unit.len <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
+        let may_resend = !held && kept && route == QueryRoute::Primary && unit.is_turned_away_whole();
         if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
         }
@@ -167,8 +175,10 @@ impl Session {
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
                     && kept;
-                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), ..Answer::default() };
-                Ok(Some((Exchange::new(answer, unit.len, sent == Sent::AsItIs), route)))
+                let answer = Answer { may_retry, may_resend, may_replan, extended: unit.is_extended(), ..Answer::default() };
+                let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
+                exchange.movable = !held && kept && unit.access == Access::Read && unit.pins.is_empty();
+                Ok(Some((exchange, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),
         }
@@ -177,13 +187,16 @@ impl Session {
     /// Moves bytes until the exchange ends.
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange, limit: Duration) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
-        let (client, entry) = (&mut self.client, &self.entry);
+        let (client, entry, database) = (&mut self.client, &self.entry, &self.database);
         let relay = std::future::poll_fn(|cx| {
             if let Poll::Ready(end) = exchange.poll(cx, client, link) {
                 return Poll::Ready(end);
             }
             match entry.stop_requested(cx) {
                 StopRequest::Now => Poll::Ready(ExchangeEnd::Stopped),
+                _ if exchange.can_move() && entry.take_host_is_silent() && is_silent(database, link) => {
+                    Poll::Ready(ExchangeEnd::HostSilent)
+                }
                 StopRequest::None | StopRequest::Drain => Poll::Pending,
             }
         });
@@ -212,14 +225,18 @@ impl Session {
     /// The server is gone, and with it what bound the session to it.
     pub(super) fn abandon_link(&mut self) {
         self.link = None;
-        // Whether its write took effect is not known: its reads must see it if it did.
-        if let Some(mark) = self.state.write_mark.take() {
-            self.state.freshness = Freshness::Pending(mark.acknowledged());
-        }
+        self.end_write_mark();
         self.state.lost_transaction |= self.state.transaction.take().is_some();
         self.state.pipeline_open = false;
         self.state.pins = Pins::NONE;
         self.note_pins();
+    }
+
+    /// Whether the session's write took effect is not known: its reads must see it if it did.
+    fn end_write_mark(&mut self) {
+        if let Some(mark) = self.state.write_mark.take() {
+            self.state.freshness = Freshness::Pending(mark.acknowledged());
+        }
     }
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
@@ -266,4 +283,10 @@ impl Session {
             "slow query"
         );
     }
+}
+
+/// Whether the server's host does not answer its probe.
+fn is_silent(database: &Database, link: &Link) -> bool {
+    let fleet = database.upstream().cluster.fleet();
+    fleet.index_of(link.host.id).is_some_and(|index| fleet.hosts[index].standing.is_silent())
 }
