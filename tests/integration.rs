@@ -5,6 +5,7 @@
 mod integration {
     mod console;
     mod drivers;
+    mod failover;
     mod faults;
     mod fleet;
     mod harness;
@@ -13,7 +14,9 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod points;
     mod reload;
     mod routing;
     mod slow_hosts;
+    mod stubborn;
 }

@@ -3,11 +3,13 @@
 use super::attach::{AttachError, Attempt, Tuning};
 use super::exchange::{Exchange, ExchangeEnd};
 use super::link::Link;
+use super::local::{LSN, shown_setting};
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
+use crate::cluster::CommitMode;
 use crate::config::PoolMode;
 use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
@@ -41,10 +43,14 @@ impl Session {
             same_server: unit.pins.intersects(Pins::SEQUENCE),
             replanned: false,
             losses: 0,
+            held: None,
             since: Instant::now(),
             tuning: with_view(&self.database, Tuning::of),
         };
         self.state_is(ClientState::Active);
+        if unit.needs_care && shown_setting(&unit).is_some_and(|name| *name == *LSN) {
+            self.learn_own_position().await;
+        }
         let outcome = match self.leave_replica(&unit, &mut attempt).await {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
@@ -62,6 +68,18 @@ impl Session {
                 self.state_is(ClientState::Idle);
                 Ok(())
             }
+        }
+    }
+
+    /// Waits until the position of the session's last write is known: it is asked for it.
+    async fn learn_own_position(&mut self) {
+        let Freshness::Pending(ticket) = self.state.freshness else { return };
+        let sampler = self.database.upstream().cluster.sampler().clone();
+        let limit = self.database.settings().routing.failover_wait;
+        let position = async move { sampler.wait_for(ticket, CommitMode::MaybeAsynchronous).await };
+        // Without a primary it stays unknown, and the statement itself says why.
+        if let Ok(Some(floor)) = tokio::time::timeout(limit, position).await {
+            self.state.freshness = Freshness::Floor(floor);
         }
     }
 
@@ -177,7 +195,7 @@ impl Session {
                     && kept;
                 let answer = Answer { may_retry, may_resend, may_replan, extended: unit.is_extended(), ..Answer::default() };
                 let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
-                exchange.movable = !held && kept && unit.access == Access::Read && unit.pins.is_empty();
+                exchange.movable = !held && kept && unit.is_harmless();
                 Ok(Some((exchange, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),

@@ -140,6 +140,12 @@ impl Unit {
         matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
     }
 
+    /// Whether it changes nothing wherever it runs, and however often: it is proven to read, or only prepares.
+    pub fn is_harmless(&self) -> bool {
+        let only_prepares = matches!(self.kind, UnitKind::Pipeline | UnitKind::Flush) && !self.binds;
+        self.pins.is_empty() && (self.access == Access::Read || only_prepares)
+    }
+
     /// Whether it has no effect unless the server gets it whole: a message that is cut off is none, and what is only reads and
     /// plain writes is committed by its Sync.
     pub fn stands_or_falls(&self) -> bool {
@@ -154,7 +160,7 @@ impl Unit {
         }
         let mut writes = self.run_statements().filter(|statement| statement.access > Access::Read);
         match (writes.next(), writes.next()) {
-            (None, _) => self.access == Access::Read,
+            (None, _) => self.is_harmless(),
             (Some(only), None) => only.plain_write,
             _ => false,
         }

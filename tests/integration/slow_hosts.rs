@@ -1,8 +1,7 @@
 //! Hosts that do not die but stop answering: frozen, far away, or one byte at a time.
 
 use super::harness::proxy::host_of;
-use super::harness::{Pgyard, eventually, own_fleet};
-use pgyard::demo::LocalFleet;
+use super::harness::{Pgyard, config, eventually, own_fleet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -90,21 +89,6 @@ fn new_statements_leave_a_slow_host_within_the_probes_timeout() {
         });
         assert!(longest < PROBE_TIMEOUT + Duration::from_secs(1), "{name}: a read took {longest:?}");
     }
-}
-
-/// A configuration in front of the fleet, whose first replica is reached over another port.
-fn config(fleet: &LocalFleet, first_replica: Option<u16>, settings: &str) -> String {
-    let url = |port: Option<u16>, index: usize| {
-        let replica = &fleet.replicas()[index];
-        replica.superuser_url().replace(&format!(":{}/", replica.port()), &format!(":{}/", port.unwrap_or(replica.port())))
-    };
-    let replicas: Vec<String> =
-        (0..fleet.replicas().len()).map(|index| format!("{:?}", url(first_replica.filter(|_| index == 0), index))).collect();
-    format!(
-        "listen = \"{{listen}}\"\nhttp = \"{{http}}\"\n[databases.app]\nprimary = {:?}\nreplicas = [{}]\n{settings}",
-        fleet.primary().superuser_url(),
-        replicas.join(", ")
-    )
 }
 
 /// How a way behaves.
