@@ -1,7 +1,7 @@
 //! The databases that clients may name.
 
-use super::role::RolePools;
 use super::held::HeldStatements;
+use super::role::RolePools;
 use super::statements::Statements;
 use super::upstream::Upstream;
 use super::writes::WriteBook;

@@ -80,7 +80,9 @@ fn check_setting(name: &str, value: &str) -> Result<(), Report> {
     let plain = set.plain(name).unwrap_or_default();
     let (right, hint) = match name {
         "pgyard.route" => (route_setting(&plain).is_some(), "Available values: auto, primary, replica."),
-        "pgyard.consistency" => (consistency_setting(&plain).is_some(), "Available values: eventual, session, monotonic, global."),
+        "pgyard.consistency" => {
+            (consistency_setting(&plain).is_some(), "Available values: eventual, session, monotonic, global.")
+        }
         "pgyard.min_lsn" => {
             (min_lsn_setting(&plain).is_some(), "What another session's SHOW pgyard.lsn has said, such as '1:0/16B3748'.")
         }

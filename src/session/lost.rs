@@ -55,7 +55,8 @@ impl Session {
         let answer = &exchange.answer;
         // The primary said that it ends the session. If it takes others, it was an administrator who ended this one.
         let turned_away = answer.refused == Some(RetryReason::PrimaryLost);
-        let killed = turned_away && !answer.noticed && accepts_sessions(&target, &self.database.server_name(), &self.role.role).await;
+        let killed =
+            turned_away && !answer.noticed && accepts_sessions(&target, &self.database.server_name(), &self.role.role).await;
         let in_transaction = self.state.transaction.is_some();
         let commits = |statement: &StatementFacts| matches!(statement.command, Command::Commit { .. } | Command::TwoPhase);
         let loss = Loss {

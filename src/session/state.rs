@@ -398,7 +398,9 @@ mod tests {
         check("", Some(None));
         check("1:0/16b3748", Some(Some((1, 0x016B_3748))));
         check("4294967295:FFFFFFFF/FFFFFFFF", Some(Some((u32::MAX, u64::MAX))));
-        for bad in ["0/16B3748", "1:", ":0/1", "0:0/1", "+1:0/1", "-1:0/1", "4294967296:0/1", "1:0/1 ", "1 :0/1", "1:0", "one:0/1"] {
+        for bad in
+            ["0/16B3748", "1:", ":0/1", "0:0/1", "+1:0/1", "-1:0/1", "4294967296:0/1", "1:0/1 ", "1 :0/1", "1:0", "one:0/1"]
+        {
             check(bad, None);
         }
         assert_eq!(max_lag_setting("100ms"), Some(Duration::from_millis(100)));

@@ -42,7 +42,11 @@ fn a_point_is_carried_from_one_process_to_another() {
         assert_eq!(reader.column("SELECT n FROM t").unwrap(), ["3"]);
         assert_eq!(host_of(&mut reader), "primary");
     }
-    assert_eq!((show(&mut reader, "pgyard.min_lsn"), show(&mut reader, "pgyard.lsn")), (point.clone(), point.clone()), "it is handed on");
+    assert_eq!(
+        (show(&mut reader, "pgyard.min_lsn"), show(&mut reader, "pgyard.lsn")),
+        (point.clone(), point.clone()),
+        "it is handed on"
+    );
     reader.column("RESET pgyard.min_lsn").unwrap();
     assert_eq!(reader.column("SELECT n FROM t").unwrap(), ["0"]);
     reader.column(&format!("SET pgyard.min_lsn = '{point}'")).unwrap();
@@ -77,13 +81,14 @@ fn staleness_is_bounded_per_session() {
     let hosts = |client: &mut RawClient| -> std::collections::BTreeSet<String> { (0..12).map(|_| host_of(client)).collect() };
     let only = |name: &str| std::iter::once(name.to_owned()).collect();
     eventually("the paused one is left by who minds", Duration::from_secs(5), || hosts(&mut strict) == only("replica2"));
-    assert_eq!(hosts(&mut loose).len(), 2, "and used by who does not");
+    assert!(hosts(&mut loose).contains("replica1"), "and used by who does not");
     fleet.replicas()[1].pause_replay().unwrap();
     writer.column("UPDATE t SET n = 2").unwrap();
     eventually("then the primary", Duration::from_secs(5), || hosts(&mut strict) == only("primary"));
     assert_eq!(strict.column("SELECT n FROM t").unwrap(), ["2"]);
     strict.column("RESET pgyard.max_lag").unwrap();
-    assert_eq!((hosts(&mut strict).len(), show(&mut strict, "pgyard.max_lag").as_str()), (2, "1min"));
+    assert_eq!(show(&mut strict, "pgyard.max_lag"), "1min");
+    assert!(!hosts(&mut strict).contains("primary"));
 }
 
 #[test]

@@ -53,10 +53,15 @@ fn functions_and_views_that_write_in_a_select_cost_no_error() {
     let fleet = own_fleet(2);
     let yard = Pgyard::start(&fleet, &[]);
     // Made behind pgyard's back: at first it knows neither, and must not find out at the client's expense.
-    fleet.primary().sql("SET ROLE app; CREATE TABLE t AS SELECT 0 AS n; \
+    fleet
+        .primary()
+        .sql(
+            "SET ROLE app; CREATE TABLE t AS SELECT 0 AS n; \
         CREATE FUNCTION counts() RETURNS int LANGUAGE sql AS 'UPDATE t SET n = n + 1 RETURNING n'; \
         CREATE FUNCTION lies() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN counts(); END'; \
-        CREATE VIEW counted AS SELECT counts() AS n").unwrap();
+        CREATE VIEW counted AS SELECT counts() AS n",
+        )
+        .unwrap();
     fleet.replicas().iter().for_each(|replica| fleet.wait_for_replay(fleet.primary(), replica).unwrap());
     let texts = ["SELECT counts()", "SELECT n FROM counted", "SELECT lies() FROM counted"];
     std::thread::scope(|scope| {
@@ -76,7 +81,10 @@ fn functions_and_views_that_write_in_a_select_cost_no_error() {
     // One that claims to be stable fails everywhere, as it does without pgyard; and harms nobody else.
     let mut client = yard.client();
     let replies = client.run(Protocol::Simple, texts[2]).unwrap();
-    assert_eq!(replies.iter().find(|reply| reply.tag == b'E').and_then(|reply| reply.field(b'C')), direct_error(&fleet, texts[2]));
+    assert_eq!(
+        replies.iter().find(|reply| reply.tag == b'E').and_then(|reply| reply.field(b'C')),
+        direct_error(&fleet, texts[2])
+    );
 }
 
 /// What PostgreSQL itself says.
