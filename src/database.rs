@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod directory;
+pub mod held;
 pub mod reuse;
 pub mod role;
 pub mod statements;
@@ -14,6 +15,7 @@ pub mod writes;
 
 pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest, peer_of};
 pub use directory::{Database, Directory};
+pub use held::{HeldStatement, HeldStatements, HoldLimits};
 pub use reuse::reusable;
 pub use role::RolePools;
 pub use statements::{PreparedStatement, Statements, meaning};

@@ -12,7 +12,7 @@ pub mod replies;
 pub mod target;
 
 pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, TransactionStatus, UNKNOWN_UNNAMED};
-pub use login::{ConnectError, cancel, cancel_at_peer, connect, connect_with};
+pub use login::{ConnectError, cancel, cancel_at_peer, connect, connect_with, greets};
 pub use parameter_sets::ParameterSets;
 pub use parameters::{ParameterSet, ReportedParameters};
 pub use prepared::PreparedSet;

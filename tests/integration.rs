@@ -7,6 +7,7 @@ mod integration {
     mod chaos;
     mod console;
     mod drivers;
+    mod failover;
     mod faults;
     mod fleet;
     mod harness;
@@ -17,11 +18,14 @@ mod integration {
     mod malformed;
     mod oracle;
     mod peers;
+    mod points;
     mod reload;
     mod replication;
     mod routing;
+    mod slow_hosts;
     mod soak;
     mod streams;
+    mod stubborn;
     mod tls;
     mod tls_server;
 }

@@ -52,6 +52,8 @@ pub fn database(hosts: Vec<HostSettings>) -> DatabaseSettings {
             retry_buffer: 64 << 10,
             reuse_unnamed: ReuseUnnamed::Off,
             failover_wait: second * 15,
+            max_held: 10_000,
+            max_held_bytes: 64 << 20,
             split: true,
         },
         health: health(),

@@ -108,6 +108,8 @@ impl Default for RoutingSettings {
             retry_buffer: 64 << 10,
             reuse_unnamed: ReuseUnnamed::Off,
             failover_wait: Duration::from_secs(15),
+            max_held: 10_000,
+            max_held_bytes: 64 << 20,
             split: true,
         }
     }

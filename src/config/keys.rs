@@ -152,6 +152,8 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
     key!(reload "reuse_unnamed": Choice<super::ReuseUnnamed> = routing.reuse_unnamed,
         "Keeps unnamed statements prepared on the servers; `custom_plans` forbids generic plans for them."),
     key!(reload "failover_wait": Span<0> = routing.failover_wait, "How long a write waits for a primary."),
+    key!(reload "max_held": Count<0, 10_000_000> = routing.max_held, "Statements that wait for a primary (or another host) at once."),
+    key!(reload "max_held_bytes": Bytes<0, 1_099_511_627_776> = routing.max_held_bytes, "Bytes of their requests, together."),
     key!(reload "max_lag": SpanOrOff<1> = health.max_lag, "A replica further behind than this gets no reads."),
     key!(reload "max_lag_bytes": BytesOrOff = health.max_lag_bytes, "A replica more bytes behind than this gets no reads."),
     key!(reload "probe_interval": Span<10> = health.probe_interval, "How often each host is asked for its role and position."),

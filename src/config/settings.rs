@@ -344,6 +344,10 @@ pub struct RoutingSettings {
     pub reuse_unnamed: ReuseUnnamed,
     /// How long a write waits for a primary. Default 15s.
     pub failover_wait: Duration,
+    /// Statements that wait for a host at once. Default 10000.
+    pub max_held: usize,
+    /// Bytes of the requests that wait for a host, together. Default 64MiB.
+    pub max_held_bytes: usize,
     /// False sends everything to the primary. Default true.
     pub split: bool,
 }

@@ -59,6 +59,9 @@ pub enum StopRequest {
     Now = 2,
 }
 
+/// A bit beside the stop requests, so that a session that waits looks at one place.
+const HOST_IS_SILENT: u8 = 4;
+
 /// Where a cancel request for a session must go.
 #[derive(Clone, Debug)]
 struct CancelTarget {
@@ -145,14 +148,26 @@ impl ClientEntry {
 
     /// Asks it to end. A request is never taken back.
     pub fn ask_to_stop(&self, request: StopRequest) {
-        self.stop.fetch_max(request as u8, Ordering::Release);
+        self.stop.fetch_or(request as u8, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// Tells it that the host which works for it does not answer any more.
+    pub fn tell_host_is_silent(&self) {
+        self.stop.fetch_or(HOST_IS_SILENT, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether it was told that its host does not answer any more. Reading it takes it. The host may be another one by now.
+    pub fn take_host_is_silent(&self) -> bool {
+        let told = self.stop.load(Ordering::Relaxed) & HOST_IS_SILENT != 0;
+        told && self.stop.fetch_and(!HOST_IS_SILENT, Ordering::AcqRel) & HOST_IS_SILENT != 0
     }
 
     /// Whether it shall end. Registers the task, so that a later request wakes it.
     pub fn stop_requested(&self, cx: &mut Context<'_>) -> StopRequest {
         self.register(cx.waker());
-        match self.stop.load(Ordering::Acquire) {
+        match self.stop.load(Ordering::Acquire) & !HOST_IS_SILENT {
             0 => StopRequest::None,
             1 => StopRequest::Drain,
             _ => StopRequest::Now,
@@ -338,6 +353,16 @@ impl Clients {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
         all.sort_by_key(|entry| (entry.connected, entry.process));
         all
+    }
+
+    /// Tells every client for which a server at this address works that it does not answer any more.
+    pub fn tell_host_is_silent(&self, address: &str, port: u16) {
+        for entry in self.lock().values() {
+            let target = entry.lock_cancel().target.as_ref().map(|target| target.target.clone());
+            if target.is_some_and(|target| target.address == address && target.port == port) {
+                entry.tell_host_is_silent();
+            }
+        }
     }
 
     /// How many there are.

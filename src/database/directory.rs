@@ -1,5 +1,6 @@
 //! The databases that clients may name.
 
+use super::held::HeldStatements;
 use super::role::RolePools;
 use super::statements::Statements;
 use super::upstream::Upstream;
@@ -32,6 +33,8 @@ pub struct Database {
     pub metrics: Arc<DatabaseMetrics>,
     /// Its sessions' writes.
     pub writes: Arc<WriteBook>,
+    /// Its statements that wait for a host.
+    pub held: Arc<HeldStatements>,
     /// Its prepared statements.
     pub statements: Statements,
     /// The parameter sets of its sessions.
@@ -231,6 +234,7 @@ impl Directory {
             builtin: upstream.builtin(),
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
             writes: Arc::default(),
+            held: Arc::default(),
             statements: Statements::default(),
             parameters: Arc::default(),
             roles: Mutex::default(),

@@ -129,6 +129,8 @@ label_values! {
         RecoveryConflict = "recovery_conflict",
         /// The replica does not have the object yet (42P01, 42703, 42883, 3F000).
         MissingObject = "missing_object",
+        /// The host did not answer its probe any more while it worked on a read.
+        HostSilent = "host_silent",
         /// The primary went away before the request could have had an effect.
         PrimaryLost = "primary_lost",
         /// "cached plan must not change result type", outside a transaction.

@@ -77,6 +77,13 @@ impl Pool {
         }
     }
 
+    /// Sends the waiting sessions away: the host does not answer its probe, and other hosts may.
+    pub fn turn_away(&self) {
+        for waiter in self.lock().waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+            waiter.slot.fail(waiter.ticket, CheckoutError::HostSilent);
+        }
+    }
+
     /// Ends the pool: idle connections are closed, waiting sessions are told, those in use are closed when they are returned.
     pub fn close(self: &Arc<Self>) {
         {

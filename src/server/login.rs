@@ -241,6 +241,25 @@ async fn log_in(
     }
 }
 
+/// Whether the server begins a session with this role: it asks for a password, or lets it in, or refuses for a reason that lies
+/// with the role. One that starts, stops or recovers says so before all that.
+///
+/// # Cancel safety
+/// Dropping the future closes the socket. The caller bounds the time.
+pub async fn greets(target: &ServerTarget, database: &str, role: &str) -> bool {
+    let Ok((mut stream, _)) = open(target).await else { return false };
+    let mut packet = Vec::new();
+    startup::put_startup(&mut packet, &[("user", role), ("database", database)]);
+    if stream.write_all(&packet).await.is_err() || stream.flush().await.is_err() {
+        return false;
+    }
+    match read_message(&mut stream, target).await {
+        Ok((b'E', body)) => ErrorFields::read(&body).state.class() != *b"57",
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
 /// Takes a ParameterStatus body in.
 pub fn note_parameter(body: &[u8], reported: &mut ReportedParameters) {
     let mut cursor = Cursor::new(body);

@@ -85,10 +85,11 @@ impl ParameterSet {
             // A role that may set nothing must not be in the way of what follows.
             sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;");
         }
-        for name in self.values.keys().filter(|name| !is_identity(name) && !wanted.values.contains_key(*name)) {
+        let of_server = |name: &&Arc<str>| !is_identity(name) && !is_own(name);
+        for name in self.values.keys().filter(of_server).filter(|name| !wanted.values.contains_key(*name)) {
             let _ = write!(sql, "RESET {};", quote_name(name));
         }
-        for (name, value) in wanted.values.iter().filter(|(name, _)| !is_identity(name)) {
+        for (name, value) in wanted.values.iter().filter(|(name, _)| of_server(name)) {
             if self.values.get(name) != Some(value) {
                 let _ = write!(sql, "SET {} = {value};", quote_name(name));
             }
@@ -155,6 +156,11 @@ fn take_quoted(text: &str) -> Option<(String, &str)> {
 
 fn is_identity(name: &str) -> bool {
     FIRST.contains(&name)
+}
+
+/// Settings that pgyard obeys: servers need not know them, but for the moment at which one is shown.
+fn is_own(name: &str) -> bool {
+    name.starts_with("pgyard.")
 }
 
 /// A string literal that reads the same whatever `standard_conforming_strings` is.

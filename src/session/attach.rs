@@ -6,7 +6,7 @@ use super::run::{Session, SessionEnd};
 use super::send::put_parameters;
 use crate::cluster::{Fleet, Host, NoHost};
 use crate::config::{PoolMode, ReadsOnPrimary};
-use crate::database::{ClientState, DatabaseView, StopRequest, with_view};
+use crate::database::{ClientState, DatabaseView, HeldStatement, HoldLimits, StopRequest, with_view};
 use crate::metrics::{QueryReason, QueryRoute};
 use crate::net::Stream;
 use crate::net::stream::Socket;
@@ -22,6 +22,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, ReadBuf};
 
+/// Between two attempts to reach a primary that does not take connections.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// What has been tried for a unit so far.
 #[derive(Debug)]
 pub struct Attempt {
@@ -33,6 +36,10 @@ pub struct Attempt {
     pub same_server: bool,
     /// Its prepared statements were made again once.
     pub replanned: bool,
+    /// Connections that it has lost without a word of the server.
+    pub losses: usize,
+    /// It waits for a host.
+    pub held: Option<HeldStatement>,
     /// When it began.
     pub since: Instant,
     /// How long it waited for a host and a server connection.
@@ -115,6 +122,7 @@ impl Session {
             };
             let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
             link.needs_reset = self.mode == PoolMode::Session;
+            attempt.held = None;
             put_parameters(link.server(), &self.state);
             self.link = Some(link);
             return Ok(());
@@ -145,10 +153,24 @@ impl Session {
         self.or_interrupted(database.resumed()).await
     }
 
+    /// The statement waits for a host: how much longer it may.
+    fn hold(&self, attempt: &mut Attempt) -> Result<Duration, AttachError> {
+        let settings = self.database.settings();
+        let routing = &settings.routing;
+        let limits = HoldLimits { statements: routing.max_held, bytes: routing.max_held_bytes };
+        let length = self.client.inbox.len();
+        let Some(held) = attempt.held.take().or_else(|| self.database.held.enter(length, limits)) else {
+            let message = "no host takes this statement now, and as many as may wait for one do so already";
+            let report = Report::error(SqlState::CANNOT_CONNECT_NOW, message);
+            return Err(AttachError::Refused(report.hint("Raise max_held or max_held_bytes, or lower failover_wait.")));
+        };
+        let waited = attempt.held.insert(held).since.elapsed();
+        Ok(routing.failover_wait.saturating_sub(waited))
+    }
+
     /// Waits for a fleet in which the unit may find its host.
     async fn wait_for_fleet(&mut self, fleet: &Fleet, attempt: &mut Attempt, missing: NoHost) -> Result<(), AttachError> {
-        let limit = self.database.settings().routing.failover_wait;
-        let left = limit.saturating_sub(attempt.since.elapsed());
+        let left = self.hold(attempt)?;
         if left.is_zero() {
             let report = Report::error(SqlState::CANNOT_CONNECT_NOW, missing.explain(fleet))
                 .hint("See the hosts' log and `SHOW HOSTS`; `failover_wait` says how long to wait.");
@@ -199,9 +221,17 @@ impl Session {
         host_id: u32,
         route: QueryRoute,
     ) -> Result<(), AttachError> {
+        if matches!(error, CheckoutError::HostSilent) {
+            if route == QueryRoute::Replica {
+                attempt.failed.push(host_id);
+                return Ok(());
+            }
+            self.hold(attempt)?;
+            // Until the next look at the fleet shows it.
+            return self.or_interrupted(tokio::time::sleep(RETRY_PAUSE)).await;
+        }
         let CheckoutError::Connect(connect) = &error else {
-            if matches!(error, CheckoutError::Closed) && attempt.since.elapsed() < self.database.settings().routing.failover_wait
-            {
+            if matches!(error, CheckoutError::Closed) && !self.hold(attempt)?.is_zero() {
                 // The host was taken out of the configuration a moment ago; the next snapshot does not have it.
                 tokio::task::yield_now().await;
                 return Ok(());
@@ -213,12 +243,11 @@ impl Session {
             return Ok(());
         }
         let well = connect.is_host_well();
-        if well || attempt.since.elapsed() >= self.database.settings().routing.failover_wait {
+        if well || self.hold(attempt)?.is_zero() {
             return Err(AttachError::Refused(checkout_report(&error)));
         }
         // Nothing was sent: hold the request until there is a primary that takes connections.
-        let wait = Duration::from_millis(50);
-        self.or_interrupted(tokio::time::sleep(wait)).await
+        self.or_interrupted(tokio::time::sleep(RETRY_PAUSE)).await
     }
 
     /// Waits for `work`, unless the client cancels, leaves or is told to end.
@@ -299,7 +328,7 @@ fn checkout_report(error: &CheckoutError) -> Report {
         CheckoutError::TooManyWaiting { .. } => {
             Report::error(SqlState::TOO_MANY_CONNECTIONS, error.to_string()).hint("Raise max_waiting or pool_size.")
         }
-        CheckoutError::Closed => Report::error(SqlState::CANNOT_CONNECT_NOW, error.to_string()),
+        CheckoutError::Closed | CheckoutError::HostSilent => Report::error(SqlState::CANNOT_CONNECT_NOW, error.to_string()),
         CheckoutError::Connect(connect) => match &**connect {
             crate::server::ConnectError::Refused { state, message, .. } => {
                 Report::error(*state, message.clone()).detail(format!("{connect}."))

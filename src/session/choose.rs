@@ -13,6 +13,8 @@ use crate::types::Floor;
 enum Sight {
     /// The primary only: the session's last write has no known position yet.
     PrimaryOnly,
+    /// No host yet: the session asks for a timeline that this process has not seen.
+    Nobody,
     /// A replica that shows this.
     AtLeast(Option<Floor>),
     /// This replica, which the session has read from.
@@ -49,10 +51,12 @@ impl Choice<'_> {
                 Sight::AtLeast(floor) => (Want::Read, floor),
                 Sight::Only(index) if !excluded.contains(index) => return Ok((index, attempt.need.reason)),
                 Sight::PrimaryOnly | Sight::Only(_) => (Want::Primary, None),
+                Sight::Nobody => return Err(NoHost::BehindFloor),
             },
         };
         let (reads_on_primary, client_hash) = (self.reads_on_primary, self.client_hash);
-        let request = PickRequest { want, floor: floor.as_ref(), excluded, reads_on_primary, client_hash };
+        let max_lag = self.state.asked.max_lag;
+        let request = PickRequest { want, floor: floor.as_ref(), max_lag, excluded, reads_on_primary, client_hash };
         let index = pick(fleet, balancer, &request)?;
         let reason = if attempt.need.target == Target::Primary || fleet.primary != Some(index) {
             attempt.need.reason
@@ -70,6 +74,21 @@ impl Choice<'_> {
 
     /// What a read of this session must see.
     fn sight(&mut self, fleet: &Fleet) -> Sight {
+        let sight = self.own_sight(fleet);
+        let Some((timeline, lsn)) = self.state.asked.min_lsn else { return sight };
+        let Some(era) = fleet.era else { return Sight::PrimaryOnly };
+        if timeline > era.timeline {
+            return Sight::Nobody;
+        }
+        let asked = Floor { system: era.system, timeline, lsn };
+        match sight {
+            Sight::AtLeast(own) => Sight::AtLeast(Some(own.map_or(asked, |own| later(own, asked)))),
+            Sight::Only(index) if fleet.hosts[index].sample.is_some_and(|sample| era.shows(sample.lsn, &asked)) => sight,
+            _ => Sight::PrimaryOnly,
+        }
+    }
+
+    fn own_sight(&mut self, fleet: &Fleet) -> Sight {
         if self.state.consistency == Consistency::Eventual {
             return Sight::AtLeast(None);
         }

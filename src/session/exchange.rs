@@ -32,6 +32,8 @@ pub enum ExchangeEnd {
     ClientLost,
     /// The session was told to end.
     Stopped,
+    /// The host does not answer its probe any more, and the unit can go elsewhere.
+    HostSilent,
     /// The client broke the protocol in the middle of a COPY.
     ClientProtocol(WireError),
 }
@@ -74,6 +76,10 @@ pub struct Exchange {
     flush_due: bool,
     /// The client's bytes belong to it: not while queries of pgyard's own are answered.
     passes: bool,
+    /// The unit may go to another host as long as nothing of its answer has been forwarded.
+    pub movable: bool,
+    /// The socket broke before it had taken all of the unit's bytes.
+    pub unsent: bool,
     turn: u64,
 }
 
@@ -81,7 +87,7 @@ impl Exchange {
     /// An exchange whose unit is to be written as it is, or has just been put into the server's outbox.
     pub fn new(answer: Answer, unit_len: usize, as_it_is: bool) -> Self {
         let written = if as_it_is { 0 } else { unit_len };
-        Exchange { answer, unit_len, written, passed: 0, flush_due: false, passes: true, turn: 0 }
+        Exchange { answer, unit_len, written, passed: 0, flush_due: false, passes: true, movable: false, unsent: false, turn: 0 }
     }
 
     /// The answers to queries of pgyard's own; what the client sends meanwhile waits.
@@ -92,6 +98,11 @@ impl Exchange {
     /// The same for a unit whose last message is still to come in part: a Flush follows it.
     pub fn with_flush_behind(self) -> Self {
         Exchange { flush_due: true, ..self }
+    }
+
+    /// Whether the unit can still be taken to another host.
+    pub fn can_move(&self) -> bool {
+        self.movable && !self.answer.forwarded()
     }
 
     /// Moves bytes until the exchange ends.
@@ -139,7 +150,10 @@ impl Exchange {
     fn send(&mut self, cx: &mut Context<'_>, client: &ClientSide, server: &mut ServerConnection) -> io::Result<()> {
         if self.is_unsent() {
             let unit = &client.inbox.as_slice()[self.written..self.unit_len];
-            self.written += server.stream.write_behind(cx, unit, &mut server.outbox)?;
+            let written = server.stream.write_behind(cx, unit, &mut server.outbox);
+            // Then the socket has not taken all of the unit, so the server can't have got a whole request.
+            self.unsent = written.is_err() && !server.stream.is_tls();
+            self.written += written?;
             return Ok(());
         }
         match server.stream.poll_drain(cx, &mut server.outbox) {

@@ -34,7 +34,7 @@ impl Session {
 
     /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
     pub(super) async fn run_own_queries(&mut self, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
-        match Box::pin(self.run_own()).await {
+        match Box::pin(self.run_own(!held)).await {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {
                 let failed = self.link.take().map(|link| link.host.id);
@@ -56,16 +56,17 @@ impl Session {
         }
     }
 
-    /// Waits for the answers to queries of pgyard's own.
-    pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
+    /// Waits for the answers to queries of pgyard's own. `movable`: they can be asked of another host instead.
+    pub(super) async fn run_own(&mut self, movable: bool) -> Result<(), OwnError> {
         let mut exchange = Exchange::of_own_queries();
+        exchange.movable = movable;
         let limit = with_view(&self.database, |view| view.settings().pool.query_timeout);
         match self.exchange(&mut exchange, limit).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
                 Some(message) => Err(OwnError::Failed(message)),
                 None => Ok(()),
             },
-            ExchangeEnd::ServerLost(_) | ExchangeEnd::ServerProtocol(_) => Err(OwnError::Lost),
+            ExchangeEnd::ServerLost(_) | ExchangeEnd::ServerProtocol(_) | ExchangeEnd::HostSilent => Err(OwnError::Lost),
             ExchangeEnd::Stopped => Err(OwnError::End(SessionEnd::Stopped)),
             ExchangeEnd::ClientLost => Err(OwnError::End(SessionEnd::ClientGone)),
             ExchangeEnd::ClientProtocol(error) => Err(OwnError::End(SessionEnd::Protocol(error))),

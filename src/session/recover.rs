@@ -14,6 +14,10 @@ pub struct Loss {
     pub route: QueryRoute,
     /// The unit is proven to read only, and was sent outside a transaction and without a pin.
     pub harmless: bool,
+    /// It can't have had an effect: it was not sent whole, or it is a plain write that the server has turned away.
+    pub no_effect: bool,
+    /// An administrator ended the session: its host goes on.
+    pub killed: bool,
     /// It is small enough to have been kept.
     pub kept: bool,
     /// Something of the answer was forwarded.
@@ -32,7 +36,7 @@ pub struct Loss {
     pub said_something: bool,
     /// Its host does not take connections any more: it was not a statement that ended the session.
     pub host_is_gone: bool,
-    /// Connections that this unit has lost before.
+    /// Connections that this unit has lost before without a word of the server.
     pub losses: usize,
 }
 
@@ -54,7 +58,10 @@ pub fn after_loss(loss: &Loss) -> LossAction {
     if loss.cut_off || loss.protocol {
         return LossAction::Close;
     }
-    if loss.harmless && loss.kept && !loss.committed {
+    if loss.killed && !loss.committed {
+        return LossAction::Fail(Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
+    }
+    if (loss.harmless || loss.no_effect) && loss.kept && !loss.committed {
         let suspected = !loss.said_something && !loss.host_is_gone && loss.losses + 1 >= DEATHS_MAX;
         if !suspected {
             return LossAction::Again;
@@ -89,6 +96,8 @@ mod tests {
     const READ: Loss = Loss {
         route: QueryRoute::Replica,
         harmless: true,
+        no_effect: false,
+        killed: false,
         kept: true,
         committed: false,
         cut_off: false,
@@ -121,6 +130,11 @@ mod tests {
         let write = Loss { route: QueryRoute::Primary, harmless: false, may_have_committed: true, ..READ };
         check(write, "08007");
         check(Loss { explained: true, committed: true, ..write }, "Ready");
+        check(Loss { no_effect: true, said_something: true, ..write }, "Again");
+        check(Loss { no_effect: true, said_something: true, kept: false, ..write }, "08007");
+        check(Loss { no_effect: true, committed: true, ..write }, "08007");
+        check(Loss { killed: true, said_something: true, ..write }, "57P01");
+        check(Loss { killed: true, said_something: true, ..READ }, "57P01");
         check(Loss { in_transaction: true, may_have_committed: false, ..write }, "57P01");
     }
 }

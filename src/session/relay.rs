@@ -37,6 +37,8 @@ pub enum CopyPhase {
 pub struct Answer {
     /// The unit may be sent again: on a replica, outside a transaction, for a session that is not pinned.
     pub may_retry: bool,
+    /// The unit may be sent again if the primary says that it ends the connection: a read, or a write that has no effect then.
+    pub may_resend: bool,
     /// The unit uses prepared statements outside a transaction: one whose plan has become invalid is made again.
     pub may_replan: bool,
     /// Something was forwarded that can't be taken back.
@@ -74,6 +76,8 @@ pub struct Answer {
     pub(super) body_forward: bool,
     /// The server has said, in a notice or an error, that it ends the connection.
     pub farewell: bool,
+    /// It said so in a notice: a commit that waited for a standby was cut short, and has taken effect.
+    pub noticed: bool,
     /// Bytes forwarded.
     pub bytes: u64,
 }
@@ -81,7 +85,12 @@ pub struct Answer {
 impl Answer {
     /// Whether the unit may have to be sent again once its first messages have come.
     pub fn may_be_taken_back(&self) -> bool {
-        self.may_retry || self.may_replan
+        self.may_retry || self.may_replan || self.may_resend
+    }
+
+    /// Whether the client has got something of the answer, or what can't be taken back is on its way.
+    pub fn forwarded(&self) -> bool {
+        self.committed || (self.bytes > 0 && !self.may_be_taken_back())
     }
 }
 
@@ -264,6 +273,7 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         b'E' => note_error(body, server, answer),
         b'N' if ErrorFields::read(body).state.class() == *b"57" => {
             answer.farewell = true;
+            answer.noticed = true;
             return Ok(Verdict::Forward);
         }
         b'N' => return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward }),
@@ -333,6 +343,8 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
         answer.refused = Some(RetryReason::StalePlan);
     } else if answer.may_retry {
         answer.refused = refusal(fields.state);
+    } else if answer.may_resend && fields.is_fatal() && fields.state == SqlState::ADMIN_SHUTDOWN {
+        answer.refused = Some(RetryReason::PrimaryLost);
     }
 }
 

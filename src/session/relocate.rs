@@ -44,7 +44,7 @@ impl Session {
             put_own_query(server, "ROLLBACK");
             server.parameters = self.state.transaction.as_ref().map_or_else(Arc::default, |open| open.at_begin.server.clone());
         }
-        if self.run_own().await.is_err() {
+        if self.run_own(false).await.is_err() {
             self.break_link();
             let message = "the server closed the connection in the middle of a transaction";
             return Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, message)));
@@ -75,7 +75,7 @@ impl Session {
         for text in self.state.transaction.iter().flat_map(|transaction| &transaction.replay) {
             put_own_query(link.server(), text);
         }
-        match self.run_own().await {
+        match self.run_own(false).await {
             Ok(()) => Ok(()),
             Err(OwnError::End(end)) => Err(AttachError::End(end)),
             Err(OwnError::Lost | OwnError::Failed(_)) => {

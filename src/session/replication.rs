@@ -121,6 +121,7 @@ async fn reach_primary(
     let upstream = database.upstream();
     let fleet = upstream.cluster.fleet().clone();
     let request = PickRequest {
+        max_lag: None,
         want: Want::Primary,
         floor: None,
         excluded: HostSet::NONE,

@@ -34,7 +34,7 @@ impl Session {
         let Some(link) = self.link.as_mut() else { return Ok(()) };
         put_parameters(link.server(), &self.state);
         if !link.server().incoming.replies.is_empty() {
-            match self.run_own().await {
+            match self.run_own(false).await {
                 Ok(()) => {}
                 Err(OwnError::End(end)) => return Err(AttachError::End(end)),
                 Err(OwnError::Lost | OwnError::Failed(_)) => {

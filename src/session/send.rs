@@ -62,7 +62,7 @@ pub fn put_unit(
     database: &Database,
 ) -> Result<Sent, WireError> {
     state.journal.clear();
-    put_shown_setting(unit, state, server);
+    put_shown_setting(unit, state, server, database);
     match unit.kind {
         UnitKind::Query => Ok(put_query(unit, state, server)),
         UnitKind::Function => {
@@ -88,17 +88,15 @@ pub fn put_unit(
     }
 }
 
-/// `SHOW pgyard.route` of a session that has not set it: the server is told the value first.
-fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConnection) {
+/// `SHOW pgyard.route`: the server is told the value first.
+fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConnection, database: &Database) {
     if !unit.needs_care || state.pipeline_open {
         return;
     }
-    let Some(name) = local::shown_setting(unit, state) else { return };
-    if let Some(value) = local::default_setting(&name, state) {
-        put_own_query(server, &format!("SET {name} = '{value}'"));
-        let mut parameters = server.parameters.as_ref().clone();
-        parameters.set_text(&name, value);
-        server.parameters = Arc::new(parameters);
+    let Some(name) = local::shown_setting(unit) else { return };
+    let max_lag = database.settings().health.max_lag;
+    if let Some(value) = local::setting_value(&name, state, max_lag) {
+        put_own_query(server, &format!("SET {name} = {value}"));
     }
 }
 

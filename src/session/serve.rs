@@ -2,13 +2,16 @@
 
 use super::attach::{AttachError, Attempt, Tuning};
 use super::exchange::{Exchange, ExchangeEnd};
+use super::link::Link;
+use super::local::{LSN, shown_setting};
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
+use crate::cluster::CommitMode;
 use crate::config::PoolMode;
-use crate::database::{ClientState, StopRequest, with_view};
+use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
@@ -39,11 +42,16 @@ impl Session {
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE),
             replanned: false,
+            losses: 0,
+            held: None,
             since: Instant::now(),
             waited: Duration::ZERO,
             tuning: with_view(&self.database, Tuning::of),
         };
         self.state_is(ClientState::Active);
+        if unit.needs_care && shown_setting(&unit).is_some_and(|name| *name == *LSN) {
+            Box::pin(self.learn_own_position()).await;
+        }
         // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
         let left = if self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
         let outcome = match left {
@@ -54,11 +62,27 @@ impl Session {
             Ok(()) => Ok(()),
             Err(AttachError::End(end)) => Err(end),
             Err(AttachError::Refused(report)) => {
+                if self.link.is_none() {
+                    // It was sent once, and could not be sent again.
+                    self.end_write_mark();
+                }
                 self.refuse(&unit, &report);
                 self.client.inbox.consume(unit.len);
                 self.state_is(ClientState::Idle);
                 Ok(())
             }
+        }
+    }
+
+    /// Waits until the position of the session's last write is known: it is asked for it.
+    async fn learn_own_position(&mut self) {
+        let Freshness::Pending(ticket) = self.state.freshness else { return };
+        let sampler = self.database.upstream().cluster.sampler().clone();
+        let limit = self.database.settings().routing.failover_wait;
+        let position = async move { sampler.wait_for(ticket, CommitMode::MaybeAsynchronous).await };
+        // Without a primary it stays unknown, and the statement itself says why.
+        if let Ok(Some(floor)) = tokio::time::timeout(limit, position).await {
+            self.state.freshness = Freshness::Floor(floor);
         }
     }
 
@@ -107,6 +131,7 @@ impl Session {
                     attempt.need.target = Target::Primary;
                     attempt.need.reason = QueryReason::Retry;
                 }
+                ExchangeEnd::HostSilent => self.leave_silent_host(attempt),
                 ExchangeEnd::Stopped => return Err(AttachError::End(SessionEnd::Stopped)),
                 ExchangeEnd::ClientLost => return Err(AttachError::End(SessionEnd::ClientGone)),
                 ExchangeEnd::ClientProtocol(error) => return Err(AttachError::End(SessionEnd::Protocol(error))),
@@ -163,6 +188,7 @@ impl Session {
         let route = link.route;
         let kept = unit.total_len() <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
+        let may_resend = !held && kept && route == QueryRoute::Primary && unit.is_turned_away_whole();
         if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
         }
@@ -175,8 +201,10 @@ impl Session {
                     && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
                     && kept;
                 let withheld = super::reset::withheld(unit, &self.state, link.server());
-                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), withheld, ..Answer::default() };
-                let exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
+                let extended = unit.is_extended();
+                let answer = Answer { may_retry, may_resend, may_replan, extended, withheld, ..Answer::default() };
+                let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
+                exchange.movable = !held && kept && unit.is_harmless();
                 Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),
@@ -186,13 +214,16 @@ impl Session {
     /// Moves bytes until the exchange ends.
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange, limit: Duration) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
-        let (client, entry) = (&mut self.client, &self.entry);
+        let (client, entry, database) = (&mut self.client, &self.entry, &self.database);
         let relay = std::future::poll_fn(|cx| {
             if let Poll::Ready(end) = exchange.poll(cx, client, link) {
                 return Poll::Ready(end);
             }
             match entry.stop_requested(cx) {
                 StopRequest::Now => Poll::Ready(ExchangeEnd::Stopped),
+                _ if exchange.can_move() && entry.take_host_is_silent() && is_silent(database, link) => {
+                    Poll::Ready(ExchangeEnd::HostSilent)
+                }
                 StopRequest::None | StopRequest::Drain => Poll::Pending,
             }
         });
@@ -221,14 +252,18 @@ impl Session {
     /// The server is gone, and with it what bound the session to it.
     pub(super) fn abandon_link(&mut self) {
         self.link = None;
-        // Whether its write took effect is not known: its reads must see it if it did.
-        if let Some(mark) = self.state.write_mark.take() {
-            self.state.freshness = Freshness::Pending(mark.acknowledged());
-        }
+        self.end_write_mark();
         self.state.lost_transaction |= self.state.transaction.take().is_some();
         self.state.pipeline_open = false;
         self.state.pins = Pins::NONE;
         self.note_pins();
+    }
+
+    /// Whether the session's write took effect is not known: its reads must see it if it did.
+    fn end_write_mark(&mut self) {
+        if let Some(mark) = self.state.write_mark.take() {
+            self.state.freshness = Freshness::Pending(mark.acknowledged());
+        }
     }
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
@@ -280,4 +315,10 @@ impl Session {
             "slow query"
         );
     }
+}
+
+/// Whether the server's host does not answer its probe.
+fn is_silent(database: &Database, link: &Link) -> bool {
+    let fleet = database.upstream().cluster.fleet();
+    fleet.index_of(link.host.id).is_some_and(|index| fleet.hosts[index].standing.is_silent())
 }

@@ -1,15 +1,15 @@
 //! What a session is, apart from its sockets: parameters, prepared statements, transaction, pins, and what it must see.
 
 use crate::cluster::Ticket;
-use crate::config::Consistency;
+use crate::config::{Consistency, parse_duration};
 use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
 use crate::server::{ParameterSet, ParameterSets, TransactionStatus};
 use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
-use crate::types::Floor;
+use crate::types::{Floor, Lsn, Timeline};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a read of this session must see.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -171,6 +171,8 @@ pub struct SessionState {
     pub consistency: Consistency,
     /// The same without `SET pgyard.consistency`.
     pub configured_consistency: Consistency,
+    /// What it has asked its reads to show, beyond its own writes.
+    pub asked: AskedFreshness,
     /// What the route depends on.
     pub view: SessionView,
 }
@@ -201,6 +203,7 @@ impl SessionState {
             meaning: Box::default(),
             consistency,
             configured_consistency: consistency,
+            asked: AskedFreshness::default(),
             view: SessionView {
                 split,
                 setting: None,
@@ -268,6 +271,10 @@ impl SessionState {
         self.view.setting = parameters.plain("pgyard.route").and_then(|route| route_setting(&route).flatten());
         let asked = parameters.plain("pgyard.consistency").as_deref().and_then(consistency_setting);
         self.consistency = asked.unwrap_or(self.configured_consistency);
+        self.asked = AskedFreshness {
+            min_lsn: parameters.plain("pgyard.min_lsn").and_then(|text| min_lsn_setting(&text).flatten()),
+            max_lag: parameters.plain("pgyard.max_lag").and_then(|text| max_lag_setting(&text)),
+        };
         self.view.read_only_by_default = parameters.is_on("default_transaction_read_only").unwrap_or(false);
         self.view.isolation_by_default = match parameters.plain("default_transaction_isolation").as_deref() {
             Some("serializable") => Isolation::Serializable,
@@ -275,6 +282,38 @@ impl SessionState {
             _ => Isolation::ReadCommitted,
         };
     }
+}
+
+/// What a session has asked its reads to show, with `SET`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedFreshness {
+    /// `pgyard.min_lsn`: a point of the log, which another session may have seen.
+    pub min_lsn: Option<(Timeline, Lsn)>,
+    /// `pgyard.max_lag`: replicas further behind are not read.
+    pub max_lag: Option<Duration>,
+}
+
+impl AskedFreshness {
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.min_lsn.is_none() && self.max_lag.is_none()
+    }
+}
+
+/// A value of `pgyard.min_lsn`, such as `1:0/16B3748`; the outer `None` is a value that it can't have.
+pub fn min_lsn_setting(value: &str) -> Option<Option<(Timeline, Lsn)>> {
+    if value.is_empty() {
+        return Some(None);
+    }
+    let (timeline, lsn) = value.split_once(':')?;
+    let digits = (1..=10).contains(&timeline.len()) && timeline.bytes().all(|byte| byte.is_ascii_digit());
+    let timeline = timeline.parse().ok().filter(|timeline| digits && *timeline > 0)?;
+    Some(Some((Timeline(timeline), lsn.parse().ok()?)))
+}
+
+/// A value of `pgyard.max_lag`; `None` is a value that it can't have.
+pub fn max_lag_setting(value: &str) -> Option<Duration> {
+    parse_duration(value).ok()
 }
 
 /// A value of `pgyard.route`; the outer `None` is a value that it can't have.
@@ -351,6 +390,24 @@ mod tests {
         assert_eq!(state.view.isolation_by_default, Isolation::Serializable);
         assert!(state.view.read_only_by_default);
         assert!(is_ascii_safe("UTF8") && is_ascii_safe("latin1") && is_ascii_safe("EUC_JP"));
+    }
+
+    #[test]
+    fn points_and_bounds_are_read_strictly() {
+        let check = |value, expect: Option<Option<(u32, u64)>>| {
+            let expect = expect.map(|point| point.map(|(timeline, lsn)| (Timeline(timeline), Lsn(lsn))));
+            assert_eq!(min_lsn_setting(value), expect, "{value}");
+        };
+        check("", Some(None));
+        check("1:0/16b3748", Some(Some((1, 0x016B_3748))));
+        check("4294967295:FFFFFFFF/FFFFFFFF", Some(Some((u32::MAX, u64::MAX))));
+        for bad in
+            ["0/16B3748", "1:", ":0/1", "0:0/1", "+1:0/1", "-1:0/1", "4294967296:0/1", "1:0/1 ", "1 :0/1", "1:0", "one:0/1"]
+        {
+            check(bad, None);
+        }
+        assert_eq!(max_lag_setting("100ms"), Some(Duration::from_millis(100)));
+        assert!(["", "100", "-1s", "soon", "off"].into_iter().all(|bad| max_lag_setting(bad).is_none()));
     }
 
     #[test]

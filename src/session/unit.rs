@@ -161,6 +161,32 @@ impl Unit {
         ends
     }
 
+    /// Whether it changes nothing wherever it runs, and however often: it is proven to read, or only prepares.
+    pub fn is_harmless(&self) -> bool {
+        let only_prepares = matches!(self.kind, UnitKind::Pipeline | UnitKind::Flush) && !self.binds;
+        self.pins.is_empty() && (self.access == Access::Read || only_prepares)
+    }
+
+    /// Whether it has no effect unless the server gets it whole: a message that is cut off is none, and what is only reads and
+    /// plain writes is committed by its Sync.
+    pub fn stands_or_falls(&self) -> bool {
+        self.kind == UnitKind::Query || (self.kind == UnitKind::Pipeline && self.is_turned_away_whole())
+    }
+
+    /// Whether it has had no effect when the server answers FATAL 57P01 before anything else: reads, or one plain write, outside a
+    /// transaction block.
+    pub fn is_turned_away_whole(&self) -> bool {
+        if self.needs_care || !self.pins.is_empty() || !matches!(self.kind, UnitKind::Query | UnitKind::Pipeline) {
+            return false;
+        }
+        let mut writes = self.run_statements().filter(|statement| statement.access > Access::Read);
+        match (writes.next(), writes.next()) {
+            (None, _) => self.is_harmless(),
+            (Some(only), None) => only.plain_write,
+            _ => false,
+        }
+    }
+
     /// The facts of a simple query.
     pub fn query_facts(&self) -> Option<&Arc<Facts>> {
         self.first.as_ref().map(|text| &text.facts)

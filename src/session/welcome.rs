@@ -81,8 +81,14 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
         let fleet = cluster.fleet().clone();
         let failed = |index: &usize| excluded.contains(&fleet.hosts[*index].host.id);
         let tried = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
-        let request =
-            |want| PickRequest { want, floor: None, excluded: tried, reads_on_primary: ReadsOnPrimary::Fallback, client_hash: 0 };
+        let request = |want| PickRequest {
+            want,
+            floor: None,
+            max_lag: None,
+            excluded: tried,
+            reads_on_primary: ReadsOnPrimary::Fallback,
+            client_hash: 0,
+        };
         let balancer = database.upstream().balancer().clone();
         let chosen = pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));
         let left = limit.saturating_sub(since.elapsed());
