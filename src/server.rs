@@ -5,6 +5,7 @@
 
 pub mod connection;
 pub mod login;
+pub mod parameter_sets;
 pub mod parameters;
 pub mod prepared;
 pub mod replies;
@@ -12,6 +13,7 @@ pub mod target;
 
 pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, TransactionStatus, UNKNOWN_UNNAMED};
 pub use login::{ConnectError, cancel, connect};
+pub use parameter_sets::ParameterSets;
 pub use parameters::{ParameterSet, ReportedParameters};
 pub use prepared::PreparedSet;
 pub use replies::{Expected, ReplyQueue, Verdict};

@@ -81,6 +81,11 @@ impl<T> CatalogueSlot<T> {
         self.current.load_full()
     }
 
+    /// Where it stands, for those who keep the last one at hand.
+    pub fn cell(&self) -> &ArcSwapOption<T> {
+        &self.current
+    }
+
     /// Whether a catalogue has been read and every change that was marked is in it.
     pub fn is_current(&self) -> bool {
         self.contained.load(Ordering::Acquire) > self.changes.load(Ordering::Acquire)

@@ -8,10 +8,11 @@ use crate::auth::ServerCredential;
 use crate::cluster::CatalogueSlot;
 use crate::config::DatabaseSettings;
 use crate::metrics::{DatabaseMetrics, Registry};
+use crate::server::ParameterSets;
 use crate::sql::Catalogue;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -33,8 +34,12 @@ pub struct Database {
     pub writes: Arc<WriteBook>,
     /// Its prepared statements.
     pub statements: Statements,
+    /// The parameter sets of its sessions.
+    pub parameters: Arc<ParameterSets>,
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
     paused: watch::Sender<bool>,
+    /// The same, for those who only look.
+    is_paused: AtomicBool,
 }
 
 impl std::fmt::Debug for Database {
@@ -64,6 +69,11 @@ impl Database {
     /// The catalogue as it was last read; the built-in one until then.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.get().unwrap_or_else(|| self.builtin.clone())
+    }
+
+    /// Where the catalogue stands, for those who keep the last one at hand.
+    pub fn catalogue_slot(&self) -> &Arc<CatalogueSlot<Catalogue>> {
+        &self.catalogue
     }
 
     /// The present catalogue's id: facts under another one mean nothing.
@@ -123,12 +133,13 @@ impl Database {
 
     /// Holds new requests back, or lets them go on.
     pub fn set_paused(&self, paused: bool) {
+        self.is_paused.store(paused, Ordering::Release);
         self.paused.send_replace(paused);
     }
 
     /// Whether new requests are held back.
     pub fn is_paused(&self) -> bool {
-        *self.paused.borrow()
+        self.is_paused.load(Ordering::Acquire)
     }
 
     /// Waits until requests are not held back.
@@ -221,8 +232,10 @@ impl Directory {
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
             writes: Arc::default(),
             statements: Statements::default(),
+            parameters: Arc::default(),
             roles: Mutex::default(),
             paused: watch::Sender::new(false),
+            is_paused: AtomicBool::new(false),
         })
     }
 

@@ -56,6 +56,16 @@ impl Upstream {
         self.settings.load()
     }
 
+    /// Where the settings stand, for those who keep the last ones at hand.
+    pub fn settings_cell(&self) -> &ArcSwap<DatabaseSettings> {
+        &self.settings
+    }
+
+    /// Where the balancer stands, for those who keep the last one at hand.
+    pub fn balancer_cell(&self) -> &ArcSwap<Balancer> {
+        &self.balancer
+    }
+
     /// How replicas are chosen.
     pub fn balancer(&self) -> arc_swap::Guard<Arc<Balancer>> {
         self.balancer.load()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Parameters that differ from the server's own defaults, by lower-case name; values are SQL text that can stand behind
 /// `SET name = `.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ParameterSet {
     values: BTreeMap<Arc<str>, Arc<str>>,
 }

@@ -1,19 +1,19 @@
 //! Giving a unit a server connection: which host, which pool, and how long to wait for either.
 
+use super::choose::Choice;
 use super::link::Link;
 use super::run::{Session, SessionEnd};
 use super::send::put_parameters;
-use super::state::Freshness;
-use crate::cluster::{CommitMode, Fleet, HostSet, PickRequest, Want, pick};
-use crate::config::{Consistency, PoolMode, ReadsOnPrimary};
-use crate::database::{ClientState, LastWrite, StopRequest};
+use crate::cluster::{Fleet, Host, NoHost};
+use crate::config::{PoolMode, ReadsOnPrimary};
+use crate::database::{ClientState, DatabaseView, StopRequest, with_view};
 use crate::metrics::{QueryReason, QueryRoute};
 use crate::net::Stream;
 use crate::net::stream::Socket;
 use crate::pool::{CheckoutError, Pool};
-use crate::route::{Need, Target};
+use crate::route::Need;
 use crate::server::ServerConnection;
-use crate::types::{Floor, SqlState};
+use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::future::Future;
 use std::pin::pin;
@@ -34,6 +34,38 @@ pub struct Attempt {
     pub replanned: bool,
     /// When it began.
     pub since: Instant,
+    /// The settings when it began.
+    pub tuning: Tuning,
+}
+
+/// What a unit needs of the database's settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Whether the primary serves reads.
+    pub reads_on_primary: ReadsOnPrimary,
+    /// Longest unit that is sent again. Bytes.
+    pub retry_buffer: usize,
+    /// Statements that take longer are cancelled; zero is no limit.
+    pub query_timeout: Duration,
+}
+
+impl Tuning {
+    /// As the settings are now.
+    pub fn of(view: &mut DatabaseView) -> Self {
+        let settings = view.settings();
+        Tuning {
+            reads_on_primary: settings.routing.reads_on_primary,
+            retry_buffer: settings.routing.retry_buffer,
+            query_timeout: settings.pool.query_timeout,
+        }
+    }
+}
+
+/// The host that was chosen for a unit.
+struct Place {
+    host: Arc<Host>,
+    route: QueryRoute,
+    reason: QueryReason,
 }
 
 /// Why a unit gets no server connection.
@@ -45,21 +77,6 @@ pub enum AttachError {
     End(SessionEnd),
 }
 
-/// What a read may be given.
-enum Sight {
-    /// The primary only: the session's last write has no known position yet.
-    PrimaryOnly,
-    /// A replica that shows this.
-    AtLeast(Option<Floor>),
-    /// This replica, which the session has read from.
-    Only(usize),
-}
-
-/// The floor that covers both; of two timelines the newer one does.
-fn later(a: Floor, b: Floor) -> Floor {
-    if (a.timeline, a.lsn) >= (b.timeline, b.lsn) { a } else { b }
-}
-
 impl Session {
     /// Takes a server connection for the unit; afterwards `self.link` is there and has the session's parameters on their way.
     pub(super) async fn attach(&mut self, attempt: &mut Attempt) -> Result<(), AttachError> {
@@ -67,112 +84,53 @@ impl Session {
             self.wait_while_paused().await?;
         }
         loop {
-            let fleet = self.database.upstream().cluster.fleet().clone();
-            let (index, reason) = match self.choose(&fleet, attempt) {
-                Ok(chosen) => chosen,
-                Err(missing) => {
+            let place = match self.find_place(attempt) {
+                Ok(place) => place,
+                Err((missing, fleet)) => {
                     self.wait_for_fleet(&fleet, attempt, missing).await?;
                     continue;
                 }
             };
-            let view = &fleet.hosts[index];
+            attempt.need.reason = place.reason;
+            let Some(pool) = self.pool_of(&place.host) else {
+                return Err(AttachError::Refused(no_pool(&place.host.settings.name)));
+            };
+            // The usual case without the machinery of waiting.
+            let found = if attempt.same_server { None } else { pool.try_checkout(self.worker) };
+            let server = match found.and_then(|server| adopt(&pool, server, self.worker)) {
+                Some(server) => server,
+                None => match self.check_out(&pool, attempt.same_server).await? {
+                    Ok(server) => server,
+                    Err(error) => {
+                        self.checkout_failed(error, attempt, place.host.id, place.route).await?;
+                        continue;
+                    }
+                },
+            };
+            let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
+            link.needs_reset = self.mode == PoolMode::Session;
+            put_parameters(link.server(), &self.state);
+            self.link = Some(link);
+            return Ok(());
+        }
+    }
+
+    /// The host for the unit, or why there is none in which fleet.
+    fn find_place(&mut self, attempt: &Attempt) -> Result<Place, (NoHost, Arc<Fleet>)> {
+        let reads_on_primary = attempt.tuning.reads_on_primary;
+        let (database, state) = (&*self.database, &mut self.state);
+        let mut choice = Choice { database, state, client_hash: self.client_hash, reads_on_primary };
+        with_view(database, |view| {
+            let (fleet, balancer) = view.fleet();
+            let (index, reason) = choice.choose((fleet, balancer), attempt).map_err(|missing| (missing, fleet.clone()))?;
             let route = if fleet.primary == Some(index) { QueryRoute::Primary } else { QueryRoute::Replica };
-            attempt.need.reason = reason;
-            let Some(pool) = self.role.pool(&view.host) else {
-                return Err(AttachError::Refused(no_pool(&view.host.settings.name)));
-            };
-            match self.check_out(&pool, attempt.same_server).await? {
-                Ok(server) => {
-                    let mut link = Link::new(server, pool, view.host.clone(), route, self.entry.clone());
-                    link.needs_reset = self.mode == PoolMode::Session;
-                    put_parameters(link.server(), &self.state);
-                    self.link = Some(Box::new(link));
-                    return Ok(());
-                }
-                Err(error) => self.checkout_failed(error, attempt, view.host.id, route).await?,
-            }
-        }
+            Ok(Place { host: fleet.hosts[index].host.clone(), route, reason })
+        })
     }
 
-    /// What a read of this session must see.
-    fn sight(&mut self, fleet: &Fleet) -> Sight {
-        let cluster = self.database.upstream().cluster.clone();
-        let position = |ticket| cluster.sampler().floor_for(ticket, CommitMode::MaybeAsynchronous);
-        let everybody = match (self.state.consistency, self.database.writes.last()) {
-            (Consistency::Eventual, _) => return Sight::AtLeast(None),
-            (Consistency::Global, LastWrite::UnderWay) => return Sight::PrimaryOnly,
-            (Consistency::Global, LastWrite::Acknowledged(ticket)) => match position(ticket) {
-                Some(floor) => Some(floor),
-                None => return Sight::PrimaryOnly,
-            },
-            _ => None,
-        };
-        if let Freshness::Pending(ticket) = self.state.freshness {
-            match position(ticket) {
-                Some(floor) => self.state.freshness = Freshness::Floor(floor),
-                None => return Sight::PrimaryOnly,
-            }
-        }
-        if self.state.consistency == Consistency::Monotonic
-            && let Some(stays) = self.after_last_read(fleet)
-        {
-            return stays;
-        }
-        match (self.state.freshness, everybody) {
-            (Freshness::Floor(own), Some(everybody)) => Sight::AtLeast(Some(later(own, everybody))),
-            (Freshness::Floor(own), None) => Sight::AtLeast(Some(own)),
-            (_, everybody) => Sight::AtLeast(everybody),
-        }
-    }
-
-    /// Raises the floor by what the last read may have shown; until that is known the session stays on its replica.
-    fn after_last_read(&mut self, fleet: &Fleet) -> Option<Sight> {
-        let (host_id, at) = self.state.last_read?;
-        let index = fleet.index_of(host_id);
-        let sample = index.and_then(|index| fleet.hosts[index].sample).filter(|sample| sample.asked > at);
-        if let (Some(sample), Some(era)) = (sample, fleet.era) {
-            let seen = Floor { system: era.system, timeline: era.timeline, lsn: sample.lsn };
-            let floor = match self.state.freshness {
-                Freshness::Floor(own) => later(own, seen),
-                _ => seen,
-            };
-            self.state.freshness = Freshness::Floor(floor);
-            self.state.last_read = None;
-            return None;
-        }
-        // Gone or not eligible any more: only the primary surely shows as much.
-        Some(index.filter(|index| fleet.eligible.contains(index)).map_or(Sight::PrimaryOnly, Sight::Only))
-    }
-
-    /// The host for the unit and the reason, or why there is none.
-    fn choose(&mut self, fleet: &Fleet, attempt: &Attempt) -> Result<(usize, QueryReason), crate::cluster::NoHost> {
-        let failed = |index: &usize| attempt.failed.contains(&fleet.hosts[*index].host.id);
-        let excluded = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
-        let (want, floor) = match attempt.need.target {
-            Target::Primary => (Want::Primary, None),
-            Target::Replica => match self.sight(fleet) {
-                Sight::AtLeast(floor) => (Want::Read, floor),
-                Sight::Only(index) if !excluded.contains(index) => return Ok((index, attempt.need.reason)),
-                Sight::PrimaryOnly | Sight::Only(_) => (Want::Primary, None),
-            },
-        };
-        let settings = self.database.settings();
-        let reads_on_primary = settings.routing.reads_on_primary;
-        let request = PickRequest { want, floor: floor.as_ref(), excluded, reads_on_primary, client_hash: self.client_hash };
-        let upstream = self.database.upstream();
-        let index = pick(fleet, &upstream.balancer(), &request)?;
-        let reason = if attempt.need.target == Target::Primary || fleet.primary != Some(index) {
-            attempt.need.reason
-        } else if !attempt.failed.is_empty() {
-            QueryReason::Retry
-        } else if reads_on_primary == ReadsOnPrimary::Always {
-            QueryReason::Rotation
-        } else if want == Want::Primary || !fleet.eligible.is_empty() {
-            QueryReason::Freshness
-        } else {
-            QueryReason::NoReplica
-        };
-        Ok((index, reason))
+    fn pool_of(&mut self, host: &Arc<Host>) -> Option<Arc<Pool>> {
+        let known = self.pools.load().iter().find(|pool| pool.key.host_id == host.id);
+        known.cloned().or_else(|| self.role.pool(host))
     }
 
     async fn wait_while_paused(&mut self) -> Result<(), AttachError> {
@@ -186,7 +144,7 @@ impl Session {
         &mut self,
         fleet: &Fleet,
         attempt: &mut Attempt,
-        missing: crate::cluster::NoHost,
+        missing: NoHost,
     ) -> Result<(), AttachError> {
         let limit = self.database.settings().routing.failover_wait;
         let left = limit.saturating_sub(attempt.since.elapsed());

@@ -45,10 +45,10 @@ pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &m
     if status == TransactionStatus::Idle && !open_before {
         state.transaction = None;
     }
+    state.parameters_changed();
     if !Arc::ptr_eq(&state.parameters, &server.parameters) && *state.parameters == *server.parameters {
         server.parameters = state.parameters.clone();
     }
-    state.parameters_changed();
 }
 
 fn modes_of(unit: &Unit) -> TransactionModes {

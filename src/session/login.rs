@@ -122,7 +122,7 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
     reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     put_backend_key(out, entry.process, &entry.key);
     put_ready(out, b'I');
-    let state = SessionState::new(startup, consistency, settings.routing.split);
+    let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     drop(settings);
     let session = Session::new(client, (database, role), entry, state, front.limits.clone());
     Ok(Login::Session(Box::new(session)))

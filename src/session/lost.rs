@@ -58,7 +58,7 @@ impl Session {
         let loss = Loss {
             route,
             harmless: !held && unit.access == Access::Read && unit.pins.is_empty(),
-            kept: unit.len <= self.database.settings().routing.retry_buffer,
+            kept: unit.len <= attempt.tuning.retry_buffer,
             committed: answer.committed,
             cut_off: cut_off && answer.bytes > 0 && answer.committed,
             explained: answer.error.is_some() && answer.fatal && answer.committed,

@@ -6,6 +6,7 @@ use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
+use crate::database::with_view;
 use crate::server::TransactionStatus;
 use crate::sql::Pins;
 use crate::types::SqlState;
@@ -57,7 +58,8 @@ impl Session {
     /// Waits for the answers to queries of pgyard's own.
     pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
         let mut exchange = Exchange::new(Answer::default(), 0, false);
-        match self.exchange(&mut exchange).await {
+        let limit = with_view(&self.database, |view| view.settings().pool.query_timeout);
+        match self.exchange(&mut exchange, limit).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
                 Some(message) => Err(OwnError::Failed(message)),
                 None => Ok(()),

@@ -7,9 +7,9 @@ use super::state::SessionState;
 use super::unit::{Cut, Unit, cut};
 use crate::cluster::HostReport;
 use crate::config::PoolMode;
-use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest};
+use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest, with_view};
 use crate::net::scratch::poll_read_with;
-use crate::pool::WaitSlot;
+use crate::pool::{Pool, WaitSlot};
 use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::WireError;
@@ -53,11 +53,12 @@ pub struct Session {
     pub(super) role: Arc<RolePools>,
     pub(super) entry: Arc<ClientEntry>,
     pub(super) state: SessionState,
-    pub(super) link: Option<Box<Link>>,
+    pub(super) link: Option<Link>,
     pub(super) worker: usize,
     pub(super) mode: PoolMode,
     pub(super) client_hash: u64,
-    pub(super) limits: Arc<arc_swap::ArcSwap<SessionLimits>>,
+    pub(super) limits: arc_swap::Cache<Arc<arc_swap::ArcSwap<SessionLimits>>, Arc<SessionLimits>>,
+    pub(super) pools: arc_swap::Cache<Arc<arc_swap::ArcSwap<Vec<Arc<Pool>>>>, Arc<Vec<Arc<Pool>>>>,
     slot: Option<Arc<WaitSlot>>,
     scanned: usize,
     /// The server went away while nothing was asked of it: the next unit is told.
@@ -78,6 +79,7 @@ impl Session {
             use std::hash::BuildHasher;
             foldhash::fast::FixedState::with_seed(1).hash_one(ip)
         });
+        let pools = arc_swap::Cache::new(role.pools_cell().clone());
         let worker = crate::metrics::worker_index().unwrap_or(0);
         Session {
             client,
@@ -89,7 +91,8 @@ impl Session {
             worker,
             mode,
             client_hash,
-            limits,
+            limits: arc_swap::Cache::new(limits),
+            pools,
             slot: None,
             scanned: 0,
             lost: None,
@@ -115,8 +118,11 @@ impl Session {
     }
 
     async fn next_unit(&mut self) -> Result<Unit, SessionEnd> {
-        let limit = self.database.settings().pool.idle_transaction_timeout;
-        if limit.is_zero() || self.state.transaction.is_none() {
+        if self.state.transaction.is_none() {
+            return std::future::poll_fn(|cx| self.poll_unit(cx)).await;
+        }
+        let limit = with_view(&self.database, |view| view.settings().pool.idle_transaction_timeout);
+        if limit.is_zero() {
             return std::future::poll_fn(|cx| self.poll_unit(cx)).await;
         }
         let next = tokio::time::timeout(limit, std::future::poll_fn(|cx| self.poll_unit(cx)));

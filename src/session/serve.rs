@@ -1,6 +1,6 @@
 //! One unit from its need to its answer: attach, send, exchange, and again where that is safe.
 
-use super::attach::{AttachError, Attempt};
+use super::attach::{AttachError, Attempt, Tuning};
 use super::exchange::{Exchange, ExchangeEnd};
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
@@ -8,7 +8,7 @@ use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::config::PoolMode;
-use crate::database::{ClientState, StopRequest};
+use crate::database::{ClientState, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
@@ -40,6 +40,7 @@ impl Session {
             same_server: unit.pins.intersects(Pins::SEQUENCE),
             replanned: false,
             since: Instant::now(),
+            tuning: with_view(&self.database, Tuning::of),
         };
         self.state_is(ClientState::Active);
         let outcome = match self.leave_replica(&unit, &mut attempt).await {
@@ -82,11 +83,11 @@ impl Session {
                 continue;
             }
             let waited = attempt.since.elapsed();
-            let (mut exchange, route) = match self.start(unit, held, attempt.replanned)? {
+            let (mut exchange, route) = match self.start(unit, held, attempt)? {
                 Some(started) => started,
                 None => continue,
             };
-            let end = self.exchange(&mut exchange).await;
+            let end = self.exchange(&mut exchange, attempt.tuning.query_timeout).await;
             match end {
                 ExchangeEnd::Done => {
                     self.finish(unit, attempt, &exchange, (route, waited));
@@ -150,10 +151,10 @@ impl Session {
     }
 
     /// Puts the unit into the server's outbox.
-    fn start(&mut self, unit: &Unit, held: bool, replanned: bool) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
+    fn start(&mut self, unit: &Unit, held: bool, attempt: &Attempt) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
         let Some(link) = self.link.as_mut() else { return Ok(None) };
         let route = link.route;
-        let kept = unit.len <= self.database.settings().routing.retry_buffer;
+        let kept = unit.len <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
         if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
@@ -162,7 +163,7 @@ impl Session {
         match sent {
             Ok(sent) => {
                 let may_replan = unit.is_extended()
-                    && !(unit.verbatim || replanned)
+                    && !(unit.verbatim || attempt.replanned)
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
                     && kept;
@@ -174,10 +175,9 @@ impl Session {
     }
 
     /// Moves bytes until the exchange ends.
-    pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> ExchangeEnd {
+    pub(super) async fn exchange(&mut self, exchange: &mut Exchange, limit: Duration) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
         let (client, entry) = (&mut self.client, &self.entry);
-        let limit = self.database.settings().pool.query_timeout;
         let relay = std::future::poll_fn(|cx| {
             if let Poll::Ready(end) = exchange.poll(cx, client, link) {
                 return Poll::Ready(end);

@@ -4,7 +4,7 @@ use crate::cluster::Ticket;
 use crate::config::Consistency;
 use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
-use crate::server::{ParameterSet, TransactionStatus};
+use crate::server::{ParameterSet, ParameterSets, TransactionStatus};
 use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
 use crate::types::Floor;
 use std::collections::{HashMap, HashSet};
@@ -132,6 +132,8 @@ pub struct SessionState {
     pub parameters: Arc<ParameterSet>,
     /// What it asked for in its start-up packet: RESET goes back to this.
     pub startup: Arc<ParameterSet>,
+    /// The sets that sessions of the database have: equal ones are one.
+    known_parameters: Arc<ParameterSets>,
     /// Named statements.
     pub statements: Option<Box<NamedStatements>>,
     /// The unnamed statement.
@@ -173,11 +175,12 @@ pub struct SessionState {
 
 impl SessionState {
     /// A session that has just logged in.
-    pub fn new(startup: ParameterSet, consistency: Consistency, split: bool) -> Self {
-        let startup = Arc::new(startup);
+    pub fn new(startup: ParameterSet, known_parameters: Arc<ParameterSets>, consistency: Consistency, split: bool) -> Self {
+        let startup = known_parameters.intern(&Arc::new(startup));
         let mut state = SessionState {
             parameters: startup.clone(),
             startup,
+            known_parameters,
             statements: None,
             unnamed: UnnamedStatement::default(),
             journal: Vec::new(),
@@ -253,6 +256,7 @@ impl SessionState {
 
     /// Draws the conclusions from a change of `parameters`.
     pub fn parameters_changed(&mut self) {
+        self.parameters = self.known_parameters.intern(&self.parameters);
         let parameters = &self.parameters;
         self.meaning = meaning(parameters).into_boxed_str();
         let strings = parameters.is_on("standard_conforming_strings").unwrap_or(true);
@@ -325,7 +329,7 @@ mod tests {
     use crate::database::Statements;
 
     fn state() -> SessionState {
-        SessionState::new(ParameterSet::default(), Consistency::Session, true)
+        SessionState::new(ParameterSet::default(), Arc::default(), Consistency::Session, true)
     }
 
     #[test]
