@@ -5,17 +5,23 @@ import shutil
 import subprocess
 import threading
 import time
-from pathlib import Path
+import urllib.request
 
 from bench_process import Background, BenchFailed, as_server_user, free_ports, not_as_root, server_user
 
 # One file that hangs must not hang the run. Ours take two minutes on two cores.
 LIMIT_SECONDS = 30 * 60
 HEARTBEAT_SECONDS = 30
+# pgyard's settings in each mode.
+SETTINGS = {
+    "session": 'pool_mode = "session"\nfresh_connections = true\n',
+    "session-reused": 'pool_mode = "session"\n',
+    "transaction": 'pool_mode = "transaction"\n',
+}
 
 
 class Run:
-    """A run in one mode: "direct", or a pool mode of pgyard."""
+    """A run in one mode: "direct", or one of SETTINGS."""
 
     def __init__(self, suites, suite, mode, options):
         self.suites = suites
@@ -25,6 +31,8 @@ class Run:
         self.directory = options.directory / f"{suite}-{mode}"
         self.started = []
         self.pgyard = None
+        self.http = None
+        self.metrics = ""
 
     def execute(self):
         """Runs it; returns what each file printed, by the file's name."""
@@ -70,10 +78,8 @@ class Run:
         hosts = ", ".join(f'"127.0.0.1:{port}"' for port in ports[3:])
         configuration = self.directory / "pgyard.toml"
         configuration.write_text(f'listen = "127.0.0.1:{ports[1]}"\nhttp = "127.0.0.1:{ports[2]}"\n'
-                                 f'[defaults]\nauth = "trust"\npool_mode = "{self.mode}"\n'
-                                 '# Twenty files at once, each with a role of its own now and then.\nmax_per_host = 150\n'
-                                 f'[databases."*"]\nprimary = "postgres://postgres@127.0.0.1:{ports[0]}"\nreplicas = [{hosts}]\n'
-                                 + self.options.settings)
+                                 f'[defaults]\nauth = "trust"\n{SETTINGS[self.mode]}'
+                                 f'[databases."*"]\nprimary = "postgres://postgres@127.0.0.1:{ports[0]}"\nreplicas = [{hosts}]\n')
         command = [str(self.options.pgyard), "serve", "--config", str(configuration)]
         self.http = ports[2]
         self.pgyard = Background("pgyard", command, self.directory, ports[1])
@@ -160,7 +166,6 @@ class Heartbeat:
 
 
 def scrape(port):
-    import urllib.request
     try:
         return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
     except OSError:

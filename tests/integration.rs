@@ -6,6 +6,7 @@ mod integration {
     mod console;
     mod drivers;
     mod faults;
+    mod fidelity;
     mod fleet;
     mod harness;
     mod isolation;

@@ -23,6 +23,9 @@ pub struct Link {
     entry: Arc<ClientEntry>,
     /// The session has left things on the server that no other may find.
     pub needs_reset: bool,
+    /// It is closed and not given back: something is on the server that `DISCARD ALL` does not take away, or it was opened for
+    /// this session alone.
+    pub is_spent: bool,
 }
 
 /// Longest time for a server to forget a session.
@@ -39,7 +42,7 @@ impl Link {
     ) -> Self {
         entry.attach(&server, &pool.key.host);
         host.in_flight.fetch_add(1, Ordering::Relaxed);
-        Link { server: Some(server), pool, host, route, entry, needs_reset: false }
+        Link { server: Some(server), pool, host, route, entry, needs_reset: false, is_spent: false }
     }
 
     /// The connection.
@@ -62,13 +65,13 @@ impl Drop for Link {
         self.host.in_flight.fetch_sub(1, Ordering::Relaxed);
         let undisturbed = self.entry.detach();
         let Some(server) = self.server.take() else { return };
-        if undisturbed && server.is_clean() && !self.needs_reset {
+        if undisturbed && server.is_clean() && !self.needs_reset && !self.is_spent {
             return self.pool.give_back(server);
         }
         let quiet = server.incoming.is_quiet() && server.outbox.is_empty();
         let pool = self.pool.clone();
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !server.broken && undisturbed && quiet => drop(runtime.spawn(reset(server, pool))),
+            Ok(runtime) if !server.broken && undisturbed && quiet && !self.is_spent => drop(runtime.spawn(reset(server, pool))),
             Ok(runtime) if !server.broken && !quiet => drop(runtime.spawn(interrupt(server, pool))),
             _ => pool.discard(server),
         }

@@ -8,12 +8,12 @@ use super::harness::{Pgyard, own_fleet};
 use pgyard::demo::LocalFleet;
 
 /// One message or several, sent by a client; then everything up to ReadyForQuery is read.
-struct Step {
+pub(super) struct Step {
     client: usize,
     bytes: Vec<u8>,
 }
 
-fn q(client: usize, sql: &str) -> Step {
+pub(super) fn q(client: usize, sql: &str) -> Step {
     Step { client, bytes: query(sql) }
 }
 
@@ -31,7 +31,7 @@ fn until_ready(client: &mut RawClient) -> std::io::Result<Vec<Reply>> {
 }
 
 /// The answers of a whole script, one line a step.
-fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
+pub(super) fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
     let mut lines = Vec::new();
     for step in script {
         let client = &mut clients[step.client];
