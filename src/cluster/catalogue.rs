@@ -280,11 +280,12 @@ mod tests {
         assert!(!slot.is_current(), "nothing has been read");
         slot.finish(slot.begin(), Arc::new(1), true);
         assert!(slot.is_current());
-        slot.mark_changed();
-        assert!(!slot.is_current());
+        let first = slot.mark_changed();
+        assert!(!slot.is_current() && !slot.contains(first));
         let begun = slot.begin();
-        slot.mark_changed();
+        let second = slot.mark_changed();
         slot.finish(begun, Arc::new(2), true);
+        assert!(slot.contains(first) && !slot.contains(second));
         assert!(!slot.is_current(), "the second change came while it was read");
         slot.finish(slot.begin(), Arc::new(3), true);
         assert!(slot.is_current());
