@@ -9,6 +9,7 @@ mod integration {
     mod drivers;
     mod failover;
     mod faults;
+    mod fidelity;
     mod fleet;
     mod harness;
     mod isolation;

@@ -32,6 +32,7 @@ pub fn database(hosts: Vec<HostSettings>) -> DatabaseSettings {
         auth: AuthSettings { method: AuthMethod::Auto, lookup_query: None, lookup_cache: second * 10 },
         users: Vec::new(),
         pool: PoolSettings {
+            fresh_connections: false,
             mode: PoolMode::Transaction,
             size: 20,
             min_idle: 0,

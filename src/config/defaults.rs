@@ -92,6 +92,7 @@ impl Default for PoolSettings {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             max_age: Duration::from_secs(3600),
+            fresh_connections: false,
             max_prepared: 500,
             idle_transaction_timeout: Duration::ZERO,
             query_timeout: Duration::ZERO,

@@ -128,6 +128,8 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
     key!(reload "lookup_cache": Span<0> = auth.lookup_cache, "How long a looked-up password verifier is used before it is asked for again."),
     key!(reload "pool_mode": Choice<super::PoolMode> = pool.mode,
         "When a server connection goes back to its pool: at the end of each transaction, or when the client leaves."),
+    key!(reload "fresh_connections": Flag = pool.fresh_connections,
+        "With `pool_mode = \"session\"`: each session gets a new server connection, which is closed with it, so that nothing of an earlier session can be noticed. Otherwise it is cleared with `DISCARD ALL` and used again."),
     key!(reload "pool_size": Count<1, 100_000> = pool.size, "Server connections per host, database and role."),
     key!(reload "min_idle": Count<0, 100_000> = pool.min_idle, "Server connections kept open though idle, per pool."),
     key!(reload "max_per_host": Count<1, 1_000_000> = pool.max_per_host, "Server connections per host, all pools together."),

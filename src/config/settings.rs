@@ -321,6 +321,8 @@ pub struct PoolSettings {
     pub idle_timeout: Duration,
     /// A server connection is closed at its next return after this. Default 1h; zero is never.
     pub max_age: Duration,
+    /// Under session pooling each session gets a server connection of its own, which is closed with it. Default false.
+    pub fresh_connections: bool,
     /// Named prepared statements kept per server connection. Default 500.
     pub max_prepared: usize,
     /// A transaction that waits for its client longer than this is rolled back. Zero (default) is never.

@@ -336,6 +336,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("lookup_query", "'select $1'"),
     ("lookup_cache", "'1s'"),
     ("pool_mode", "'session'"),
+    ("fresh_connections", "true"),
     ("pool_size", "21"),
     ("min_idle", "1"),
     ("max_per_host", "101"),

@@ -101,8 +101,14 @@ impl Database {
     }
 
     /// DDL is about to pass, or has been committed: the catalogue is read again, and until then nothing is taken for a read.
-    pub fn catalogue_changed(&self) {
-        self.catalogue.mark_changed();
+    /// Answers the change's number.
+    pub fn catalogue_changed(&self) -> u64 {
+        self.catalogue.mark_changed()
+    }
+
+    /// Whether the catalogue has been read since this change.
+    pub fn catalogue_contains(&self, change: u64) -> bool {
+        self.catalogue.contains(change)
     }
 
     fn roles_locked(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<RolePools>>> {

@@ -90,7 +90,11 @@ impl ParameterSet {
             let _ = write!(sql, "RESET {};", quote_name(name));
         }
         for (name, value) in wanted.values.iter().filter(|(name, _)| of_server(name)) {
-            if self.values.get(name) != Some(value) {
+            let present = self.values.get(name);
+            if present != Some(value) {
+                if &**name == DATE_STYLE && present.is_some() {
+                    sql.push_str("RESET datestyle;");
+                }
                 let _ = write!(sql, "SET {} = {value};", quote_name(name));
             }
         }
@@ -104,6 +108,11 @@ impl ParameterSet {
         sql
     }
 }
+
+/// `SET datestyle = ymd` changes one half of the value and leaves the other.
+///
+/// Spec: `check_datestyle` in `src/backend/commands/variable.c`.
+pub const DATE_STYLE: &str = "datestyle";
 
 /// Parameters whose value is a list of names.
 ///
@@ -224,7 +233,16 @@ mod tests {
         check(&[("a", "1"), ("app.tenant", "'7'")], &[], "RESET a;RESET app.tenant;");
         check(&[], &[("my.Odd", "1")], "SET \"my\".\"Odd\" = 1;");
         check(&[], &[("zone", "1"), ("role", "bob")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET zone = 1;SET role = bob;");
+        check(&[("datestyle", "dmy")], &[("datestyle", "iso")], "RESET datestyle;SET datestyle = iso;");
         check(&[("role", "bob")], &[("a", "1")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET a = 1;");
+    }
+
+    #[test]
+    fn a_role_goes_with_its_session_authorization() {
+        let mut parameters = set(&[("role", "bob"), ("session_authorization", "alice")]);
+        assert_eq!(parameters.get("role"), Some("bob"));
+        parameters.unset("session_authorization");
+        assert_eq!(parameters, ParameterSet::default());
     }
 
     #[test]

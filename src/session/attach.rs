@@ -57,6 +57,8 @@ pub struct Tuning {
     pub retry_buffer: usize,
     /// Statements that take longer are cancelled; zero is no limit.
     pub query_timeout: Duration,
+    /// Under session pooling a connection serves one session only.
+    pub fresh_connections: bool,
 }
 
 impl Tuning {
@@ -67,6 +69,7 @@ impl Tuning {
             reads_on_primary: settings.routing.reads_on_primary,
             retry_buffer: settings.routing.retry_buffer,
             query_timeout: settings.pool.query_timeout,
+            fresh_connections: settings.pool.fresh_connections,
         }
     }
 }
@@ -123,6 +126,7 @@ impl Session {
             let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
             link.needs_reset = self.mode == PoolMode::Session;
             attempt.held = None;
+            link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
             put_parameters(link.server(), &self.state);
             self.link = Some(link);
             return Ok(());

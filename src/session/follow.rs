@@ -5,6 +5,7 @@
 use super::relay::Answer;
 use super::state::{NamedPins, OpenTransaction, SessionSnapshot, SessionState, StatementChange};
 use super::unit::Unit;
+use crate::server::parameters::{DATE_STYLE, quote_literal};
 use crate::server::prepared::id_of;
 use crate::server::{ParameterSet, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
 use crate::sql::{Command, Discard, Pins, SessionEffect, StatementFacts, TransactionModes};
@@ -28,6 +29,7 @@ pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &m
             state.pins = state.pins.union(statement.pins);
             follow_statement(statement, std::mem::take(&mut failed), state, server);
         }
+        whole_date_style(unit, answer, state, server);
         note_replay(unit, text, state);
         forget_prepared_if_unsure(unit, state, server);
     }
@@ -146,6 +148,22 @@ fn follow_statement(statement: &StatementFacts, failed: bool, state: &mut Sessio
             }
         }
         _ => statement.effects.iter().for_each(|effect| apply(effect, state, server)),
+    }
+}
+
+/// `SET datestyle = ymd` says one half of the value; the server reports the whole, before it is ready again.
+fn whole_date_style(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+    let sets = |effect: &SessionEffect| matches!(effect, SessionEffect::Set { name, value: Some(_) } if &**name == DATE_STYLE);
+    if state.parameters.get(DATE_STYLE).is_none() || !unit.run_statements().flat_map(|statement| &statement.effects).any(sets) {
+        return;
+    }
+    match server.incoming.reported.get("DateStyle") {
+        Some(whole) if answer.ready => {
+            let whole: Arc<str> = quote_literal(whole).into();
+            Arc::make_mut(&mut state.parameters).set(DATE_STYLE.into(), whole.clone());
+            Arc::make_mut(&mut server.parameters).set(DATE_STYLE.into(), whole);
+        }
+        _ => state.pins = state.pins.union(Pins::PARAMETER),
     }
 }
 

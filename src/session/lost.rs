@@ -7,6 +7,7 @@ use super::run::{Session, SessionEnd};
 use super::send::put_own_query;
 use super::unit::Unit;
 use crate::cluster::HostReport;
+use crate::config::PoolMode;
 use crate::database::ClientState;
 use crate::metrics::{QueryRoute, RetryReason};
 use crate::server::{ServerTarget, greets};
@@ -90,6 +91,11 @@ impl Session {
                 return Ok(true);
             }
             LossAction::Close => return Err(AttachError::End(SessionEnd::CutOff)),
+            // A session that has one server connection for its life ends with it, as it would without pgyard.
+            LossAction::Ready if self.mode == PoolMode::Session => {
+                self.abandon_link();
+                return Err(AttachError::End(SessionEnd::ServerGone(None)));
+            }
             LossAction::Ready => {
                 self.abandon_link();
                 self.state.lost_transaction &= !unit.ends_transaction();
@@ -102,6 +108,9 @@ impl Session {
                 self.state.undo_names(0);
                 self.abandon_link();
                 self.state.lost_transaction &= !unit.ends_transaction();
+                if self.mode == PoolMode::Session {
+                    return Err(AttachError::End(SessionEnd::ServerGone(Some(report.ending_the_session()))));
+                }
                 self.refuse(unit, &report);
             }
         }

@@ -5,6 +5,7 @@ use super::exchange::{Exchange, ExchangeEnd};
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
+use crate::config::PoolMode;
 use crate::database::with_view;
 use crate::server::TransactionStatus;
 use crate::sql::Pins;
@@ -43,7 +44,11 @@ impl Session {
             }
             Err(OwnError::Lost) => {
                 self.abandon_link();
-                Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, "the server closed the connection")))
+                let report = Report::error(SqlState::ADMIN_SHUTDOWN, "the server closed the connection");
+                Err(match self.mode {
+                    PoolMode::Session => AttachError::End(SessionEnd::ServerGone(Some(report.ending_the_session()))),
+                    PoolMode::Transaction => AttachError::Refused(report),
+                })
             }
             Err(OwnError::Failed(message)) => {
                 self.break_link();

@@ -35,6 +35,8 @@ pub enum SessionEnd {
     CutOff,
     /// Nothing: another relay thread goes on with it.
     Moves,
+    /// Session pooling: the one server connection ended. What the client is told, if the server has not told it.
+    ServerGone(Option<Report>),
     /// The transaction or the client was idle for too long.
     TimedOut(Duration),
 }
@@ -150,16 +152,21 @@ impl Session {
 
     async fn say_goodbye(&mut self, end: &SessionEnd) {
         let report = match end {
-            SessionEnd::Stopped => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"),
-            SessionEnd::Protocol(error) => Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string()),
+            SessionEnd::Stopped => {
+                Some(Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"))
+            }
+            SessionEnd::Protocol(error) => Some(Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string())),
             SessionEnd::TimedOut(limit) => {
                 let message = "terminating connection due to idle-in-transaction timeout";
-                Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, message)
-                    .detail(format!("idle_transaction_timeout is {limit:?}."))
+                let report = Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, message);
+                Some(report.detail(format!("idle_transaction_timeout is {limit:?}.")))
             }
+            SessionEnd::ServerGone(report) => report.clone(),
             SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff | SessionEnd::Moves => return,
         };
-        report.put(self.client.outbox.writer());
+        if let Some(report) = report {
+            report.put(self.client.outbox.writer());
+        }
         let ClientSide { stream, outbox, .. } = &mut self.client;
         let write = std::future::poll_fn(|cx| stream.poll_drain(cx, outbox));
         // A client that does not read is not waited for.
@@ -214,6 +221,11 @@ impl Session {
             }
             if self.link.is_some() && self.lost.is_none() {
                 self.watch_server(cx);
+                if self.mode == PoolMode::Session
+                    && let Some(report) = self.lost.take()
+                {
+                    return Poll::Ready(Err(SessionEnd::ServerGone(Some(report.ending_the_session()))));
+                }
                 if !self.client.outbox.is_empty() {
                     continue;
                 }

@@ -36,7 +36,9 @@ impl Session {
         if unit.changes_catalogue {
             self.database.catalogue_changed();
         }
-        self.state.view.catalogue_is_current = self.database.catalogue_is_current();
+        // What a transaction has changed nobody else can read before it commits.
+        let changed = self.state.transaction.as_ref().is_some_and(|transaction| transaction.changed_catalogue);
+        self.state.view.catalogue_is_current = self.database.catalogue_is_current() && !changed;
         let mut attempt = Attempt {
             need: self.need(&unit),
             failed: Vec::new(),

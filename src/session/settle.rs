@@ -9,8 +9,11 @@ use crate::config::{Consistency, PoolMode};
 use crate::database::ClientState;
 use crate::metrics::{PinCause, QueryRoute};
 use crate::server::TransactionStatus;
-use crate::sql::Pins;
+use crate::sql::{Access, Pins, WriteReason};
 use std::time::{Duration, Instant};
+
+/// What `DISCARD ALL` does not take away: loaded libraries, the temporary schema, and what nobody can see.
+const INDELIBLE: Pins = Pins(Pins::LOAD.0 | Pins::TEMPORARY.0 | Pins::OPAQUE.0);
 
 impl Session {
     /// Takes in what the unit did, once all its answers have come, which took `elapsed`. `text` is that of a simple query in a transaction that may move.
@@ -25,6 +28,11 @@ impl Session {
             self.state.undo_names(self.state.journal.len().saturating_sub(dropped));
         }
         let status = server.incoming.status;
+        if !self.state.view.catalogue_is_current && answer.completed > 0 && self.mode == PoolMode::Transaction {
+            self.pin_what_is_not_known(unit);
+        }
+        let Some(link) = self.link.as_mut() else { return };
+        let server = link.server();
         let open = self.state.transaction.is_some();
         let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
         if !plain {
@@ -55,12 +63,32 @@ impl Session {
             self.note_pins();
             if let Some(link) = &mut self.link {
                 link.needs_reset = !self.state.pins.is_empty() || self.mode == PoolMode::Session;
+                link.is_spent |= self.state.pins.union(unit.pins).intersects(INDELIBLE);
             }
         }
         if status == TransactionStatus::Idle && answer.withheld.is_none() {
             self.release_if_free();
         }
         self.state_is(if status == TransactionStatus::Idle { ClientState::Idle } else { ClientState::InTransaction });
+    }
+
+    /// A function that the catalogue does not know yet may leave anything behind in the session; so may a write after the session
+    /// has made functions or triggers that have not been read.
+    #[cold]
+    fn pin_what_is_not_known(&mut self, unit: &Unit) {
+        let unread = |change| !self.database.catalogue_contains(change);
+        let in_transaction = self.state.transaction.as_ref().is_some_and(|transaction| transaction.defined_code);
+        let own = unit.defines_code || in_transaction || self.state.unread_code.is_some_and(unread);
+        let hides = |access| match access {
+            Access::Write(WriteReason::UnknownFunction) => true,
+            Access::Write(reason) => {
+                own && !matches!(reason, WriteReason::Utility | WriteReason::Lock | WriteReason::SessionBound)
+            }
+            Access::Read | Access::Session | Access::Server => false,
+        };
+        if unit.run_statements().any(|statement| hides(statement.access)) {
+            self.state.pins = self.state.pins.union(Pins::OPAQUE);
+        }
     }
 
     /// Gives the server connection back if nothing binds the session to it. The server is idle.
@@ -81,9 +109,10 @@ impl Session {
         (route, host_id): (QueryRoute, u32),
         (status, mut elapsed): (TransactionStatus, Duration),
     ) {
-        let mut changed_catalogue = unit.changes_catalogue;
+        let (mut changed_catalogue, mut defined_code) = (unit.changes_catalogue, unit.defines_code);
         if let Some(transaction) = &mut self.state.transaction {
             transaction.changed_catalogue |= unit.changes_catalogue;
+            transaction.defined_code |= unit.defines_code;
             transaction.statements += answer.completed as u64;
             if status != TransactionStatus::Idle {
                 return;
@@ -92,6 +121,7 @@ impl Session {
         if status == TransactionStatus::Idle {
             if let Some(ended) = self.state.transaction.take() {
                 changed_catalogue |= ended.changed_catalogue;
+                defined_code |= ended.defined_code;
                 elapsed = ended.since.elapsed();
             }
             self.database.metrics.record_transaction(route, elapsed);
@@ -103,7 +133,10 @@ impl Session {
             }
         }
         if changed_catalogue {
-            self.database.catalogue_changed();
+            let change = self.database.catalogue_changed();
+            if defined_code {
+                self.state.unread_code = Some(change);
+            }
         }
     }
 

@@ -69,6 +69,8 @@ pub struct OpenTransaction {
     pub statements: u64,
     /// It changed the catalogue.
     pub changed_catalogue: bool,
+    /// It made or changed functions, triggers and the like.
+    pub defined_code: bool,
 }
 
 impl OpenTransaction {
@@ -86,6 +88,7 @@ impl OpenTransaction {
             deferrable: modes.deferrable == Some(true),
             statements: 0,
             changed_catalogue: false,
+            defined_code: false,
         }
     }
 }
@@ -153,6 +156,8 @@ pub struct SessionState {
     /// Channels that it listens on, names of its WITH HOLD cursors, names of its SQL-prepared statements: the pins end with the
     /// last of each.
     pub named_pins: Option<Box<NamedPins>>,
+    /// The change of the catalogue, by its number, with which it last made or changed functions, triggers and the like.
+    pub unread_code: Option<u64>,
     /// The server connection that it used last, by id.
     pub last_server: u64,
     /// Its transaction block, if one is open.
@@ -194,6 +199,7 @@ impl SessionState {
             last_read: None,
             write_mark: None,
             named_pins: None,
+            unread_code: None,
             last_server: 0,
             transaction: None,
             lost_transaction: false,

@@ -52,6 +52,8 @@ pub struct Unit {
     pub needs_care: bool,
     /// Some statement changes the catalogue.
     pub changes_catalogue: bool,
+    /// Some statement makes or changes what runs when others are called or written to.
+    pub defines_code: bool,
     /// Its texts, in order. Most units have one.
     first: Option<UnitText>,
     /// The rest of them.
@@ -101,6 +103,7 @@ impl Unit {
             pins: Pins::NONE,
             needs_care: false,
             changes_catalogue: false,
+            defines_code: false,
             first: None,
             more: Vec::new(),
             binds: false,
@@ -214,6 +217,7 @@ impl Unit {
         // Temporary objects bind their session to the primary; no other session can meet them.
         let temporary = facts.statements.len() == 1 && facts.pins.intersects(Pins::TEMPORARY);
         self.changes_catalogue |= facts.changes_catalogue && !temporary;
+        self.defines_code |= facts.defines_code;
         let text = UnitText { facts, runs };
         match self.first {
             None => self.first = Some(text),

@@ -34,7 +34,7 @@ fn until_ready(client: &mut RawClient) -> std::io::Result<Vec<Reply>> {
 }
 
 /// The answers of a whole script, one line a step.
-fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
+pub(super) fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
     let mut lines = Vec::new();
     for step in script {
         let client = &mut clients[step.client];
