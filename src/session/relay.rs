@@ -78,6 +78,8 @@ pub struct Answer {
     pub farewell: bool,
     /// It said so in a notice: a commit that waited for a standby was cut short, and has taken effect.
     pub noticed: bool,
+    /// The replica refused behind rows that came in the same chunk.
+    pub(super) late_refusal: Option<RetryReason>,
     /// Bytes forwarded.
     pub bytes: u64,
 }
@@ -172,11 +174,13 @@ fn complete_head(chunk: &[u8], server: &mut Incoming, answer: &mut Answer, outbo
     Ok(from)
 }
 
-/// A server that goes down in the middle of an answer flushes what it has and says goodbye at once: none of that has been
-/// forwarded yet, so the unit can still go elsewhere.
+/// A server that goes down in the middle of an answer flushes what it has and says goodbye at once, and one whose query conflicts
+/// with replay sends its rows and the error together: none of that has been forwarded yet, so the unit can still go elsewhere.
 fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answer) {
-    if answer.farewell && answer.may_retry && !committed_before && answer.refused.is_none() {
-        answer.refused = Some(RetryReason::ReplicaLost);
+    let late = answer.late_refusal.take();
+    let reason = if answer.farewell { Some(RetryReason::ReplicaLost) } else { late };
+    if reason.is_some() && answer.may_retry && !committed_before && answer.refused.is_none() {
+        answer.refused = reason;
         answer.committed = false;
         ranges.start = ranges.end;
         ranges.outbox.clear();
@@ -337,6 +341,8 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
         answer.copy = CopyPhase::None;
     }
     if answer.committed || answer.refused.is_some() {
+        // The rows before it may have come with it, and not have been forwarded yet.
+        answer.late_refusal = if answer.may_retry { refusal(fields.state) } else { None };
         return;
     }
     if answer.may_replan && fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE {

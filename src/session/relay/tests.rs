@@ -176,3 +176,26 @@ fn rows_that_come_with_a_farewell_are_taken_back() {
     assert_eq!(feed(&bytes, 20, &mut second, &mut answer), bytes, "what was forwarded stays");
     assert_eq!(answer.refused, None);
 }
+
+#[test]
+fn rows_that_come_with_a_refusal_are_taken_back() {
+    let rows = stream(&[(b'T', b"columns"), (b'D', b"row")]);
+    let conflict = stream(&[(b'E', b"SERROR\0C40001\0\0"), (b'Z', b"I")]);
+    let check = |chunks: &[&[u8]], refused: Option<RetryReason>, forwarded: &[u8]| {
+        let (mut server, mut outbox, mut client) = (server(&[Expected::Through]), Buffer::new(), Vec::new());
+        let mut answer = Answer { may_retry: true, ..Answer::default() };
+        for chunk in chunks {
+            let range = take_chunk(chunk, &mut server, &mut answer, &mut outbox).expect("right messages");
+            client.extend_from_slice(outbox.as_slice());
+            outbox.clear();
+            client.extend_from_slice(&chunk[range]);
+        }
+        assert_eq!((answer.refused, client.as_slice()), (refused, forwarded));
+        assert!(server.is_quiet());
+    };
+    let together = [rows.clone(), conflict.clone()].concat();
+    check(&[&together], Some(RetryReason::RecoveryConflict), b"");
+    check(&[&rows, &conflict], None, &together);
+    let wrong = [rows, stream(&[(b'E', b"SERROR\0C22012\0\0"), (b'Z', b"I")])].concat();
+    check(&[&wrong], None, &wrong);
+}
