@@ -59,8 +59,12 @@ impl Codec for NamePatterns {
         read_list(raw, |text| match text {
             // What these mean in pg_hba.conf must not be taken for a name: a rule that refuses would refuse nobody.
             "all" => Err("for all, leave the key out or write \"*\"".to_owned()),
-            "sameuser" | "samerole" | "samegroup" => Err("write the names: this word of pg_hba.conf is not known here".to_owned()),
-            text if text.starts_with(['+', '@', '/']) => Err("write the names: groups, files and regular expressions are not known here".to_owned()),
+            "sameuser" | "samerole" | "samegroup" => {
+                Err("write the names: this word of pg_hba.conf is not known here".to_owned())
+            }
+            text if text.starts_with(['+', '@', '/']) => {
+                Err("write the names: groups, files and regular expressions are not known here".to_owned())
+            }
             text => NamePattern::parse(text),
         })
     }
