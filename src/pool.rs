@@ -8,10 +8,12 @@
 //! cap; a connection that is not clean is closed, never handed on.
 
 pub mod connector;
+mod expiry;
 pub mod figures;
 pub mod permits;
 pub mod queue;
 pub mod slot;
+mod upkeep;
 
 pub use connector::Connector;
 pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};

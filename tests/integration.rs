@@ -4,6 +4,7 @@
 
 mod integration {
     mod access;
+    mod chaos;
     mod console;
     mod drivers;
     mod faults;
@@ -14,10 +15,13 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod oracle;
     mod peers;
     mod reload;
     mod replication;
     mod routing;
+    mod soak;
+    mod streams;
     mod tls;
     mod tls_server;
 }

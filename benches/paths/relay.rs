@@ -80,7 +80,7 @@ fn through_sockets(rows: usize) -> Run {
         application_name: "bench".into(),
         key_len: 4,
     });
-    let mut client = ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+    let mut client = ClientSide::new(stream);
     let mut query = Vec::new();
     put_message(&mut query, b'Q', |body| put_string(body, format!("SELECT fake_rows({rows})").as_bytes()));
     let _entered = runtime.enter();

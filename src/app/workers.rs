@@ -174,7 +174,7 @@ impl RelayThread {
             if let Some(resident) = resident.stay().await {
                 drop(place);
                 let to = this.dispatcher.placement.choose(Some(this.index));
-                this.dispatcher.hand_over(to, Arrival::Resident(Box::new(resident))).await;
+                this.dispatcher.hand_over(to, Arrival::Resident(resident)).await;
             }
         });
     }

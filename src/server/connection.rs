@@ -123,6 +123,8 @@ pub struct ServerConnection {
     pub returned: Instant,
     /// Why it must not be used again.
     pub broken: bool,
+    /// A message was sent to it in part, or a pipeline without its Sync: only the session that did so can go on.
+    pub mid_request: bool,
     /// The relay thread whose reactor watches the socket.
     pub worker: usize,
 }
@@ -162,6 +164,7 @@ impl ServerConnection {
             opened: now,
             returned: now,
             broken: false,
+            mid_request: false,
             worker,
         }
     }
@@ -179,7 +182,10 @@ impl ServerConnection {
 
     /// Whether the next session may have it: nothing in flight, no transaction, not broken.
     pub fn is_clean(&self) -> bool {
-        !self.broken && self.incoming.status == TransactionStatus::Idle && self.incoming.is_quiet() && self.outbox.is_empty()
+        !(self.broken || self.mid_request)
+            && self.incoming.status == TransactionStatus::Idle
+            && self.incoming.is_quiet()
+            && self.outbox.is_empty()
     }
 
     /// Registers the socket with the reactor of the calling thread.

@@ -42,7 +42,23 @@ impl ParameterSet {
 
     /// Back to the server's default.
     pub fn unset(&mut self, name: &str) {
+        if name == "session_authorization" {
+            self.values.remove("role");
+        }
         self.values.remove(name);
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The value without its quotes, if it is one literal.
+    pub fn text(&self, name: &str) -> Option<String> {
+        let literal = self.get(name)?.trim();
+        let (escapes, quoted) = literal.strip_prefix('E').map_or((false, literal), |quoted| (true, quoted));
+        let text = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "'");
+        Some(if escapes { text.replace("\\\\", "\\") } else { text })
     }
 
     /// The value without its quotes, lower-cased: for the few parameters that pgyard itself obeys.
@@ -227,6 +243,10 @@ mod tests {
         parameters.set_text("application_name", "it's");
         parameters.set_text("x", "ON");
         assert_eq!(parameters.get("application_name"), Some("'it''s'"));
+        for odd in ["it's", "'", "E", "a\\b'", ""] {
+            parameters.set_text("x.y", odd);
+            assert_eq!(parameters.text("x.y").as_deref(), Some(odd));
+        }
         assert_eq!(parameters.plain("application_name").as_deref(), Some("it's"));
         assert_eq!(parameters.is_on("x"), Some(true));
         assert_eq!(parameters.is_on("application_name"), None);

@@ -55,6 +55,8 @@ pub struct ReplyQueue {
     queue: VecDeque<Expected>,
     /// Answers that would have given or taken a statement's name, and that an error dropped.
     dropped_names: usize,
+    /// Messages of the client that an error has dropped, with the one that failed.
+    dropped_messages: Option<usize>,
 }
 
 impl ReplyQueue {
@@ -68,6 +70,12 @@ impl ReplyQueue {
         std::mem::take(&mut self.dropped_names)
     }
 
+    /// How many messages of the client an error has dropped since this was asked last, with the one that failed; `None` where
+    /// messages were not counted.
+    pub fn take_dropped_messages(&mut self) -> Option<usize> {
+        self.dropped_messages.take()
+    }
+
     /// Whether nothing is expected any more.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -76,6 +84,11 @@ impl ReplyQueue {
     /// Whether the answer under way and all that follow are forwarded as they come, to the end of the queue.
     pub fn is_plain(&self) -> bool {
         self.queue.len() == 1 && self.queue[0] == Expected::Through
+    }
+
+    /// Whether rows and COPY data are expected now, and forwarded.
+    pub fn is_at_rows(&self) -> bool {
+        matches!(self.queue.front(), Some(Expected::Through | Expected::Execute))
     }
 
     /// The answer under way.
@@ -140,6 +153,7 @@ impl ReplyQueue {
             Expected::Own => return Verdict::Skip,
             _ => {}
         }
+        let mut messages = 0;
         while let Some(next) = self.queue.front() {
             if matches!(next, Expected::Sync | Expected::QuietSync) {
                 break;
@@ -147,8 +161,10 @@ impl ReplyQueue {
             if matches!(next, Expected::Parse { id: 1.., show: true } | Expected::Fake(_)) {
                 self.dropped_names += 1;
             }
+            messages += usize::from(!matches!(next, Expected::Parse { show: false, .. } | Expected::Close { show: false }));
             self.queue.pop_front();
         }
+        self.dropped_messages = Some(messages);
         Verdict::Forward
     }
 }
@@ -196,6 +212,19 @@ mod tests {
         check(&[Bind, Execute, Sync, Bind, Execute, Sync], b"EZ2CZ", "EZ2CZ", true);
         check(&[Bind, Execute], b"E", "E", true);
         check(&[Close { show: false }, Close { show: true }, Sync], b"33", "3", false);
+    }
+
+    #[test]
+    fn dropped_messages_of_the_client_are_counted() {
+        use Expected::*;
+        let mut queue = ReplyQueue::default();
+        for expected in [Parse { id: 1, show: false }, Bind, Fake(b'3'), Parse { id: 0, show: true }, Sync, Bind] {
+            queue.push(expected);
+        }
+        assert_eq!(queue.take_dropped_messages(), None);
+        queue.judge(b'E');
+        assert_eq!(queue.take_dropped_messages(), Some(3));
+        assert_eq!(queue.take_dropped_messages(), None);
     }
 
     #[test]

@@ -84,13 +84,13 @@ impl Session {
     /// Takes a server connection for the unit; afterwards `self.link` is there and has the session's parameters on their way.
     pub(super) async fn attach(&mut self, attempt: &mut Attempt) -> Result<(), AttachError> {
         if self.database.is_paused() {
-            self.wait_while_paused().await?;
+            Box::pin(self.wait_while_paused()).await?;
         }
         loop {
             let place = match self.find_place(attempt) {
                 Ok(place) => place,
                 Err((missing, fleet)) => {
-                    self.wait_for_fleet(&fleet, attempt, missing).await?;
+                    Box::pin(self.wait_for_fleet(&fleet, attempt, missing)).await?;
                     continue;
                 }
             };
@@ -108,7 +108,7 @@ impl Session {
                         server
                     }
                     Err(error) => {
-                        self.checkout_failed(error, attempt, place.host.id, place.route).await?;
+                        Box::pin(self.checkout_failed(error, attempt, place.host.id, place.route)).await?;
                         continue;
                     }
                 },
@@ -172,12 +172,13 @@ impl Session {
     ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
             let wanted = if same { pool.try_checkout_exactly(self.state.last_server) } else { None };
-            let server = match wanted.or_else(|| pool.try_checkout(self.worker)) {
+            let server = match wanted {
                 Some(server) => server,
                 None => {
                     self.state_is(ClientState::Waiting);
                     let (waiting, slot, worker) = (pool.clone(), self.slot(), self.worker);
-                    match self.or_interrupted(async move { waiting.checkout(&slot, worker).await }).await? {
+                    let checkout = Box::pin(async move { waiting.checkout(&slot, worker).await });
+                    match self.or_interrupted(checkout).await? {
                         Ok(server) => server,
                         Err(error) => return Ok(Err(error)),
                     }

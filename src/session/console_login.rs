@@ -8,7 +8,7 @@ use super::login::{Arrival, CONSOLE_DATABASE, LoginEnd, authenticate};
 use crate::auth::{StoredSecret, message};
 use crate::config::AuthMethod;
 use crate::metrics::LoginFailureReason;
-use crate::net::Buffer;
+
 use crate::types::SqlState;
 use crate::wire::reply::{Report, put_backend_key, put_parameter_status, put_ready};
 
@@ -39,7 +39,7 @@ pub(super) async fn console(front: &Front, mut arrival: Arrival) -> Result<Conso
     let candidate = Candidate { user: user.clone(), method, secret, server_password: None, barred: None, looked_up: false };
     authenticate(front, &mut arrival, candidate).await?;
     let Arrival { stream, peer, .. } = arrival;
-    let mut client = ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+    let mut client = ClientSide::new(stream);
     let out = client.outbox.writer();
     out.extend_from_slice(&message::authentication_ok());
     let version = format!("15.0 (pgyard {})", env!("CARGO_PKG_VERSION"));

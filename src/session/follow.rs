@@ -42,6 +42,10 @@ pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &m
             state.transaction = Some(transaction);
         }
     }
+    if let Some(transaction) = state.transaction.as_mut().filter(|_| unit.leaves_portals) {
+        // A portal lives on its server only.
+        transaction.movable = None;
+    }
     if status == TransactionStatus::Idle && !open_before {
         state.transaction = None;
     }
@@ -209,8 +213,8 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
             state.parameters = state.startup.clone();
             server.parameters = Arc::default();
             state.pins = Pins::NONE;
+            // The unnamed statement outlives it, unless it was a simple query, which has ended it already.
             forget_statements(state);
-            (state.unnamed.tag, state.unnamed.kept) = (0, None);
             server.incoming.prepared.clear();
             server.unnamed = UNKNOWN_UNNAMED;
             state.named_pins = None;

@@ -219,11 +219,12 @@ impl Drop for Admission {
 /// to be served: see [`Resident::stay`]. A panic ends this connection only, and is counted.
 pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident> {
     front.metrics.connections.increment();
-    guarded(&front, peer, serve(front.clone(), stream, peer)).await.flatten()
+    let outcome = AssertUnwindSafe(serve(front.clone(), stream, peer)).catch_unwind().await;
+    unless_panicked(&front, peer, outcome).flatten()
 }
 
-async fn guarded<T>(front: &Front, peer: Peer, work: impl Future<Output = T>) -> Option<T> {
-    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+/// What came of work that may panic.
+fn unless_panicked<T>(front: &Front, peer: Peer, outcome: std::thread::Result<T>) -> Option<T> {
     if outcome.is_err() {
         front.metrics.panics.increment();
         tracing::error!(%peer, "a session ended in a panic; please report it with the lines above");
@@ -239,11 +240,10 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident
             return None;
         }
     };
-    // The log-in is rare and large: it does not stay in the session's future.
     let login = {
         let _logging_in = front.metrics.logging_in.hold();
         let limit = front.settings.load().login_timeout;
-        Box::pin(tokio::time::timeout(limit, log_in(front.clone(), stream, peer))).await
+        tokio::time::timeout(limit, log_in(front.clone(), stream, peer)).await
     };
     admission.logged_in();
     match login {
@@ -281,7 +281,7 @@ async fn replicate(front: Arc<Front>, mut session: Box<ReplicationSession>, admi
 
 /// A logged-in session with its place in the books; dropping it takes the client out of them.
 pub struct Resident {
-    session: Box<Session>,
+    session: Session,
     place: BookedPlace,
 }
 
@@ -305,22 +305,19 @@ impl Resident {
         front.metrics.logins.increment();
         tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
         let _connected = session.database.metrics.clients.hold();
-        Resident { session, place: BookedPlace { front, entry, _admission: admission, _connected } }
+        Resident { session: *session, place: BookedPlace { front, entry, _admission: admission, _connected } }
     }
 
     /// Serves the session on this thread; it comes back if it has to go on on another one. A panic ends this session only.
-    pub async fn stay(self) -> Option<Resident> {
-        let Resident { mut session, place } = self;
-        let served = guarded(&place.front, place.entry.peer, async move {
-            let end = session.run().await;
-            (session, end)
-        });
-        let (session, end) = served.await?;
+    pub async fn stay(self: Box<Self>) -> Option<Box<Resident>> {
+        let mut this = self;
+        let outcome = AssertUnwindSafe(this.session.run()).catch_unwind().await;
+        let Resident { place, .. } = &*this;
         let entry = &place.entry;
-        match end {
+        match unless_panicked(&place.front, entry.peer, outcome)? {
             SessionEnd::Moves => {
                 place.front.metrics.sessions_moved.increment();
-                return Some(Resident { session, place });
+                return Some(this);
             }
             SessionEnd::Protocol(error) => {
                 tracing::warn!(client = entry.process, peer = %entry.peer, %error, "protocol violation")
@@ -363,4 +360,26 @@ async fn refuse(front: &Front, mut stream: Stream, peer: Peer, reason: RefusalRe
     report.put(&mut out);
     // Nobody waits for a client that does not read.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.write_all(&out)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest task of a session, without its [`Session`]. An idle client costs both and little else. Bytes.
+    const TASK_MAX: usize = 1152;
+    /// Largest [`Session`]. Bytes.
+    const SESSION_MAX: usize = 896;
+
+    fn size_of_task<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        let task = size_of_task(Resident::stay);
+        assert!(task <= TASK_MAX, "a session's task has grown to {task} bytes: box what is rare in it");
+        let session = size_of::<Session>();
+        assert!(session <= SESSION_MAX, "a session has grown to {session} bytes: box what is rare in it");
+    }
 }

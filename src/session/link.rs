@@ -25,6 +25,8 @@ pub struct Link {
     pub answered: Option<Instant>,
     /// The session has left things on the server that no other may find.
     pub needs_reset: bool,
+    /// Something ran that the catalogue did not know yet: what it left on the server is not known either.
+    pub must_forget: bool,
 }
 
 /// Longest time for a server to forget a session.
@@ -41,7 +43,7 @@ impl Link {
     ) -> Self {
         entry.attach(&server, &pool.key.host);
         host.in_flight.fetch_add(1, Ordering::Relaxed);
-        Link { server: Some(server), pool, host, route, entry, answered: None, needs_reset: false }
+        Link { server: Some(server), pool, host, route, entry, answered: None, needs_reset: false, must_forget: false }
     }
 
     /// The connection.
@@ -64,11 +66,11 @@ impl Drop for Link {
         self.host.in_flight.fetch_sub(1, Ordering::Relaxed);
         let undisturbed = self.entry.detach();
         let Some(server) = self.server.take() else { return };
-        if undisturbed && server.is_clean() && !self.needs_reset {
+        if undisturbed && server.is_clean() && !self.needs_reset && !self.must_forget {
             let now = self.answered.unwrap_or_else(Instant::now);
             return self.pool.give_back_at(server, now);
         }
-        let quiet = server.incoming.is_quiet() && server.outbox.is_empty();
+        let quiet = server.incoming.is_quiet() && server.outbox.is_empty() && !server.mid_request;
         let pool = self.pool.clone();
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if !server.broken && undisturbed && quiet => drop(runtime.spawn(reset(server, pool))),

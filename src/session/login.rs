@@ -16,8 +16,8 @@ use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, Se
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
 use crate::database::{ClientEntry, Database, NewClient};
 use crate::metrics::LoginFailureReason;
+use crate::net::Stream;
 use crate::net::stream::Peer;
-use crate::net::{Buffer, Stream};
 use crate::types::SqlState;
 use crate::wire::reply::{Report, put_backend_key, put_parameter_status, put_ready};
 use crate::wire::startup::StartupMessage;
@@ -191,7 +191,7 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     let own = settings.users.iter().find(|known| known.name == arrival.user);
     let consistency = own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency);
     let entry = enter(front, &arrival, &database);
-    let mut client = ClientSide { stream: arrival.stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+    let mut client = ClientSide::new(arrival.stream);
     let out = client.outbox.writer();
     reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     put_backend_key(out, entry.process, &entry.key);
@@ -203,7 +203,7 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
 
 fn open_replication(front: &Front, arrival: Arrival, database: Arc<Database>, walsender: Walsender) -> ReplicationSession {
     let entry = enter(front, &arrival, &database);
-    let mut client = ClientSide { stream: arrival.stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+    let mut client = ClientSide::new(arrival.stream);
     let out = client.outbox.writer();
     out.extend_from_slice(&message::authentication_ok());
     walsender.server.incoming.reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));

@@ -11,6 +11,7 @@ use crate::database::ClientState;
 use crate::metrics::{QueryRoute, RetryReason};
 use crate::server::ServerTarget;
 use crate::sql::{Access, Command, StatementFacts};
+use crate::types::SqlState;
 use std::time::Duration;
 
 /// How long a host may take to show that it still listens.
@@ -24,7 +25,9 @@ impl Session {
         self.client.outbox.clear();
         self.state.undo_names(0);
         self.database.metrics.retries(RetryReason::StalePlan).increment();
+        self.state.unnamed_before = None;
         if let Some(link) = self.link.as_mut() {
+            link.server().incoming.replies.take_dropped_messages();
             put_own_query(link.server(), "DEALLOCATE ALL");
             link.server().incoming.prepared.clear();
         }
@@ -58,10 +61,11 @@ impl Session {
         let loss = Loss {
             route,
             harmless: !held && unit.access == Access::Read && unit.pins.is_empty(),
-            kept: unit.len <= attempt.tuning.retry_buffer,
+            kept: unit.total_len() <= attempt.tuning.retry_buffer,
             committed: answer.committed,
             cut_off: cut_off && answer.bytes > 0 && answer.committed,
             explained: answer.error.is_some() && answer.fatal && answer.committed,
+            protocol: answer.fatal && answer.error == Some(SqlState::PROTOCOL_VIOLATION),
             in_transaction,
             may_have_committed: match in_transaction {
                 true => unit.run_statements().any(commits),
@@ -81,6 +85,7 @@ impl Session {
             LossAction::Close => return Err(AttachError::End(SessionEnd::CutOff)),
             LossAction::Ready => {
                 self.abandon_link();
+                self.state.lost_transaction &= !unit.ends_transaction();
                 self.end_answer(unit);
             }
             LossAction::Fail(report) => {
@@ -89,6 +94,7 @@ impl Session {
                 }
                 self.state.undo_names(0);
                 self.abandon_link();
+                self.state.lost_transaction &= !unit.ends_transaction();
                 self.refuse(unit, &report);
             }
         }

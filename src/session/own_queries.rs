@@ -2,7 +2,6 @@
 
 use super::attach::{AttachError, Attempt};
 use super::exchange::{Exchange, ExchangeEnd};
-use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
@@ -35,7 +34,7 @@ impl Session {
 
     /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
     pub(super) async fn run_own_queries(&mut self, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
-        match self.run_own().await {
+        match Box::pin(self.run_own()).await {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {
                 let failed = self.link.take().map(|link| link.host.id);
@@ -59,7 +58,7 @@ impl Session {
 
     /// Waits for the answers to queries of pgyard's own.
     pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
-        let mut exchange = Exchange::new(Answer::default(), 0, false);
+        let mut exchange = Exchange::of_own_queries();
         let limit = with_view(&self.database, |view| view.settings().pool.query_timeout);
         match self.exchange(&mut exchange, limit).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {

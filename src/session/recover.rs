@@ -22,6 +22,8 @@ pub struct Loss {
     pub cut_off: bool,
     /// The server said why it ends the connection, and the client has seen it.
     pub explained: bool,
+    /// The server says that the client has broken the protocol.
+    pub protocol: bool,
     /// A transaction block was open.
     pub in_transaction: bool,
     /// The unit, or what it contains, may have been committed.
@@ -43,13 +45,13 @@ pub enum LossAction {
     Fail(Report),
     /// The client has seen an error already; it only waits for ReadyForQuery.
     Ready,
-    /// The client's stream can't be put right: it is closed.
+    /// The client's stream can't be put right, or the client itself is to blame: it is closed.
     Close,
 }
 
 /// Decides.
 pub fn after_loss(loss: &Loss) -> LossAction {
-    if loss.cut_off {
+    if loss.cut_off || loss.protocol {
         return LossAction::Close;
     }
     if loss.harmless && loss.kept && !loss.committed {
@@ -91,6 +93,7 @@ mod tests {
         committed: false,
         cut_off: false,
         explained: false,
+        protocol: false,
         in_transaction: false,
         may_have_committed: false,
         said_something: false,
@@ -113,6 +116,7 @@ mod tests {
         check(Loss { losses: 1, host_is_gone: true, ..READ }, "Again");
         check(Loss { committed: true, ..READ }, "57P01");
         check(Loss { committed: true, cut_off: true, ..READ }, "Close");
+        check(Loss { committed: true, explained: true, protocol: true, ..READ }, "Close");
         check(Loss { kept: false, ..READ }, "57P01");
         let write = Loss { route: QueryRoute::Primary, harmless: false, may_have_committed: true, ..READ };
         check(write, "08007");

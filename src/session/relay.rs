@@ -6,11 +6,11 @@
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
 use crate::server::login::note_parameter;
-use crate::server::{Expected, Incoming, TransactionStatus, Verdict};
+use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, Verdict};
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, header};
+use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
 
 /// What reports "cached plan must not change result type".
 ///
@@ -61,12 +61,15 @@ pub struct Answer {
     pub completed: usize,
     /// A ReadyForQuery of the client's was forwarded: the pipeline is over, also where its Sync came behind COPY data.
     pub ready: bool,
-    /// ParseCompletes that the server sent.
-    pub parsed: usize,
+    /// Extended messages that the server answered without an error.
+    pub answered: usize,
     /// A Sync was added behind a refused part of a pipeline.
     pub synced: bool,
     /// Parameters were reported.
     pub reported: bool,
+    /// ReadyForQuery and parameter reports are kept from the client, which was last told these: the session's parameters are
+    /// put right first.
+    pub withheld: Option<Box<ReportedParameters>>,
     /// Whether the rest of the message under way is forwarded.
     pub(super) body_forward: bool,
     /// The server has said, in a notice or an error, that it ends the connection.
@@ -109,7 +112,7 @@ impl Ranges<'_> {
 }
 
 /// Judges `chunk`, which follows what is in the server's inbox. Forwarded bytes are appended to `outbox`, except the last range
-/// when nothing is before it: that range of `chunk` is returned, to be written without a copy.
+/// unless answers are held back: that range of `chunk` is returned, to be written behind `outbox` without a copy.
 ///
 /// # Errors
 /// The server broke the protocol; its connection can't be used any more.
@@ -120,27 +123,44 @@ pub fn take_chunk(
     outbox: &mut Buffer,
 ) -> Result<std::ops::Range<usize>, WireError> {
     let committed = answer.committed;
-    if server.inbox.is_empty() {
-        let mut ranges = Ranges { chunk, start: 0, end: 0, outbox };
-        let used = judge_all(&mut ranges, server, answer)?;
-        take_back(committed, &mut ranges, answer);
-        let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_be_taken_back());
-        if !direct {
-            ranges.flush();
-        }
-        let range = ranges.start..ranges.end;
-        server.inbox.push(&chunk[used..]);
-        return Ok(range);
-    }
-    let mut whole = std::mem::take(&mut server.inbox);
-    whole.push(chunk);
-    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
-    let used = judge_all(&mut ranges, server, answer)?;
+    let from = if server.inbox.is_empty() { 0 } else { complete_head(chunk, server, answer, outbox)? };
+    let mut ranges = Ranges { chunk, start: from, end: from, outbox };
+    let used = judge_all(&mut ranges, from, server, answer)?;
     take_back(committed, &mut ranges, answer);
+    if !answer.committed && answer.may_be_taken_back() {
+        ranges.flush();
+    }
+    let range = ranges.start..ranges.end;
+    server.inbox.push(&chunk[used..]);
+    Ok(range)
+}
+
+/// Judges the message whose head is in the inbox as soon as enough of it has come; returns how many bytes of `chunk` that took.
+/// What follows it is not copied.
+fn complete_head(chunk: &[u8], server: &mut Incoming, answer: &mut Answer, outbox: &mut Buffer) -> Result<usize, WireError> {
+    let mut whole = std::mem::take(&mut server.inbox);
+    let mut from = 0;
+    loop {
+        let missing = match header(whole.as_slice())? {
+            None => HEADER_LEN - whole.len(),
+            Some(head) if is_inspected(head) => head.total - whole.len(),
+            Some(_) => 0,
+        };
+        if missing == 0 {
+            break;
+        }
+        let added = missing.min(chunk.len() - from);
+        whole.push(&chunk[from..from + added]);
+        from += added;
+        if added < missing {
+            server.inbox = whole;
+            return Ok(from);
+        }
+    }
+    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
+    judge_all(&mut ranges, 0, server, answer)?;
     ranges.flush();
-    whole.consume(used);
-    server.inbox = whole;
-    Ok(0..0)
+    Ok(from)
 }
 
 /// A server that goes down in the middle of an answer flushes what it has and says goodbye at once: none of that has been
@@ -154,22 +174,34 @@ fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answe
     }
 }
 
-/// Judges the messages in the ranges' chunk; returns how many bytes were used. What is left is the head of a message.
-fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer) -> Result<usize, WireError> {
+/// Judges the messages in the ranges' chunk from `from` on; returns up to where it was used. What is left is the head of a message.
+fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer: &mut Answer) -> Result<usize, WireError> {
     let chunk = ranges.chunk;
-    let mut place = server.body_left.min(chunk.len());
-    if place > 0 {
-        server.body_left -= place;
+    let mut place = from;
+    if server.body_left > 0 {
+        let end = from + server.body_left.min(chunk.len() - from);
+        server.body_left -= end - from;
         if answer.body_forward {
-            forward(ranges, answer, 0, place);
+            forward(ranges, answer, from, end);
         }
+        place = end;
     }
     put_fakes(ranges, server, answer);
     while place < chunk.len() {
         let rest = &chunk[place..];
+        if matches!(rest[0], b'D' | b'd') && server.replies.is_at_rows() && answer.refused.is_none() {
+            let rows = rows_len(rest);
+            if rows > 0 {
+                let end = place + rows.min(rest.len());
+                (answer.committed, answer.body_forward) = (true, true);
+                forward(ranges, answer, place, end);
+                server.body_left = rows - (end - place);
+                place = end;
+                continue;
+            }
+        }
         let Some(head) = header(rest)? else { break };
-        let whole = rest.len() >= head.total;
-        if !whole && must_be_whole(head.tag) && head.total <= INSPECT_MAX {
+        if rest.len() < head.total && is_inspected(head) {
             break;
         }
         let end = place + head.total.min(rest.len());
@@ -186,6 +218,20 @@ fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer
     Ok(place)
 }
 
+/// Length of the run of rows and COPY data at the front, of which the last may not be all there: the length may be beyond the
+/// end. A message that is not one of them, or whose length can't be, ends it.
+fn rows_len(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(head) = bytes.get(end..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        if !matches!(head[0], b'D' | b'd') || !(4..=LARGE_MESSAGE_MAX + 4).contains(&length) {
+            break;
+        }
+        end += length as usize + 1;
+    }
+    end
+}
+
 fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {
     answer.bytes += (to - from) as u64;
     ranges.add(from, to);
@@ -200,8 +246,9 @@ fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
     }
 }
 
-fn must_be_whole(tag: u8) -> bool {
-    matches!(tag, b'E' | b'N' | b'S' | b'Z' | b'A')
+/// Whether the message's body is looked at, and so waits until it is whole.
+fn is_inspected(head: Header) -> bool {
+    matches!(head.tag, b'C' | b'E' | b'N' | b'S' | b'Z' | b'A') && head.total <= INSPECT_MAX
 }
 
 fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Result<Verdict, WireError> {
@@ -223,7 +270,8 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         b'S' => {
             note_parameter(body, &mut server.reported);
             answer.reported = true;
-            return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward });
+            let hidden = answer.withheld.is_some() || server.replies.front() == Some(Expected::Own);
+            return Ok(if hidden { Verdict::Skip } else { Verdict::Forward });
         }
         b'A' => return Ok(Verdict::Forward),
         other => return Err(WireError::Type(other)),
@@ -237,10 +285,16 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         return Ok(verdict);
     }
     match tag {
-        b'1' => answer.parsed += 1,
-        b'Z' => answer.ready |= verdict == Verdict::Forward,
+        b'1' | b'2' | b'3' | b'T' | b'n' | b'I' | b's' => answer.answered += 1,
+        b'Z' => {
+            answer.ready |= verdict == Verdict::Forward;
+            if answer.withheld.is_some() {
+                return Ok(Verdict::Skip);
+            }
+        }
         b'G' => begin_copy(server, answer),
         b'C' => {
+            answer.answered += 1;
             answer.completed += 1;
             answer.rolled_back = body.starts_with(b"ROLLBACK\0");
         }

@@ -198,9 +198,13 @@ impl Session {
             }
             match self.cut() {
                 Err(error) => return Poll::Ready(Err(SessionEnd::Protocol(error))),
-                Ok(Cut::Whole(unit)) => return Poll::Ready(Ok(unit)),
+                Ok(Cut::Whole(unit)) => {
+                    self.client.rest = unit.rest;
+                    return Poll::Ready(Ok(unit));
+                }
                 Ok(Cut::Ignore(count)) => {
-                    self.client.inbox.consume(count);
+                    self.client.rest = count;
+                    self.drop_rest();
                     continue;
                 }
                 Ok(Cut::NeedMore) => {}
@@ -227,7 +231,17 @@ impl Session {
         }
     }
 
+    /// Drops what has come of a message that nobody wants any more.
+    fn drop_rest(&mut self) {
+        let count = self.client.rest.min(self.client.inbox.len());
+        self.client.inbox.consume(count);
+        self.client.rest -= count;
+    }
+
     fn cut(&mut self) -> Result<Cut, WireError> {
+        if self.client.rest > 0 {
+            self.drop_rest();
+        }
         if self.client.inbox.is_empty() {
             return Ok(Cut::NeedMore);
         }

@@ -9,7 +9,7 @@ use crate::database::{Database, PreparedStatement, reusable};
 use crate::server::prepared::server_name;
 use crate::server::{Expected, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
 use crate::wire::bind::BindMessage;
-use crate::wire::frame::{put_message, put_string};
+use crate::wire::frame::{HEADER_LEN, put_message, put_string};
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::{Frame, WireError, frame_at};
@@ -26,6 +26,9 @@ pub enum Sent {
 }
 
 static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(1);
+
+/// Storage of an unnamed statement's definition that is kept for the next one. Bytes.
+const DEFINITION_KEPT_MAX: usize = 16 * 1024;
 
 /// Appends a query of pgyard's own, whose answer nobody sees.
 pub fn put_own_query(server: &mut ServerConnection, sql: &str) {
@@ -68,6 +71,9 @@ pub fn put_unit(
         }
         UnitKind::Pipeline if unit.verbatim && !state.pipeline_open && !(reuses(database) && unit.has_unnamed_parse()) => {
             if let Some(parse) = first_unnamed(&input[..unit.len])? {
+                if input.first() != Some(&b'P') {
+                    super::unnamed::set_aside(state);
+                }
                 remember_unnamed(&parse, state);
                 server.unnamed = state.unnamed.tag;
             }
@@ -76,7 +82,7 @@ pub fn put_unit(
         }
         _ => {
             evict(server, state, database);
-            Translation { unit, state, server, database, pending: Vec::new() }.put_messages(&input[..unit.len])?;
+            Translation { unit, state, server, database, pending: Vec::new(), first: true }.put_messages(&input[..unit.len])?;
             Ok(Sent::InOutbox)
         }
     }
@@ -132,9 +138,14 @@ fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireEr
     Ok(last)
 }
 
-fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
+/// Makes a Parse the session's unnamed statement.
+pub(super) fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
     state.unnamed.tag = NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed);
     state.unnamed.definition.clear();
+    if state.unnamed.definition.capacity() > DEFINITION_KEPT_MAX {
+        // A long one is not to be paid for by an idle session.
+        state.unnamed.definition = Vec::new();
+    }
     state.unnamed.definition.extend_from_slice(parse.definition);
     state.unnamed.text_len = parse.text.len();
     state.unnamed.kept = None;
@@ -171,6 +182,8 @@ struct Translation<'a> {
     database: &'a Database,
     /// Statements whose Parse is on its way.
     pending: Vec<u64>,
+    /// The message under way is the unit's first.
+    first: bool,
 }
 
 impl Translation<'_> {
@@ -179,7 +192,7 @@ impl Translation<'_> {
             let (message, rest) = messages.split_at(frame.total);
             match frame.tag {
                 b'P' => self.put_parse(message, &frame)?,
-                b'B' => self.put_bind(message, &frame)?,
+                b'B' => self.put_bind(message, frame.body, 0)?,
                 b'D' => self.put_describe(message, &frame)?,
                 b'C' => self.put_close(message, &frame)?,
                 b'E' => self.put(message, Expected::Execute),
@@ -187,8 +200,12 @@ impl Translation<'_> {
                 _ => self.put_flush(),
             }
             messages = rest;
+            self.first = false;
         }
-        if self.unit.kind == UnitKind::Part {
+        if self.unit.rest > 0 {
+            // The Flush follows when the rest of the Bind has been passed on.
+            self.put_bind(messages, &messages[HEADER_LEN..], self.unit.rest)?;
+        } else if self.unit.kind == UnitKind::Part {
             // The server answers a pipeline at its end or at a Flush; without one this part would wait for ever.
             put_message(self.server.outbox.writer(), b'H', |_| {});
         }
@@ -216,6 +233,9 @@ impl Translation<'_> {
         let deallocated = local::deallocated(&facts, self.state).map(|(_, statement)| statement.clone());
         if let Some(statement) = deallocated.filter(|_| self.state.statement(parse.name).is_none()) {
             return self.put_deallocate(&parse, &statement);
+        }
+        if parse.name.is_empty() && !self.first {
+            super::unnamed::set_aside(self.state);
         }
         if parse.name.is_empty() {
             remember_unnamed(&parse, self.state);
@@ -302,11 +322,13 @@ impl Translation<'_> {
         }
     }
 
-    fn put_bind(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
-        let bind = BindMessage::read(frame.body)?;
+    /// A Bind, of which `to_come` bytes follow behind the unit.
+    fn put_bind(&mut self, message: &[u8], body: &[u8], to_come: usize) -> Result<(), WireError> {
+        let bind = BindMessage::read(body)?;
+        let rest_len = bind.rest.len() + to_come;
         if let (true, Some(kept)) = (bind.statement.is_empty(), self.state.unnamed.kept.clone()) {
             self.ensure(&kept);
-            bind.put_head(self.server.outbox.writer(), server_name(kept.id).as_bytes(), bind.rest.len());
+            bind.put_head(self.server.outbox.writer(), server_name(kept.id).as_bytes(), rest_len);
             self.server.incoming.replies.push(Expected::Bind);
             return Ok(());
         }
@@ -316,7 +338,7 @@ impl Translation<'_> {
             return Ok(());
         }
         let name = self.server_side_name(bind.statement);
-        bind.put_head(self.server.outbox.writer(), &name, bind.rest.len());
+        bind.put_head(self.server.outbox.writer(), &name, rest_len);
         self.server.incoming.replies.push(Expected::Bind);
         Ok(())
     }
@@ -360,6 +382,9 @@ impl Translation<'_> {
             self.server.incoming.replies.push(Expected::Fake(b'3'));
             return Ok(());
         }
+        if close.statement && self.state.unnamed_before.is_none() {
+            self.state.unnamed_before = Some(Box::new(self.state.unnamed.clone()));
+        }
         if close.statement && self.state.unnamed.kept.take().is_some() {
             self.state.unnamed.tag = 0;
             self.state.journal.push(StatementChange::Nothing);
@@ -367,7 +392,6 @@ impl Translation<'_> {
             return Ok(());
         }
         if close.statement {
-            // An error before it may drop it.
             self.state.unnamed.tag = 0;
             self.server.unnamed = UNKNOWN_UNNAMED;
         }

@@ -44,7 +44,8 @@ impl Session {
             tuning: with_view(&self.database, Tuning::of),
         };
         self.state_is(ClientState::Active);
-        let left = if self.link.is_some() { self.leave_replica(&unit, &mut attempt).await } else { Ok(()) };
+        // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
+        let left = if self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
         let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
@@ -92,8 +93,11 @@ impl Session {
             match end {
                 ExchangeEnd::Done => {
                     self.finish(unit, attempt, &exchange, route);
+                    if let Some(told) = exchange.answer.withheld {
+                        Box::pin(self.put_startup_back(unit, &told)).await?;
+                    }
                     if self.state.pins.intersects(Pins::ADVISORY) {
-                        self.check_advisory_locks(unit).await;
+                        Box::pin(self.check_advisory_locks(unit)).await;
                     }
                     return Ok(());
                 }
@@ -108,13 +112,13 @@ impl Session {
                 ExchangeEnd::ClientProtocol(error) => return Err(AttachError::End(SessionEnd::Protocol(error))),
                 ExchangeEnd::ServerLost(error) => {
                     tracing::warn!(host = self.host_name(), %error, "a server connection broke in use");
-                    if !self.server_lost(unit, attempt, &exchange, held).await? {
+                    if !Box::pin(self.server_lost(unit, attempt, &exchange, held)).await? {
                         return Ok(());
                     }
                 }
                 ExchangeEnd::ServerProtocol(error) => {
                     tracing::error!(host = self.host_name(), %error, "a server broke the protocol");
-                    if !self.server_lost(unit, attempt, &exchange, held).await? {
+                    if !Box::pin(self.server_lost(unit, attempt, &exchange, held)).await? {
                         return Ok(());
                     }
                 }
@@ -157,7 +161,7 @@ impl Session {
     fn start(&mut self, unit: &Unit, held: bool, attempt: &Attempt) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
         let Some(link) = self.link.as_mut() else { return Ok(None) };
         let route = link.route;
-        let kept = unit.len <= attempt.tuning.retry_buffer;
+        let kept = unit.total_len() <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
         if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
@@ -170,8 +174,10 @@ impl Session {
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
                     && kept;
-                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), ..Answer::default() };
-                Ok(Some((Exchange::new(answer, unit.len, sent == Sent::AsItIs), route)))
+                let withheld = super::reset::withheld(unit, &self.state, link.server());
+                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), withheld, ..Answer::default() };
+                let exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
+                Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),
         }
@@ -198,7 +204,7 @@ impl Session {
             return end;
         }
         // The server answers a cancelled statement with an error, as it would for the client's own request.
-        if let Err(error) = entry.cancel().await {
+        if let Err(error) = Box::pin(entry.cancel()).await {
             tracing::warn!(%error, "a statement over query_timeout could not be cancelled");
         }
         relay.await
@@ -228,13 +234,16 @@ impl Session {
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
         let text = self.text_to_replay(unit, exchange, route);
+        if exchange.answer.error.is_some() || self.state.unnamed_before.is_some() {
+            self.settle_unnamed(unit, exchange);
+        }
         self.client.inbox.consume(exchange.unit_len);
         let now = Instant::now();
         let (elapsed, waited) = (now.saturating_duration_since(attempt.since), attempt.waited);
         let metrics = &self.database.metrics;
         metrics.record_query(route, attempt.need.reason, elapsed);
         metrics.checkout_duration(route).record(waited);
-        metrics.bytes(ByteDirection::ClientIn).add(unit.len as u64);
+        metrics.bytes(ByteDirection::ClientIn).add(unit.len as u64 + exchange.passed);
         metrics.bytes(ByteDirection::ClientOut).add(exchange.answer.bytes);
         self.entry.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if let Some(link) = &mut self.link {

@@ -8,7 +8,7 @@ use super::unit::{Unit, UnitKind};
 use crate::config::{Consistency, PoolMode};
 use crate::database::ClientState;
 use crate::metrics::{PinCause, QueryRoute};
-use crate::server::{TransactionStatus, UNKNOWN_UNNAMED};
+use crate::server::TransactionStatus;
 use crate::sql::Pins;
 use std::time::{Duration, Instant};
 
@@ -24,18 +24,18 @@ impl Session {
         if dropped > 0 {
             self.state.undo_names(self.state.journal.len().saturating_sub(dropped));
         }
-        if answer.error.is_some() && unit.has_unnamed_parse() {
-            // A Parse that failed, or was dropped behind another error, leaves nothing of the session's.
-            server.unnamed = UNKNOWN_UNNAMED;
-            if !(unit.verbatim && answer.parsed == unit.parse_count()) {
-                (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None);
-            }
-        }
         let status = server.incoming.status;
         let open = self.state.transaction.is_some();
         let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
+        }
+        if !self.state.view.catalogue_is_current
+            && unit.may_write()
+            && let Some(link) = &mut self.link
+        {
+            // A function or trigger that is not known yet may set, lock or create what the text does not show.
+            link.must_forget = true;
         }
         self.state.journal.clear();
         self.note_writes(unit, answer, (route, host_id), (status, elapsed));
@@ -45,6 +45,9 @@ impl Session {
             UnitKind::Part => true,
             UnitKind::Flush => unit.binds || self.state.pipeline_open,
         };
+        if let Some(link) = &mut self.link {
+            link.server().mid_request = self.state.pipeline_open;
+        }
         if !answer.ready && (self.state.pipeline_open || unit.kind == UnitKind::Flush) {
             self.state.skipping |= answer.error.is_some();
         }
@@ -54,7 +57,7 @@ impl Session {
                 link.needs_reset = !self.state.pins.is_empty() || self.mode == PoolMode::Session;
             }
         }
-        if status == TransactionStatus::Idle {
+        if status == TransactionStatus::Idle && answer.withheld.is_none() {
             self.release_if_free();
         }
         self.state_is(if status == TransactionStatus::Idle { ClientState::Idle } else { ClientState::InTransaction });

@@ -23,7 +23,7 @@ pub enum Freshness {
 }
 
 /// The unnamed statement, kept so that it can be made again on another server.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct UnnamedStatement {
     /// Which Parse it came from; 0 is none. Unique in this process.
     pub tag: u64,
@@ -138,6 +138,8 @@ pub struct SessionState {
     pub statements: Option<Box<NamedStatements>>,
     /// The unnamed statement.
     pub unnamed: UnnamedStatement,
+    /// The one before it, while the unit that replaces it may fail first.
+    pub unnamed_before: Option<Box<UnnamedStatement>>,
     /// Names given and taken by the unit under way.
     pub journal: Vec<StatementChange>,
     /// What binds the session to its server.
@@ -183,6 +185,7 @@ impl SessionState {
             known_parameters,
             statements: None,
             unnamed: UnnamedStatement::default(),
+            unnamed_before: None,
             journal: Vec::new(),
             pins: Pins::NONE,
             freshness: Freshness::Any,

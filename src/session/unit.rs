@@ -5,7 +5,7 @@ use crate::database::{Database, classify};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
-use crate::wire::frame::{HEADER_LEN, client_header};
+use crate::wire::frame::{HEADER_LEN, Header, client_header};
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::{Cursor, WireError};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// A pipeline that grows beyond this before its Sync is sent in parts, to the primary. Bytes.
 const PIPELINE_MAX: usize = 1024 * 1024;
+/// A Bind longer than this, and than `retry_buffer`, is passed on as it comes, once its names are there. Bytes.
+const STREAM_MIN: usize = 256 * 1024;
 
 /// How a unit ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Unit {
     pub kind: UnitKind,
     /// Its bytes at the front of the client's input.
     pub len: usize,
+    /// Bytes of its last message, a Bind, that have not come yet: they go to the server as they come.
+    pub rest: usize,
     /// The neediest access.
     pub access: Access,
     /// A routing comment.
@@ -56,8 +60,10 @@ pub struct Unit {
     pub binds: bool,
     /// Its messages can go to the server as they are.
     pub verbatim: bool,
-    /// Its Parse messages.
-    parses: usize,
+    /// Its messages before the Sync or Flush, if it is a pipeline.
+    pub message_count: usize,
+    /// It names a portal, or fetches only some of a portal's rows: portals may stay behind it.
+    pub leaves_portals: bool,
     /// Place and body length of its last unnamed Parse.
     unnamed: Option<(usize, usize)>,
     /// Named statements of this unit: place of the Parse body and its length.
@@ -79,7 +85,7 @@ pub enum Cut {
     Whole(Unit),
     /// More bytes are needed.
     NeedMore,
-    /// So many bytes at the front mean nothing here and are dropped.
+    /// So many bytes mean nothing here and are dropped, those that have not come yet too.
     Ignore(usize),
 }
 
@@ -89,6 +95,7 @@ impl Unit {
         Unit {
             kind,
             len: 0,
+            rest: 0,
             access: Access::Read,
             hint: None,
             pins: Pins::NONE,
@@ -98,10 +105,16 @@ impl Unit {
             more: Vec::new(),
             binds: false,
             verbatim: true,
-            parses: 0,
+            message_count: 0,
+            leaves_portals: false,
             unnamed: None,
             named: Vec::new(),
         }
+    }
+
+    /// Its length, with what has not come yet. Bytes.
+    pub fn total_len(&self) -> usize {
+        self.len + self.rest
     }
 
     /// Whether the extended protocol is used.
@@ -120,11 +133,6 @@ impl Unit {
         run.flat_map(|text| text.facts.statements.iter())
     }
 
-    /// How many Parse messages it holds.
-    pub fn parse_count(&self) -> usize {
-        self.parses
-    }
-
     /// Whether an unnamed statement is prepared in it.
     pub fn has_unnamed_parse(&self) -> bool {
         self.unnamed.is_some()
@@ -138,6 +146,19 @@ impl Unit {
             statement.access == Access::Session && statement.command == Command::Other && sets
         };
         matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
+    }
+
+    /// Whether no transaction is open after it, however its statements end: COMMIT and ROLLBACK end theirs also when they fail.
+    pub fn ends_transaction(&self) -> bool {
+        let mut ends = false;
+        for statement in self.run_statements() {
+            match statement.command {
+                Command::Commit { chain } | Command::Rollback { chain } => ends = !chain,
+                Command::Begin(_) => ends = false,
+                _ => {}
+            }
+        }
+        ends
     }
 
     /// The facts of a simple query.
@@ -174,6 +195,13 @@ impl Unit {
         }
     }
 
+    /// The pipeline goes on behind this unit, and what follows may need the primary: a portal can't move there.
+    fn keep_portals(&mut self) {
+        if self.leaves_portals {
+            self.access = self.access.max(Access::Write(WriteReason::SessionBound));
+        }
+    }
+
     /// The text with these facts is run after all.
     fn runs(&mut self, facts: &Arc<Facts>) {
         let texts = self.first.iter_mut().chain(&mut self.more);
@@ -202,16 +230,18 @@ pub fn cut(
         return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
     }
     if state.skipping && !matches!(header.tag, b'S' | b'X') {
-        return Ok(if input.len() >= header.total { Cut::Ignore(header.total) } else { Cut::NeedMore });
+        return Ok(Cut::Ignore(header.total));
     }
     match header.tag {
         b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
-            if !has_end(input, scanned, max_message)? {
+            if !has_end(input, scanned, database, max_message)? {
                 return Ok(Cut::NeedMore);
             }
             *scanned = 0;
             return cut_pipeline(input, state, database);
         }
+        // Data of a COPY that has failed: PostgreSQL drops it too.
+        b'd' | b'c' | b'f' => return Ok(Cut::Ignore(header.total)),
         _ if input.len() < header.total => return Ok(Cut::NeedMore),
         _ => {}
     }
@@ -231,15 +261,13 @@ pub fn cut(
             unit.needs_care = true;
         }
         b'X' => unit.kind = UnitKind::Terminate,
-        // Data of a COPY that has failed: PostgreSQL drops it too.
-        b'd' | b'c' | b'f' => return Ok(Cut::Ignore(header.total)),
         tag => return Err(WireError::Type(tag)),
     }
     Ok(Cut::Whole(unit))
 }
 
 /// Whether the pipeline at the front of `input` can be cut: its Sync or Flush is there, or it is too long to wait for it.
-fn has_end(input: &[u8], scanned: &mut usize, max_message: usize) -> Result<bool, WireError> {
+fn has_end(input: &[u8], scanned: &mut usize, database: &Database, max_message: usize) -> Result<bool, WireError> {
     loop {
         let rest = &input[(*scanned).min(input.len())..];
         match client_header(rest)? {
@@ -252,9 +280,16 @@ fn has_end(input: &[u8], scanned: &mut usize, max_message: usize) -> Result<bool
                 }
                 *scanned += header.total;
             }
-            _ => return Ok(*scanned >= PIPELINE_MAX),
+            Some(header) => return Ok(*scanned >= PIPELINE_MAX || streamed_bind(header, rest, database).is_some()),
+            None => return Ok(*scanned >= PIPELINE_MAX),
         }
     }
+}
+
+/// The head of a Bind that is passed on as it comes: too long to be sent again, and its names are there.
+fn streamed_bind<'a>(header: Header, message: &'a [u8], database: &Database) -> Option<BindMessage<'a>> {
+    let long = header.tag == b'B' && header.total > STREAM_MIN.max(database.settings().routing.retry_buffer);
+    if long { BindMessage::read(&message[HEADER_LEN..]).ok() } else { None }
 }
 
 fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Result<Cut, WireError> {
@@ -263,8 +298,15 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
         let rest = &input[unit.len..];
         let header = match client_header(rest)? {
             Some(header) if rest.len() >= header.total => header,
-            _ => {
+            head => {
+                if let Some(head) = head
+                    && let Some(bind) = streamed_bind(head, rest, database)
+                {
+                    add_bind(&mut unit, input, bind, state, database)?;
+                    (unit.len, unit.rest) = (input.len(), head.total - rest.len());
+                }
                 unit.kind = UnitKind::Part;
+                unit.keep_portals();
                 return Ok(Cut::Whole(unit));
             }
         };
@@ -272,8 +314,11 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
         let body = &rest[HEADER_LEN..header.total];
         match header.tag {
             b'P' => add_parse(&mut unit, input, place, body, state, database)?,
-            b'B' => add_bind(&mut unit, input, body, state, database)?,
-            b'E' => unit.binds = true,
+            b'B' => add_bind(&mut unit, input, BindMessage::read(body)?, state, database)?,
+            b'E' => {
+                unit.binds = true;
+                unit.leaves_portals |= !body.ends_with(&[0; 4]);
+            }
             b'D' | b'C' => add_named(&mut unit, header.tag, body)?,
             b'S' | b'H' => {
                 if !body.is_empty() {
@@ -282,16 +327,19 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
                 unit.len += header.total;
                 if header.tag == b'H' {
                     unit.kind = UnitKind::Flush;
+                    unit.keep_portals();
                 }
                 return Ok(Cut::Whole(unit));
             }
             _ => {
                 // A simple query in the middle of a pipeline: what came before it is sent first.
                 unit.kind = UnitKind::Part;
+                unit.keep_portals();
                 return Ok(Cut::Whole(unit));
             }
         }
         unit.len += header.total;
+        unit.message_count += 1;
     }
 }
 
@@ -304,7 +352,6 @@ fn add_parse(
     database: &Database,
 ) -> Result<(), WireError> {
     let message = ParseMessage::read(body)?;
-    unit.parses += 1;
     let facts = classify(database, message.text, state.lexing);
     if super::local::needs_rewrite(&facts, state) {
         unit.verbatim = false;
@@ -320,9 +367,15 @@ fn add_parse(
     Ok(())
 }
 
-fn add_bind(unit: &mut Unit, input: &[u8], body: &[u8], state: &SessionState, database: &Database) -> Result<(), WireError> {
-    let message = BindMessage::read(body)?;
+fn add_bind(
+    unit: &mut Unit,
+    input: &[u8],
+    message: BindMessage<'_>,
+    state: &SessionState,
+    database: &Database,
+) -> Result<(), WireError> {
     unit.binds = true;
+    unit.leaves_portals |= !message.portal.is_empty();
     let parse_at = |(place, len): (usize, usize)| ParseMessage::read(&input[place..place + len]);
     let parsed_here = if message.statement.is_empty() {
         unit.unnamed

@@ -33,9 +33,9 @@ pub async fn welcome(
             reported
         }
     };
-    if let Some(name) = startup.get("application_name") {
-        let plain = name.trim().trim_start_matches('E').trim_matches('\'').replace("''", "'");
-        reported.set("application_name", &plain);
+    if let Some(name) = startup.text("application_name") {
+        let escapes = reported.get("server_version").and_then(major_version).is_some_and(|major| major >= 16);
+        reported.set("application_name", &clean_name(&name, escapes));
     }
     // Reads may go to replicas, writes go to the primary: the session is not in hot standby.
     if reported.get("in_hot_standby").is_some() {
@@ -43,6 +43,30 @@ pub async fn welcome(
     }
     Ok(reported)
 }
+
+fn major_version(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The name as a server shows it: cut to the length of an identifier, and plain ASCII.
+///
+/// Spec: `pg_clean_ascii` in `src/common/string.c`, which writes question marks before version 16; `GUC_IS_NAME`.
+fn clean_name(name: &str, escapes: bool) -> String {
+    let mut clean = String::new();
+    for byte in name[..name.floor_char_boundary(NAME_MAX)].bytes() {
+        match byte {
+            b' '..=b'~' => clean.push(byte as char),
+            _ if escapes => clean.push_str(&format!("\\x{byte:02x}")),
+            _ => clean.push('?'),
+        }
+    }
+    clean
+}
+
+/// Longest identifier. Bytes.
+///
+/// Spec: `NAMEDATALEN` in `src/include/pg_config_manual.h`.
+const NAME_MAX: usize = 63;
 
 /// A server connection of the role: the primary's, or a replica's while there is no primary.
 async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<ServerConnection>), Report> {

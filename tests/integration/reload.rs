@@ -138,3 +138,21 @@ fn sessions_spread_over_the_relay_threads_and_gather_again() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_wait_for_a_server_connection_ends_with_a_clear_error() {
+    let fleet = own_fleet(0);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, 0, "pool_size = 1\ncheckout_timeout = '400ms'"));
+    let (mut holder, mut waiter) = (yard.client(), yard.client());
+    holder.run(Protocol::Simple, "BEGIN").unwrap();
+    for _ in 0..2 {
+        let begun = std::time::Instant::now();
+        let replies = waiter.run(Protocol::Simple, "SELECT 1").unwrap();
+        let error = replies.iter().find(|reply| reply.tag == b'E').expect("an error");
+        assert_eq!(error.field(b'C').as_deref(), Some("53300"));
+        assert!(error.field(b'H').is_some_and(|hint| hint.contains("checkout_timeout")), "{error:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(400));
+    }
+    holder.run(Protocol::Simple, "COMMIT").unwrap();
+    assert_eq!(waiter.column("SELECT 1").unwrap(), ["1"]);
+}

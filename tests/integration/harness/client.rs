@@ -65,6 +65,11 @@ impl RawClient {
         Ok(RawClient { stream, buffer: BytesMut::new(), key: (0, 0), secret: Vec::new() })
     }
 
+    /// Changes how long a server may say nothing.
+    pub fn set_silence(&self, limit: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(limit))
+    }
+
     /// Connects and logs in, with SCRAM-SHA-256.
     pub fn log_in(port: u16, user: &str, password: &str, database: &str) -> io::Result<RawClient> {
         RawClient::log_in_with(port, &startup(&[("user", user), ("database", database)]), password)

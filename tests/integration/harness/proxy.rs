@@ -168,6 +168,11 @@ impl Pgyard {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// Files and sockets that it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
     /// Sends a signal by name: `HUP`, `TERM`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh").args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &self.process.id().to_string()]).status();
