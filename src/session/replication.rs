@@ -237,7 +237,7 @@ fn poll_move(
     waiting: &mut Buffer,
     count: impl FnOnce(usize),
 ) -> Poll<io::Result<()>> {
-    if let Poll::Pending = to.poll_drain(cx, waiting)? {
+    if to.poll_drain(cx, waiting)?.is_pending() {
         return Poll::Pending;
     }
     let read = poll_read_with(from, cx, |chunk, cx| {
