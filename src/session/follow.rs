@@ -25,8 +25,17 @@ pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &m
         follow_error(unit, answer, &before, state, server);
     } else if answer.completed > 0 {
         let mut failed = state.transaction.as_ref().is_some_and(|transaction| transaction.failed);
+        let mut implicit = before.clone();
         for statement in unit.run_statements() {
             state.pins = state.pins.union(statement.pins);
+            if state.transaction.is_none() {
+                // Outside a block, what came before it in the unit is a transaction too.
+                match statement.command {
+                    Command::Rollback { .. } => restore(&implicit, state, server),
+                    Command::Commit { .. } => implicit = snapshot(state, server),
+                    _ => {}
+                }
+            }
             follow_statement(statement, std::mem::take(&mut failed), state, server);
         }
         whole_date_style(unit, answer, state, server);
