@@ -355,6 +355,8 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("retry_buffer", "'1kB'"),
     ("reuse_unnamed", "'on'"),
     ("failover_wait", "'1s'"),
+    ("max_held", "5"),
+    ("max_held_bytes", "'1MB'"),
     ("max_lag", "'3s'"),
     ("max_lag_bytes", "'1MB'"),
     ("probe_interval", "'50ms'"),

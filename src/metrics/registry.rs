@@ -302,6 +302,13 @@ mod tests {
             scrape.counter(&catalogue::CATALOGUE_RELOADS, &["app", "ok"], 1);
             scrape.counter(&catalogue::HTTP_REQUESTS, &["/", "200"], 1);
             scrape.counter(&catalogue::HTTP_REFUSED, &[], 0);
+            for metric in [&catalogue::STATEMENTS_HELD, &catalogue::STATEMENTS_HELD_BYTES] {
+                scrape.gauge(metric, &["app"], 0.0);
+            }
+            let fleet = [&catalogue::PRIMARY_CHANGES, &catalogue::HOSTS_FENCED, &catalogue::HOSTS_REFUSED];
+            for metric in fleet.into_iter().chain([&catalogue::STATEMENTS_HELD_REFUSED]) {
+                scrape.counter(metric, &["app"], 0);
+            }
         }));
         registry
     }
