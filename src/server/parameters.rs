@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_role_goes_with_its_session_authorization() {
-        let mut parameters = set(&[("role", "bob"), ("session_authorization", "alice")]);
+        let mut parameters = set(&[("session_authorization", "alice"), ("role", "bob")]);
         assert_eq!(parameters.get("role"), Some("bob"));
         parameters.unset("session_authorization");
         assert_eq!(parameters, ParameterSet::default());
