@@ -50,6 +50,9 @@ pub struct SessionLimits {
     pub min_duration: Option<Duration>,
 }
 
+/// The pools of the session's role, as they last were.
+type PoolsAtHand = arc_swap::Cache<Arc<arc_swap::ArcSwap<Vec<Arc<Pool>>>>, Arc<Vec<Arc<Pool>>>>;
+
 /// One logged-in client.
 #[derive(Debug)]
 pub struct Session {
@@ -63,7 +66,7 @@ pub struct Session {
     pub(super) mode: PoolMode,
     pub(super) client_hash: u64,
     pub(super) limits: arc_swap::Cache<Arc<arc_swap::ArcSwap<SessionLimits>>, Arc<SessionLimits>>,
-    pub(super) pools: arc_swap::Cache<Arc<arc_swap::ArcSwap<Vec<Arc<Pool>>>>, Arc<Vec<Arc<Pool>>>>,
+    pub(super) pools: PoolsAtHand,
     slot: Option<Arc<WaitSlot>>,
     scanned: usize,
     placement: Arc<Placement>,

@@ -98,7 +98,7 @@ impl FactsCache {
         let hash = self.hasher.hash_one(self.scratch.as_slice());
         if told && let Some(facts) = self.shapes.get(hash, &self.scratch, lexing) {
             self.shape_hits += 1;
-            if self.shape_hits % TEMPLATE_EVERY == 0 {
+            if self.shape_hits.is_multiple_of(TEMPLATE_EVERY) {
                 self.templates.insert(text, lexing, facts);
             }
             return Arc::clone(facts);

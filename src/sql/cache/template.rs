@@ -81,7 +81,7 @@ impl Templates {
         let (head, _) = text.split_first_chunk::<HEAD_LEN>()?;
         let word = |at: usize| head[at..].first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let mixed = (word(0) ^ word(8).rotate_left(21) ^ word(16).rotate_left(42)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        Some((mixed >> 32) as usize * WAYS & (self.places.len() - 1))
+        Some(((mixed >> 32) as usize * WAYS) & (self.places.len() - 1))
     }
 }
 
