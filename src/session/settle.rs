@@ -40,6 +40,7 @@ impl Session {
         }
         if !self.state.view.catalogue_is_current
             && unit.may_write()
+            && unit.run_statements().any(|statement| !calls_what_is_known(statement.access))
             && let Some(link) = &mut self.link
         {
             // A function or trigger that is not known yet may set, lock or create what the text does not show.
@@ -167,4 +168,9 @@ impl Session {
         }
         self.entry.set_pins(now);
     }
+}
+
+/// Whether a statement writes only through functions that the catalogue knows: `nextval()` must not cost the session its sequences.
+fn calls_what_is_known(access: Access) -> bool {
+    matches!(access, Access::Read | Access::Session | Access::Server | Access::Write(WriteReason::VolatileFunction))
 }
