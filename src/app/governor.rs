@@ -1,8 +1,8 @@
 //! How many relay threads are used: as few as can carry the load.
 //!
-//! Every [`ROUND`] the threads' CPU time is read. A thread over [`FULL`] brings the next one into use; what the threads in use do
-//! together, if one less could do it at [`ROOMY`] for [`PATIENCE`], takes the last one out. Among those in use sessions move from the
-//! busiest to the idlest when they differ by more than [`UNEVEN`].
+//! Every `ROUND` the threads' CPU time is read. A thread over `FULL` brings the next one into use; what the threads in use do
+//! together, if one less could do it at `ROOMY` for `PATIENCE`, takes the last one out. Among those in use sessions move from the
+//! busiest to the idlest when they differ by more than `UNEVEN`.
 
 use crate::session::Front;
 use std::fs;
