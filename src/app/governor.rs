@@ -95,7 +95,7 @@ fn cpu_time(thread: u32) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
-/// The calling thread's number, by which [`cpu_time`] finds it.
+/// The calling thread's number, by which `cpu_time` finds it.
 pub fn thread_number() -> Option<u32> {
     fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
 }
