@@ -60,9 +60,47 @@ impl PreparedSet {
     }
 }
 
+/// What the server-side name of a statement begins with; its id follows.
+const NAME_START: &[u8] = b"pgyard_";
+/// The longest name: 20 digits follow.
+const NAME_MAX: usize = NAME_START.len() + 20;
+
+/// A server-side name, made without an allocation: each Bind of a prepared statement has one.
+#[derive(Clone, Copy)]
+pub struct ServerStatementName {
+    bytes: [u8; NAME_MAX],
+    start: usize,
+}
+
+impl ServerStatementName {
+    /// The name, without a zero behind it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl std::fmt::Display for ServerStatementName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_bytes().iter().try_for_each(|byte| std::fmt::Write::write_char(f, char::from(*byte)))
+    }
+}
+
 /// The server-side name of a statement.
-pub fn server_name(id: u64) -> String {
-    format!("pgyard_{id}")
+pub fn server_name(id: u64) -> ServerStatementName {
+    let mut name = ServerStatementName { bytes: [0; NAME_MAX], start: NAME_MAX };
+    let mut left = id;
+    loop {
+        name.start -= 1;
+        name.bytes[name.start] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    let end = name.start;
+    name.start -= NAME_START.len();
+    name.bytes[name.start..end].copy_from_slice(NAME_START);
+    name
 }
 
 /// The id in a server-side name.
@@ -73,6 +111,15 @@ pub fn id_of(server_name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_hold_any_id() {
+        for id in [0, 7, 10, 4711, u64::MAX] {
+            let name = server_name(id);
+            assert_eq!(name.as_bytes(), format!("pgyard_{id}").as_bytes());
+            assert_eq!(id_of(&name.to_string()), Some(id));
+        }
+    }
 
     #[test]
     fn evicts_the_least_recently_used_that_may_go() {

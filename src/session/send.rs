@@ -6,7 +6,7 @@ use super::state::{SessionState, StatementChange};
 use super::unit::{Unit, UnitKind};
 use crate::config::ReuseUnnamed;
 use crate::database::{Database, PreparedStatement, reusable};
-use crate::server::prepared::server_name;
+use crate::server::prepared::{ServerStatementName, server_name};
 use crate::server::{Expected, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, put_message, put_string};
@@ -23,6 +23,23 @@ pub enum Sent {
     InOutbox,
     /// The unit's bytes are to be written as they are, behind what is in the outbox.
     AsItIs,
+}
+
+/// The name of a statement in what is sent.
+enum SentName<'n> {
+    Shared(ServerStatementName),
+    AsItIs(&'n [u8]),
+    Made(Vec<u8>),
+}
+
+impl SentName<'_> {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            SentName::Shared(name) => name.as_bytes(),
+            SentName::AsItIs(name) => name,
+            SentName::Made(name) => name,
+        }
+    }
 }
 
 static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(1);
@@ -336,20 +353,20 @@ impl Translation<'_> {
             return Ok(());
         }
         let name = self.server_side_name(bind.statement);
-        bind.put_head(self.server.outbox.writer(), &name, rest_len);
+        bind.put_head(self.server.outbox.writer(), name.as_bytes(), rest_len);
         self.server.incoming.replies.push(Expected::Bind);
         Ok(())
     }
 
     /// The name under which the server knows a statement; for an unknown one a name that it does not know either.
-    fn server_side_name(&mut self, name: &[u8]) -> Vec<u8> {
+    fn server_side_name<'n>(&mut self, name: &'n [u8]) -> SentName<'n> {
         match self.state.statement(name).cloned() {
             Some(statement) => {
                 self.ensure(&statement);
-                server_name(statement.id).into_bytes()
+                SentName::Shared(server_name(statement.id))
             }
-            None if name.starts_with(b"pgyard_") => [b"?", name].concat(),
-            None => name.to_vec(),
+            None if name.starts_with(b"pgyard_") => SentName::Made([b"?", name].concat()),
+            None => SentName::AsItIs(name),
         }
     }
 
@@ -366,7 +383,7 @@ impl Translation<'_> {
             self.put(message, Expected::DescribeStatement);
         } else {
             let name = self.server_side_name(describe.name);
-            NamedMessage::put_statement(self.server.outbox.writer(), b'D', &name);
+            NamedMessage::put_statement(self.server.outbox.writer(), b'D', name.as_bytes());
             self.server.incoming.replies.push(Expected::DescribeStatement);
         }
         Ok(())
