@@ -17,6 +17,6 @@ pub use directory::{Database, Directory};
 pub use facts::classify;
 pub use reuse::reusable;
 pub use role::RolePools;
-pub use statements::{PreparedStatement, Statements, meaning};
+pub use statements::{PreparedStatement, StatementForm, Statements, meaning};
 pub use upstream::Upstream;
 pub use writes::{LastWrite, WriteBook, WriteMark};

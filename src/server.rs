@@ -13,6 +13,6 @@ pub mod target;
 pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, TransactionStatus, UNKNOWN_UNNAMED};
 pub use login::{ConnectError, cancel, connect};
 pub use parameters::{ParameterSet, ReportedParameters};
-pub use prepared::PreparedSet;
+pub use prepared::{OwnNames, PreparedSet};
 pub use replies::{Expected, ReplyQueue, Verdict};
 pub use target::ServerTarget;

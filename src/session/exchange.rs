@@ -1,15 +1,13 @@
 //! One unit's exchange with its server: both directions at once, until everything that is expected has come.
 
 use super::link::Link;
-use super::relay::{Answer, CopyPhase, take_chunk};
+use super::relay::{Answer, CopyPhase, take_chunk_for};
+use super::state::SessionState;
 use crate::net::scratch::poll_read_with;
 use crate::net::{Buffer, Stream};
 use crate::server::{Expected, ServerConnection};
 use crate::wire::WireError;
-use crate::wire::bind::BindMessage;
-use crate::wire::frame::{HEADER_LEN, client_header, put_message};
-use crate::wire::named::NamedMessage;
-use crate::wire::parse::ParseMessage;
+use crate::wire::frame::{client_header, put_message};
 use std::io;
 use std::task::{Context, Poll};
 
@@ -61,19 +59,22 @@ pub struct Exchange {
     pub as_it_is: bool,
     /// COPY data: bytes of the message under way that are still to be passed on.
     copy_left: usize,
-    /// A COPY's data was read from the inbox up to here, behind the unit.
-    copy_sync_due: bool,
     turn: u64,
 }
 
 impl Exchange {
     /// An exchange that has just been put into the server's outbox.
     pub fn new(answer: Answer, unit_len: usize, as_it_is: bool) -> Self {
-        Exchange { answer, unit_len, as_it_is, copy_left: 0, copy_sync_due: false, turn: 0 }
+        Exchange { answer, unit_len, as_it_is, copy_left: 0, turn: 0 }
     }
 
     /// Moves bytes until the exchange ends.
-    pub fn poll(&mut self, cx: &mut Context<'_>, client: &mut ClientSide, link: &mut Link) -> Poll<ExchangeEnd> {
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        (client, state): (&mut ClientSide, &SessionState),
+        link: &mut Link,
+    ) -> Poll<ExchangeEnd> {
         self.turn = 0;
         let server = link.server();
         if std::mem::take(&mut self.as_it_is) {
@@ -89,13 +90,13 @@ impl Exchange {
         loop {
             if let Poll::Ready(Err(error)) = server.stream.poll_drain(cx, &mut server.outbox) {
                 // What the server said before it went may still be there to be read.
-                if let Poll::Ready(end) = self.poll_server(cx, client, server) {
+                if let Poll::Ready(end) = self.poll_server(cx, (client, state), server) {
                     return Poll::Ready(end);
                 }
                 return self.server_lost(server, error);
             }
             let mut moved = false;
-            match self.poll_server(cx, client, server) {
+            match self.poll_server(cx, (client, state), server) {
                 Poll::Ready(ExchangeEnd::Done) if self.is_done(server) => return Poll::Ready(self.finish()),
                 Poll::Ready(ExchangeEnd::Done) => moved = true,
                 Poll::Ready(end) => return Poll::Ready(end),
@@ -138,7 +139,12 @@ impl Exchange {
     }
 
     /// Reads the server and writes the client. `Ready(Done)` means that something moved.
-    fn poll_server(&mut self, cx: &mut Context<'_>, client: &mut ClientSide, server: &mut ServerConnection) -> Poll<ExchangeEnd> {
+    fn poll_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        (client, state): (&mut ClientSide, &SessionState),
+        server: &mut ServerConnection,
+    ) -> Poll<ExchangeEnd> {
         if !self.holds() && !client.outbox.is_empty() {
             match client.stream.poll_drain(cx, &mut client.outbox) {
                 Poll::Ready(Ok(())) => {}
@@ -153,7 +159,7 @@ impl Exchange {
             if chunk.is_empty() {
                 return Ok(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
             }
-            let range = take_chunk(chunk, incoming, &mut self.answer, &mut client.outbox)?;
+            let range = take_chunk_for(Some(state), chunk, incoming, &mut self.answer, &mut client.outbox)?;
             Ok(Ok(match range.is_empty() {
                 true => Ok(()),
                 false => client.stream.write_or_keep(cx, &chunk[range], &mut client.outbox),
@@ -186,7 +192,15 @@ impl Exchange {
                 server.incoming.replies.push(Expected::QuietSync);
                 self.answer.synced = true;
             }
-        } else if !self.holds()
+            return Poll::Ready(ExchangeEnd::Done);
+        }
+        if self.answer.holds_sync && !self.answer.copy_began && server.incoming.replies.is_empty() {
+            // The COPY was refused: the pipeline ends here.
+            put_message(server.outbox.writer(), b'S', |_| {});
+            server.incoming.replies.push(Expected::Sync);
+            self.answer.holds_sync = false;
+        }
+        if !self.holds()
             && !client.outbox.is_empty()
             && let Poll::Ready(Err(_)) = client.stream.poll_drain(cx, &mut client.outbox)
         {
@@ -240,7 +254,7 @@ impl Exchange {
         }
     }
 
-    /// Moves COPY messages, and what follows them up to a Sync, from the client's inbox, behind the unit, into the server's outbox.
+    /// Moves COPY messages, up to the one that ends the data, from the client's inbox, behind the unit, into the server's outbox.
     fn pass_copy(&mut self, client: &mut ClientSide, server: &mut ServerConnection) -> Result<(), WireError> {
         // The unit was answered (a COPY has begun), so it is never sent again.
         client.inbox.consume(std::mem::take(&mut self.unit_len));
@@ -250,27 +264,10 @@ impl Exchange {
         while self.copy_left == 0 && self.answer.copy != CopyPhase::None {
             let rest = &input[used..];
             let Some(head) = client_header(rest)? else { break };
-            match (head.tag, self.answer.copy) {
-                (b'd' | b'H', CopyPhase::In) => {}
-                (b'c' | b'f', CopyPhase::In) => {
-                    self.copy_sync_due = self.answer.extended;
-                    self.answer.copy = if self.copy_sync_due { CopyPhase::Ended } else { CopyPhase::None };
-                }
-                // A Sync behind the data ends the pipeline; one before it is ignored by the server.
-                (b'S', CopyPhase::In) => {}
-                (b'S', CopyPhase::Ended) => self.answer.copy = CopyPhase::None,
-                // The rest of the pipeline goes as it is, so it can't use names that the server does not know.
-                (b'P' | b'B' | b'D' | b'E' | b'C' | b'H', CopyPhase::Ended) => {
-                    if rest.len() < head.total {
-                        break;
-                    }
-                    if names_statement(head.tag, &rest[HEADER_LEN..head.total])? {
-                        return Err(WireError::Field("prepared statement in a pipeline behind COPY data"));
-                    }
-                }
-                // Anything else is for the server to refuse.
-                (_, CopyPhase::In) => {}
-                _ => break,
+            // What follows the end of the data is a unit of its own. A Sync or Flush before it is ignored by the server, anything
+            // else refused.
+            if matches!(head.tag, b'c' | b'f') {
+                self.answer.copy = CopyPhase::None;
             }
             let now = head.total.min(rest.len());
             used += now;
@@ -280,17 +277,4 @@ impl Exchange {
         client.inbox.consume(used);
         Ok(())
     }
-}
-
-/// Whether a message gives or uses the name of a prepared statement.
-fn names_statement(tag: u8, body: &[u8]) -> Result<bool, WireError> {
-    Ok(match tag {
-        b'P' => !ParseMessage::read(body)?.name.is_empty(),
-        b'B' => !BindMessage::read(body)?.statement.is_empty(),
-        b'D' | b'C' => {
-            let message = NamedMessage::read(body)?;
-            message.statement && !message.name.is_empty()
-        }
-        _ => false,
-    })
 }

@@ -27,6 +27,7 @@ impl Session {
         if let Some(link) = self.link.as_mut() {
             put_own_query(link.server(), "DEALLOCATE ALL");
             link.server().incoming.prepared.clear();
+            link.server().own_names.clear();
         }
     }
 

@@ -15,7 +15,7 @@ impl Session {
     /// Answers the unit if no server is needed for it.
     pub(super) fn answers_itself(&mut self, unit: &Unit) -> bool {
         if let Some(report) = self.lost.take() {
-            self.state.lost_transaction = self.state.transaction.take().is_some();
+            self.state.lost_transaction = self.state.end_transaction().is_some();
             self.state.pipeline_open = false;
             self.state.pins = crate::sql::Pins::NONE;
             self.note_pins();

@@ -2,6 +2,7 @@
 
 use super::attach::{AttachError, Attempt};
 use super::exchange::{Exchange, ExchangeEnd};
+use super::names::NamesError;
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
@@ -27,12 +28,41 @@ impl Session {
         if server.prepared_unknown && !self.state.pipeline_open && server.incoming.status != TransactionStatus::Failed {
             put_own_query(server, "DEALLOCATE ALL");
             server.incoming.prepared.clear();
+            server.own_names.clear();
             server.prepared_unknown = false;
         }
-        if server.incoming.replies.is_empty() {
+        if !server.incoming.replies.is_empty() {
+            let outcome = self.run_own().await;
+            if outcome.is_err() {
+                return self.not_prepared(outcome, attempt, held);
+            }
+        }
+        if self.state.local.is_some() {
+            self.learn_local_settings(unit).await;
+        }
+        if !(unit.own_names || unit.whole) {
             return Ok(true);
         }
-        match self.run_own().await {
+        match self.prepare_names(unit).await {
+            Ok(()) => Ok(true),
+            Err(NamesError::Own(error)) => self.not_prepared(Err(error), attempt, held),
+            Err(NamesError::Refused(body)) => {
+                if let Some(transaction) = &mut self.state.transaction {
+                    transaction.failed = true;
+                }
+                Err(AttachError::Answered(body))
+            }
+        }
+    }
+
+    /// Queries of pgyard's own, before a unit, were not answered.
+    fn not_prepared(
+        &mut self,
+        outcome: Result<(), OwnError>,
+        attempt: &mut Attempt,
+        held: bool,
+    ) -> Result<bool, AttachError> {
+        match outcome {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {
                 let failed = self.link.take().map(|link| link.host.id);
@@ -43,7 +73,7 @@ impl Session {
                 self.abandon_link();
                 Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, "the server closed the connection")))
             }
-            Err(OwnError::Failed(message)) => {
+            Err(OwnError::Failed { message, .. }) => {
                 self.break_link();
                 let report = Report::error(SqlState::INVALID_PARAMETER_VALUE, message)
                     .detail("pgyard set the session's parameters on another server connection, and the server refused.")
@@ -56,10 +86,10 @@ impl Session {
 
     /// Waits for the answers to queries of pgyard's own.
     pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
-        let mut exchange = Exchange::new(Answer::default(), 0, false);
+        let mut exchange = Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false);
         match self.exchange(&mut exchange).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
-                Some(message) => Err(OwnError::Failed(message)),
+                Some((message, body)) => Err(OwnError::Failed { message, body }),
                 None => Ok(()),
             },
             ExchangeEnd::ServerLost(_) | ExchangeEnd::ServerProtocol(_) => Err(OwnError::Lost),
@@ -75,7 +105,12 @@ pub(super) enum OwnError {
     /// The connection ended.
     Lost,
     /// The server refused one.
-    Failed(String),
+    Failed {
+        /// Its message.
+        message: String,
+        /// The whole body of its error.
+        body: Vec<u8>,
+    },
     /// The session ends.
     End(SessionEnd),
 }

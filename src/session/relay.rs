@@ -3,6 +3,8 @@
 //! Rows and COPY data are never copied into values: only headers are read. The few messages whose body matters (errors,
 //! parameter reports, ReadyForQuery) wait in the server's inbox until they are whole.
 
+use super::shown::shown_error;
+use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
 use crate::server::login::note_parameter;
@@ -10,7 +12,7 @@ use crate::server::{Expected, Incoming, TransactionStatus, Verdict};
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, header};
+use crate::wire::frame::{HEADER_LEN, header, put_message};
 
 /// What reports "cached plan must not change result type".
 ///
@@ -28,8 +30,6 @@ pub enum CopyPhase {
     None,
     /// The client's data goes to the server.
     In,
-    /// The client has ended its data; in the extended protocol its Sync is still to come.
-    Ended,
 }
 
 /// What happened in the answers to a unit so far.
@@ -53,8 +53,14 @@ pub struct Answer {
     pub fatal: bool,
     /// The server reported an error when nothing was asked of it: it is going away.
     pub unsolicited: bool,
-    /// A query of pgyard's own failed.
-    pub own_error: Option<String>,
+    /// A query of pgyard's own failed: its message, and the whole body of the error.
+    pub own_error: Option<(String, Vec<u8>)>,
+    /// All of it is pgyard's own: nothing is forwarded.
+    pub hidden: bool,
+    /// The unit's Sync counts for nothing, since a COPY's data comes behind it; or it is held back until that is known.
+    pub holds_sync: bool,
+    /// A COPY FROM STDIN has begun.
+    pub copy_began: bool,
     /// The last CommandComplete was a ROLLBACK.
     pub rolled_back: bool,
     /// CommandCompletes.
@@ -88,6 +94,8 @@ struct Ranges<'a> {
     start: usize,
     end: usize,
     outbox: &'a mut Buffer,
+    /// Whose names errors quote.
+    session: Option<&'a SessionState>,
 }
 
 impl Ranges<'_> {
@@ -119,9 +127,20 @@ pub fn take_chunk(
     answer: &mut Answer,
     outbox: &mut Buffer,
 ) -> Result<std::ops::Range<usize>, WireError> {
+    take_chunk_for(None, chunk, server, answer, outbox)
+}
+
+/// The same for a session, which reads its own names of prepared statements in errors.
+pub(super) fn take_chunk_for(
+    session: Option<&SessionState>,
+    chunk: &[u8],
+    server: &mut Incoming,
+    answer: &mut Answer,
+    outbox: &mut Buffer,
+) -> Result<std::ops::Range<usize>, WireError> {
     let committed = answer.committed;
     if server.inbox.is_empty() {
-        let mut ranges = Ranges { chunk, start: 0, end: 0, outbox };
+        let mut ranges = Ranges { chunk, start: 0, end: 0, outbox, session };
         let used = judge_all(&mut ranges, server, answer)?;
         take_back(committed, &mut ranges, answer);
         let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_be_taken_back());
@@ -134,7 +153,7 @@ pub fn take_chunk(
     }
     let mut whole = std::mem::take(&mut server.inbox);
     whole.push(chunk);
-    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
+    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox, session };
     let used = judge_all(&mut ranges, server, answer)?;
     take_back(committed, &mut ranges, answer);
     ranges.flush();
@@ -176,7 +195,7 @@ fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer
         let body = &rest[HEADER_LEN.min(rest.len())..end - place];
         let verdict = judge(head.tag, body, server, answer)?;
         answer.body_forward = verdict == Verdict::Forward && answer.refused.is_none();
-        if answer.body_forward {
+        if answer.body_forward && !(head.tag == b'E' && whole && put_shown(ranges, answer, body)) {
             forward(ranges, answer, place, end);
         }
         server.body_left = head.total - (end - place);
@@ -189,6 +208,15 @@ fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer
 fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {
     answer.bytes += (to - from) as u64;
     ranges.add(from, to);
+}
+
+/// Forwards an error that quotes a name of pgyard's with the client's name; false if it does not.
+fn put_shown(ranges: &mut Ranges<'_>, answer: &mut Answer, body: &[u8]) -> bool {
+    let Some(shown) = ranges.session.and_then(|session| shown_error(body, session)) else { return false };
+    ranges.flush();
+    put_message(ranges.outbox.writer(), b'E', |out| out.extend_from_slice(&shown));
+    answer.bytes += (HEADER_LEN + shown.len()) as u64;
+    true
 }
 
 fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
@@ -219,11 +247,11 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
             answer.farewell = true;
             return Ok(Verdict::Forward);
         }
-        b'N' => return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward }),
+        b'N' => return Ok(if answer.hidden || server.replies.is_quiet() { Verdict::Skip } else { Verdict::Forward }),
         b'S' => {
             note_parameter(body, &mut server.reported);
             answer.reported = true;
-            return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward });
+            return Ok(if answer.hidden || server.replies.is_quiet() { Verdict::Skip } else { Verdict::Forward });
         }
         b'A' => return Ok(Verdict::Forward),
         other => return Err(WireError::Type(other)),
@@ -231,10 +259,10 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
     if let (b'1', Some(Expected::Parse { id: id @ 1.., .. })) = (tag, server.replies.front()) {
         server.prepared.insert(id);
     }
-    let own = server.replies.front() == Some(Expected::Own);
+    let own = answer.hidden || server.replies.is_quiet() && tag != b'E';
     let verdict = server.replies.judge(tag);
     if own {
-        return Ok(verdict);
+        return Ok(if answer.hidden { Verdict::Skip } else { verdict });
     }
     match tag {
         b'1' => answer.parsed += 1,
@@ -254,9 +282,9 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
 }
 
 fn begin_copy(server: &mut Incoming, answer: &mut Answer) {
-    answer.copy = CopyPhase::In;
+    (answer.copy, answer.copy_began) = (CopyPhase::In, true);
     if answer.extended {
-        server.replies.begin_copy_in();
+        answer.holds_sync |= server.replies.begin_copy_in();
     }
 }
 
@@ -264,14 +292,12 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     let fields = ErrorFields::read(body);
     answer.fatal |= fields.is_fatal();
     answer.farewell |= fields.is_fatal() && fields.state.class() == *b"57";
-    if server.replies.front() == Some(Expected::Own) {
-        answer.own_error = Some(fields.text());
+    if answer.hidden || server.replies.front() == Some(Expected::Own) {
+        answer.own_error.get_or_insert_with(|| (fields.text(), body.to_vec()));
         return;
     }
     answer.error = Some(fields.state);
-    if answer.copy == CopyPhase::In && !answer.extended {
-        answer.copy = CopyPhase::None;
-    }
+    answer.copy = CopyPhase::None;
     if answer.committed || answer.refused.is_some() {
         return;
     }

@@ -13,7 +13,7 @@ use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
 use crate::sql::{Access, Pins};
-use crate::wire::frame::HEADER_LEN;
+use crate::wire::frame::{HEADER_LEN, put_message};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ impl Session {
         let mut attempt = Attempt {
             need: self.need(&unit),
             failed: Vec::new(),
-            same_server: unit.pins.intersects(Pins::SEQUENCE),
+            same_server: unit.pins.intersects(Pins::SEQUENCE) || unit.own_names,
             replanned: false,
             since: Instant::now(),
         };
@@ -49,6 +49,16 @@ impl Session {
         match outcome {
             Ok(()) => Ok(()),
             Err(AttachError::End(end)) => Err(end),
+            Err(AttachError::Answered(body)) => {
+                put_message(self.client.outbox.writer(), b'E', |out| out.extend_from_slice(&body));
+                self.end_answer(&unit);
+                self.client.inbox.consume(unit.len);
+                if self.state.transaction.is_none() {
+                    self.release_if_free();
+                }
+                self.state_is(ClientState::Idle);
+                Ok(())
+            }
             Err(AttachError::Refused(report)) => {
                 self.refuse(&unit, &report);
                 self.client.inbox.consume(unit.len);
@@ -151,6 +161,7 @@ impl Session {
 
     /// Puts the unit into the server's outbox.
     fn start(&mut self, unit: &Unit, held: bool, replanned: bool) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
+        let own_names = self.uses_own_names(unit);
         let Some(link) = self.link.as_mut() else { return Ok(None) };
         let route = link.route;
         let kept = unit.len <= self.database.settings().routing.retry_buffer;
@@ -158,15 +169,17 @@ impl Session {
         if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
         }
-        let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, link.server(), &self.database);
+        let to = (link.server(), own_names);
+        let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, to, &self.database);
         match sent {
             Ok(sent) => {
                 let may_replan = unit.is_extended()
                     && !(unit.verbatim || replanned)
                     && self.state.transaction.is_none()
-                    && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
+                    && !(self.state.pipeline_open || own_names)
                     && kept;
-                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), ..Answer::default() };
+                let holds_sync = sent == Sent::WithoutSync;
+                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), holds_sync, ..Answer::default() };
                 Ok(Some((Exchange::new(answer, unit.len, sent == Sent::AsItIs), route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),
@@ -176,10 +189,10 @@ impl Session {
     /// Moves bytes until the exchange ends.
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
-        let (client, entry) = (&mut self.client, &self.entry);
+        let (client, state, entry) = (&mut self.client, &self.state, &self.entry);
         let limit = self.database.settings().pool.query_timeout;
         let relay = std::future::poll_fn(|cx| {
-            if let Poll::Ready(end) = exchange.poll(cx, client, link) {
+            if let Poll::Ready(end) = exchange.poll(cx, (client, state), link) {
                 return Poll::Ready(end);
             }
             match entry.stop_requested(cx) {
@@ -216,7 +229,7 @@ impl Session {
         if let Some(mark) = self.state.write_mark.take() {
             self.state.freshness = Freshness::Pending(mark.acknowledged());
         }
-        self.state.lost_transaction |= self.state.transaction.take().is_some();
+        self.state.lost_transaction |= self.state.end_transaction().is_some();
         self.state.pipeline_open = false;
         self.state.pins = Pins::NONE;
         self.note_pins();
@@ -224,7 +237,7 @@ impl Session {
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, (route, waited): (QueryRoute, Duration)) {
-        let text = self.text_to_replay(unit, exchange, route);
+        let text = self.text_of_query(unit, exchange, route);
         self.client.inbox.consume(exchange.unit_len);
         let elapsed = attempt.since.elapsed();
         let metrics = &self.database.metrics;
@@ -242,14 +255,12 @@ impl Session {
         self.settle(unit, text.as_deref(), &exchange.answer, elapsed);
     }
 
-    /// The text of a simple query in a READ ONLY transaction on a replica, if it may have to be run again.
-    fn text_to_replay(&self, unit: &Unit, exchange: &Exchange, route: QueryRoute) -> Option<String> {
+    /// The text of a simple query that may have to be run again: in a READ ONLY transaction on a replica, or because it prepares a
+    /// statement.
+    fn text_of_query(&self, unit: &Unit, exchange: &Exchange, route: QueryRoute) -> Option<Vec<u8>> {
         let open = self.state.transaction.is_some() && route == QueryRoute::Replica && unit.needs_care;
-        if !open || unit.kind != UnitKind::Query || exchange.unit_len == 0 {
-            return None;
-        }
-        let text = &self.client.inbox.as_slice()[HEADER_LEN..unit.len - 1];
-        std::str::from_utf8(text).ok().map(str::to_owned)
+        let wanted = (open || unit.own_names) && unit.kind == UnitKind::Query && exchange.unit_len > 0;
+        wanted.then(|| self.client.inbox.as_slice()[HEADER_LEN..unit.len - 1].to_vec())
     }
 
     fn log_slow(&self, unit: &Unit, attempt: &Attempt, (route, elapsed): (QueryRoute, Duration)) {

@@ -14,23 +14,30 @@ use std::time::{Duration, Instant};
 
 impl Session {
     /// Takes in what the unit did, once all its answers have come, which took `elapsed`. `text` is that of a simple query in a transaction that may move.
-    pub(super) fn settle(&mut self, unit: &Unit, text: Option<&str>, answer: &Answer, elapsed: Duration) {
+    pub(super) fn settle(&mut self, unit: &Unit, text: Option<&[u8]>, answer: &Answer, elapsed: Duration) {
         let Some(link) = self.link.as_mut() else { return };
         let (route, host_id) = (link.route, link.host.id);
         let server = link.server();
         self.state.last_server = server.id;
         server.broken |= answer.unsolicited;
-        let dropped = server.incoming.replies.take_dropped_names();
-        if dropped > 0 {
-            self.state.undo_names(self.state.journal.len().saturating_sub(dropped));
+        let failed_at = server.incoming.replies.take_failure();
+        if let Some(failed_at) = failed_at {
+            self.state.undo_names(failed_at);
         }
         if answer.error.is_some() && unit.has_unnamed_parse() {
             // A Parse that failed, or was dropped behind another error, leaves nothing of the session's.
             server.unnamed = UNKNOWN_UNNAMED;
             if !(unit.verbatim && answer.parsed == unit.parse_count()) {
-                (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None);
+                self.state.unnamed.forget();
             }
         }
+        self.state.pipeline_open = match unit.kind {
+            _ if answer.ready => false,
+            UnitKind::Pipeline => answer.holds_sync,
+            UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
+            UnitKind::Part => true,
+            UnitKind::Flush => unit.binds || self.state.pipeline_open,
+        };
         let status = server.incoming.status;
         let open = self.state.transaction.is_some();
         let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
@@ -38,13 +45,13 @@ impl Session {
             follow(unit, text, answer, &mut self.state, server);
         }
         self.state.journal.clear();
+        server.own_names.settle(failed_at);
+        if let Some(at) = server.forgets_at.take()
+            && failed_at.is_none_or(|failed| at < failed)
+        {
+            server.incoming.prepared.clear();
+        }
         self.note_writes(unit, answer, (route, host_id), (status, elapsed));
-        self.state.pipeline_open = match unit.kind {
-            _ if answer.ready => false,
-            UnitKind::Pipeline | UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
-            UnitKind::Part => true,
-            UnitKind::Flush => unit.binds || self.state.pipeline_open,
-        };
         if !answer.ready && (self.state.pipeline_open || unit.kind == UnitKind::Flush) {
             self.state.skipping |= answer.error.is_some();
         }
@@ -78,13 +85,18 @@ impl Session {
         (route, host_id): (QueryRoute, u32),
         (status, mut elapsed): (TransactionStatus, Duration),
     ) {
-        let mut changed_catalogue = unit.changes_catalogue;
+        let mut changed_catalogue = unit.changes_catalogue | std::mem::take(&mut self.state.pipeline_changed_catalogue);
         if let Some(transaction) = &mut self.state.transaction {
-            transaction.changed_catalogue |= unit.changes_catalogue;
+            transaction.changed_catalogue |= changed_catalogue;
             transaction.statements += answer.completed as u64;
             if status != TransactionStatus::Idle {
                 return;
             }
+        }
+        if self.state.pipeline_open {
+            // It commits at its Sync: until then nothing was acknowledged.
+            self.state.pipeline_changed_catalogue = changed_catalogue;
+            return;
         }
         if status == TransactionStatus::Idle {
             if let Some(ended) = self.state.transaction.take() {

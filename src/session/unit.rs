@@ -1,7 +1,7 @@
 //! Cutting the client's bytes into units, and what a unit needs.
 
 use super::state::SessionState;
-use crate::database::{Database, classify};
+use crate::database::{Database, StatementForm, classify};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
@@ -56,6 +56,14 @@ pub struct Unit {
     pub binds: bool,
     /// Its messages can go to the server as they are.
     pub verbatim: bool,
+    /// Its texts say names of prepared statements: servers must know them as the client does.
+    pub own_names: bool,
+    /// A COPY FROM STDIN is among its texts.
+    pub copies: bool,
+    /// It may look at everything that is prepared.
+    pub whole: bool,
+    /// It executes by name what the session has not prepared.
+    executes_unknown: bool,
     /// Its Parse messages.
     parses: usize,
     /// Place and body length of its last unnamed Parse.
@@ -98,6 +106,10 @@ impl Unit {
             more: Vec::new(),
             binds: false,
             verbatim: true,
+            own_names: false,
+            copies: false,
+            whole: false,
+            executes_unknown: false,
             parses: 0,
             unnamed: None,
             named: Vec::new(),
@@ -134,8 +146,11 @@ impl Unit {
     pub fn may_write(&self) -> bool {
         // FETCH, EXECUTE and their like run what another statement has named.
         let opaque = |statement: &StatementFacts| {
-            let sets = matches!(statement.effects.first(), Some(SessionEffect::Execute(_)) | None);
-            statement.access == Access::Session && statement.command == Command::Other && sets
+            let runs = match statement.effects.first() {
+                Some(SessionEffect::Execute(_)) => self.executes_unknown,
+                first => first.is_none(),
+            };
+            statement.access == Access::Session && statement.command == Command::Other && runs
         };
         matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
     }
@@ -154,11 +169,47 @@ impl Unit {
         crate::route::decide(&state.view, self.access, self.hint, &statements)
     }
 
-    fn add(&mut self, facts: Arc<Facts>, runs: bool) {
+    fn add(&mut self, facts: Arc<Facts>, runs: bool, (state, database): (&SessionState, &Database)) {
+        let mut access = facts.access;
+        if facts.needs_care {
+            access = self.add_names(&facts, runs, (state, database));
+        }
+        self.add_facts(facts, access, runs);
+    }
+
+    /// What the text does to names of prepared statements, and what it runs by name; answers the access that it needs itself.
+    fn add_names(&mut self, facts: &Facts, runs: bool, (state, database): (&SessionState, &Database)) -> Access {
+        self.whole |= runs && facts.pins.intersects(Pins::OPAQUE);
+        let mut access = facts.access;
+        for effect in facts.statements.iter().flat_map(|statement| &statement.effects).filter(|effect| effect.concerns_names()) {
+            self.own_names = true;
+            self.verbatim = false;
+            self.whole |= *effect == SessionEffect::ListStatements;
+            let SessionEffect::Execute(name) = effect else { continue };
+            let Some(statement) = state.statement(name.as_bytes()) else {
+                self.executes_unknown = true;
+                continue;
+            };
+            let inner = statement.facts(database.catalogue_id(), |text| classify(database, text, state.lexing));
+            self.whole |= inner.statements.iter().any(|inner| inner.effects.contains(&SessionEffect::ListStatements));
+            let inner_access = inner.access;
+            self.add_facts(inner, inner_access, runs);
+            if facts.statements.len() == 1 && access == Access::Session {
+                access = Access::Read;
+            }
+        }
+        access
+    }
+
+    fn add_facts(&mut self, facts: Arc<Facts>, access: Access, runs: bool) {
         if runs {
             self.pins = self.pins.union(facts.pins);
         }
-        self.access = self.access.max(facts.access);
+        self.access = self.access.max(access);
+        if matches!(facts.statements.first(), Some(StatementFacts { command: Command::CopyIn, .. })) {
+            // What follows a COPY waits for the end of its data.
+            (self.copies, self.verbatim) = (true, false);
+        }
         self.hint = match (self.hint, facts.hint) {
             (Some(RouteHint::Primary), _) | (_, Some(RouteHint::Primary)) => Some(RouteHint::Primary),
             (own, other) => own.or(other),
@@ -181,6 +232,7 @@ impl Unit {
             text.runs = true;
             self.pins = self.pins.union(text.facts.pins);
         }
+        self.whole |= self.pins.intersects(Pins::OPAQUE);
     }
 }
 
@@ -222,7 +274,7 @@ pub fn cut(
             let mut cursor = Cursor::new(body);
             let text = cursor.string()?;
             cursor.end()?;
-            unit.add(classify(database, text, state.lexing), true);
+            unit.add(classify(database, text, state.lexing), true, (state, database));
         }
         b'F' => {
             unit.kind = UnitKind::Function;
@@ -274,7 +326,7 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
             b'P' => add_parse(&mut unit, input, place, body, state, database)?,
             b'B' => add_bind(&mut unit, input, body, state, database)?,
             b'E' => unit.binds = true,
-            b'D' | b'C' => add_named(&mut unit, header.tag, body)?,
+            b'D' | b'C' => add_named(&mut unit, header.tag, body, state)?,
             b'S' | b'H' => {
                 if !body.is_empty() {
                     return Err(WireError::Trailing);
@@ -306,9 +358,6 @@ fn add_parse(
     let message = ParseMessage::read(body)?;
     unit.parses += 1;
     let facts = classify(database, message.text, state.lexing);
-    if super::local::needs_rewrite(&facts, state) {
-        unit.verbatim = false;
-    }
     if message.name.is_empty() {
         unit.unnamed = Some((place, body.len()));
     } else {
@@ -316,7 +365,7 @@ fn add_parse(
         unit.named.push((place, body.len()));
     }
     debug_assert!(place + body.len() <= input.len());
-    unit.add(facts, false);
+    unit.add(facts, false, (state, database));
     Ok(())
 }
 
@@ -336,24 +385,28 @@ fn add_bind(unit: &mut Unit, input: &[u8], body: &[u8], state: &SessionState, da
         unit.runs(&facts);
         if unit.needs_care && !unit.first.iter().chain(&unit.more).any(|text| Arc::ptr_eq(&text.facts, &facts)) {
             // The cache has given its place to another text in between.
-            unit.add(facts, true);
+            unit.add(facts, true, (state, database));
         }
         return Ok(());
     }
     if message.statement.is_empty() {
         unit.verbatim = false;
         if state.unnamed.tag != 0 {
-            unit.add(classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing), true);
+            let text = &state.unnamed.definition[..state.unnamed.text_len];
+            unit.add(classify(database, text, state.lexing), true, (state, database));
         }
     } else if let Some(statement) = state.statement(message.statement) {
         let facts = statement.facts(database.catalogue_id(), |text| classify(database, text, state.lexing));
-        unit.add(facts, true);
+        unit.own_names |= statement.form() != StatementForm::Shared;
+        unit.add(facts, true, (state, database));
     }
     Ok(())
 }
 
-fn add_named(unit: &mut Unit, tag: u8, body: &[u8]) -> Result<(), WireError> {
+fn add_named(unit: &mut Unit, tag: u8, body: &[u8], state: &SessionState) -> Result<(), WireError> {
     let message = NamedMessage::read(body)?;
+    let form = if message.statement { state.statement(message.name).map(|statement| statement.form()) } else { None };
+    unit.own_names |= form.is_some_and(|form| form != StatementForm::Shared);
     if message.statement && (tag == b'C' || !message.name.is_empty() || unit.unnamed.is_none()) {
         unit.verbatim = false;
     }
