@@ -13,6 +13,7 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod names;
     mod reload;
     mod routing;
 }

@@ -170,17 +170,22 @@ impl Unit {
     }
 
     fn add(&mut self, facts: Arc<Facts>, runs: bool, (state, database): (&SessionState, &Database)) {
-        let mut access = facts.access;
-        if facts.needs_care {
-            access = self.add_names(&facts, runs, (state, database));
+        if !facts.needs_care {
+            let access = facts.access;
+            return self.add_facts(facts, access, runs);
         }
+        self.whole |= runs && facts.pins.intersects(Pins::OPAQUE);
+        let (access, executed) = self.add_names(&facts, (state, database));
         self.add_facts(facts, access, runs);
+        for facts in executed {
+            let access = facts.access;
+            self.add_facts(facts, access, runs);
+        }
     }
 
-    /// What the text does to names of prepared statements, and what it runs by name; answers the access that it needs itself.
-    fn add_names(&mut self, facts: &Facts, runs: bool, (state, database): (&SessionState, &Database)) -> Access {
-        self.whole |= runs && facts.pins.intersects(Pins::OPAQUE);
-        let mut access = facts.access;
+    /// What the text does to names of prepared statements; answers the access that it needs itself, and what it runs by name.
+    fn add_names(&mut self, facts: &Facts, (state, database): (&SessionState, &Database)) -> (Access, Vec<Arc<Facts>>) {
+        let (mut access, mut executed) = (facts.access, Vec::new());
         for effect in facts.statements.iter().flat_map(|statement| &statement.effects).filter(|effect| effect.concerns_names()) {
             self.own_names = true;
             self.verbatim = false;
@@ -192,13 +197,12 @@ impl Unit {
             };
             let inner = statement.facts(database.catalogue_id(), |text| classify(database, text, state.lexing));
             self.whole |= inner.statements.iter().any(|inner| inner.effects.contains(&SessionEffect::ListStatements));
-            let inner_access = inner.access;
-            self.add_facts(inner, inner_access, runs);
+            executed.push(inner);
             if facts.statements.len() == 1 && access == Access::Session {
                 access = Access::Read;
             }
         }
-        access
+        (access, executed)
     }
 
     fn add_facts(&mut self, facts: Arc<Facts>, access: Access, runs: bool) {

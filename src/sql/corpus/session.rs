@@ -108,11 +108,9 @@ fn settings() {
         ("SET LOCAL a = 1", set_local("a", Some("1"))),
         ("SET LOCAL ROLE x", set_local("role", Some("x"))),
         ("SET LOCAL TIME ZONE 'UTC'", set_local("timezone", Some("'UTC'"))),
-        ("SET LOCAL TIME ZONE INTERVAL '1' HOUR", set_local("timezone", None)),
         ("SET LOCAL a TO DEFAULT", set_local("a", None)),
         ("SET LOCAL SESSION AUTHORIZATION x", set_local("session_authorization", Some("x"))),
         ("SET CONSTRAINTS ALL DEFERRED", vec![]),
-        ("SET LOCAL TIME ZONE INTERVAL '1' HOUR", vec![]),
         ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", set("default_transaction_read_only", Some("on"))),
         (
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",

@@ -1,0 +1,76 @@
+//! Statements that many sessions share, few connections, and little room.
+
+use super::super::harness::client::{bind, execute, parse};
+use super::super::harness::programs::pgbench;
+use super::play::{Yards, p, q};
+
+#[test]
+fn little_room_is_enough() {
+    let yards = Yards::start("", "max_prepared = 2\n");
+    let all: Vec<Vec<u8>> = (0..6)
+        .map(|n| {
+            let name = format!("s{n}");
+            [parse(&name, &format!("select {n}")), bind("", &name), execute("")].concat()
+        })
+        .collect();
+    let again: Vec<Vec<u8>> = [5, 0, 1, 2, 3, 4, 0, 5].map(|n| [bind("", &format!("s{n}")), execute("")].concat()).to_vec();
+    yards.check(
+        "more statements in a pipeline than a connection may hold",
+        &[
+            p(0, &all),
+            p(1, &all),
+            p(0, &again),
+            q(0, "begin"),
+            p(0, &again),
+            p(0, &[bind("", "s3"), execute("")]),
+            q(0, "prepare one as select 1"),
+            q(0, "execute s4"),
+            q(0, "commit"),
+            p(0, &again),
+            p(1, &[again[0].clone(), parse("s0", "select 0"), bind("", "s1")]),
+            p(1, &again),
+            q(1, "execute s2"),
+        ],
+    );
+}
+
+#[test]
+fn pgbench_prepares_on_two_connections_for_64_clients() {
+    let yards = Yards::start("CREATE TABLE counted (id int PRIMARY KEY, n int); INSERT INTO counted SELECT g, 0 FROM generate_series(1, 100) g", "");
+    let script = tempfile::NamedTempFile::new().unwrap();
+    let text = "\\set id random(1, 100)\nselect n from counted where id = :id;\n\
+        begin;\nupdate counted set n = n + 1 where id = :id;\nselect n from counted where id = :id;\ncommit;\n";
+    std::fs::write(script.path(), text).unwrap();
+    // pgbench may run as another user.
+    std::fs::set_permissions(script.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let yard = yards.several();
+    let mut runs = 0;
+    for mode in ["prepared", "extended", "simple"] {
+        let file = script.path().display().to_string();
+        let printed = pgbench(&yard.url(), &["-n", "-M", mode, "-c", "64", "-j", "2", "-t", "5", "-f", &file]);
+        assert!(printed.contains("number of transactions actually processed: 320/320"), "{printed}");
+        runs += 320;
+    }
+    assert_eq!(yard.client().column("SELECT sum(n) FROM counted").unwrap(), [runs.to_string()]);
+}
+
+#[test]
+fn reads_by_name_go_to_replicas() {
+    let yards = Yards::start("CREATE TABLE t AS SELECT 1 AS a; CREATE SEQUENCE s", "");
+    let mut client = yards.several().client();
+    let place = "select current_setting('cluster_name')";
+    client.column(&format!("PREPARE place AS {place}")).unwrap();
+    client.column(&format!("PREPARE place_of (int) AS {place} where $1 > 0")).unwrap();
+    client.column("PREPARE change AS insert into t values (2) returning current_setting('cluster_name')").unwrap();
+    client.send(&[parse("p", place), super::super::harness::client::sync()].concat()).unwrap();
+    client.until_ready().unwrap();
+    let mut column = |sql: &str| client.column(sql).unwrap();
+    super::super::harness::eventually("EXECUTE of a read is on the replica", std::time::Duration::from_secs(20), || {
+        column("EXECUTE place") == ["replica1"]
+    });
+    assert_eq!(column("EXECUTE p"), ["replica1"]);
+    assert_eq!(column("EXECUTE place_of(1)"), ["replica1"]);
+    assert_eq!(column("EXECUTE place_of(nextval('s')::int)"), ["primary"]);
+    assert_eq!(column("EXECUTE change"), ["primary"]);
+    assert_eq!(column("BEGIN; EXECUTE place; COMMIT"), ["primary"]);
+}
