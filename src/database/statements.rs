@@ -7,7 +7,7 @@ use crate::sql::Facts;
 use arc_swap::ArcSwapOption;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Parameters that change what a text means or how its constants are read.
@@ -37,6 +37,8 @@ pub struct PreparedStatement {
     text: std::ops::Range<usize>,
     meaning: Box<str>,
     form: StatementForm,
+    /// Its tables have changed: who prepares the text now gets another statement.
+    outdated: AtomicBool,
     facts: ArcSwapOption<(u64, Arc<Facts>)>,
 }
 
@@ -61,6 +63,7 @@ impl PreparedStatement {
             text,
             meaning: meaning.into(),
             form,
+            outdated: AtomicBool::new(false),
             facts: ArcSwapOption::empty(),
         }
     }
@@ -76,6 +79,12 @@ impl PreparedStatement {
         Arc::new(PreparedStatement::new(text, body, meaning, StatementForm::Command))
     }
 
+    /// A server has said that its plan does not fit any more. Sessions that have it are told so, as by PostgreSQL, until they
+    /// prepare it again.
+    pub fn mark_outdated(&self) {
+        self.outdated.store(true, Ordering::Relaxed);
+    }
+
     /// How it was prepared.
     pub fn form(&self) -> StatementForm {
         self.form
@@ -86,9 +95,9 @@ impl PreparedStatement {
         &self.meaning
     }
 
-    /// Whether it is the one with this definition and meaning.
+    /// Whether it is the one with this definition and meaning, and not outdated.
     pub fn is(&self, definition: &[u8], meaning: &str) -> bool {
-        *self.definition == *definition && *self.meaning == *meaning
+        *self.definition == *definition && *self.meaning == *meaning && !self.outdated.load(Ordering::Relaxed)
     }
 
     /// The query text.
@@ -199,6 +208,8 @@ mod tests {
         assert_ne!(other.id, first.id);
         parameters.unset("work_mem");
         assert_eq!(statements.intern(b"select 1\0\0\0", 8, &meaning(&parameters)).id, other.id);
+        other.mark_outdated();
+        assert_ne!(statements.intern(b"select 1\0\0\0", 8, &meaning(&parameters)).id, other.id);
         let id = other.id;
         drop(other);
         assert_ne!(statements.intern(b"select 1\0\0\0", 8, &meaning(&parameters)).id, id);

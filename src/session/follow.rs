@@ -177,7 +177,13 @@ fn next_transaction(state: &mut SessionState, server: &mut ServerConnection) {
 }
 
 /// Names that a statement of a simple query gives or takes; those of a pipeline were followed when it was translated.
-fn follow_names(unit: &Unit, statement: &StatementFacts, text: Option<&[u8]>, state: &mut SessionState, server: &mut ServerConnection) {
+fn follow_names(
+    unit: &Unit,
+    statement: &StatementFacts,
+    text: Option<&[u8]>,
+    state: &mut SessionState,
+    server: &mut ServerConnection,
+) {
     if unit.kind == UnitKind::Query {
         let only = unit.query_facts().is_some_and(|facts| facts.statements.len() == 1);
         for effect in &statement.effects {
@@ -192,7 +198,8 @@ fn note_replay(unit: &Unit, text: Option<&[u8]>, state: &mut SessionState) {
         return;
     };
     let changes = |statement: &StatementFacts| {
-        statement.effects.iter().any(|effect| !effect.concerns_names()) || matches!(statement.command, Command::Savepoint(_) | Command::SetTransaction(_))
+        statement.effects.iter().any(|effect| !effect.concerns_names())
+            || matches!(statement.command, Command::Savepoint(_) | Command::SetTransaction(_))
     };
     let goes_back = |statement: &StatementFacts| matches!(statement.command, Command::Release(_) | Command::RollbackTo(_));
     if unit.run_statements().any(goes_back) {

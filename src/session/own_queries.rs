@@ -56,12 +56,7 @@ impl Session {
     }
 
     /// Queries of pgyard's own, before a unit, were not answered.
-    fn not_prepared(
-        &mut self,
-        outcome: Result<(), OwnError>,
-        attempt: &mut Attempt,
-        held: bool,
-    ) -> Result<bool, AttachError> {
+    fn not_prepared(&mut self, outcome: Result<(), OwnError>, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
         match outcome {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {

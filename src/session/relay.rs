@@ -37,8 +37,10 @@ pub enum CopyPhase {
 pub struct Answer {
     /// The unit may be sent again: on a replica, outside a transaction, for a session that is not pinned.
     pub may_retry: bool,
-    /// The unit uses prepared statements outside a transaction: one whose plan has become invalid is made again.
+    /// The unit prepares or describes named statements outside a transaction: one whose plan has become invalid is made again.
     pub may_replan: bool,
+    /// The client was told that a plan has become invalid.
+    pub stale_plan: bool,
     /// Something was forwarded that can't be taken back.
     pub committed: bool,
     /// The replica refused; its answer is dropped up to ReadyForQuery.
@@ -298,10 +300,16 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     }
     answer.error = Some(fields.state);
     answer.copy = CopyPhase::None;
+    let stale = fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE;
+    answer.stale_plan = stale;
     if answer.committed || answer.refused.is_some() {
         return;
     }
-    if answer.may_replan && fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE {
+    if stale {
+        if !answer.may_replan {
+            return;
+        }
+        answer.stale_plan = false;
         answer.refused = Some(RetryReason::StalePlan);
     } else if answer.may_retry {
         answer.refused = refusal(fields.state);

@@ -13,7 +13,8 @@ use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
 use crate::sql::{Access, Pins};
-use crate::wire::frame::{HEADER_LEN, put_message};
+use crate::wire::bind::BindMessage;
+use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -174,6 +175,7 @@ impl Session {
         match sent {
             Ok(sent) => {
                 let may_replan = unit.is_extended()
+                    && unit.describes
                     && !(unit.verbatim || replanned)
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || own_names)
@@ -238,6 +240,9 @@ impl Session {
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, (route, waited): (QueryRoute, Duration)) {
         let text = self.text_of_query(unit, exchange, route);
+        if exchange.answer.stale_plan {
+            self.note_stale_plan(unit, exchange);
+        }
         self.client.inbox.consume(exchange.unit_len);
         let elapsed = attempt.since.elapsed();
         let metrics = &self.database.metrics;
@@ -253,6 +258,19 @@ impl Session {
             self.log_slow(unit, attempt, (route, elapsed));
         }
         self.settle(unit, text.as_deref(), &exchange.answer, elapsed);
+    }
+
+    /// The client was told that a plan does not fit its tables any more: when it prepares the statement again, it is a new one.
+    fn note_stale_plan(&self, unit: &Unit, exchange: &Exchange) {
+        let mut messages = &self.client.inbox.as_slice()[..unit.len.min(exchange.unit_len)];
+        while let Ok(Some(frame)) = frame_at(messages) {
+            if let (b'B', Ok(bind)) = (frame.tag, BindMessage::read(frame.body))
+                && let Some(statement) = self.state.statement(bind.statement)
+            {
+                statement.mark_outdated();
+            }
+            messages = &messages[frame.total..];
+        }
     }
 
     /// The text of a simple query that may have to be run again: in a READ ONLY transaction on a replica, or because it prepares a

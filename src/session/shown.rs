@@ -76,7 +76,11 @@ mod tests {
             assert_eq!(shown, expect.map(|expect| body(expect, routine)), "{message}");
         };
         let store = "StorePreparedStatement";
-        check(&format!("prepared statement \"{name}\" already exists"), store, Some("prepared statement \"mine\" already exists"));
+        check(
+            &format!("prepared statement \"{name}\" already exists"),
+            store,
+            Some("prepared statement \"mine\" already exists"),
+        );
         check(&format!("vorbereitete Anweisung »{name}« existiert"), store, Some("vorbereitete Anweisung »mine« existiert"));
         check(&format!("invalid input syntax: \"{name}\""), "pg_strtoint32", None);
         check("prepared statement \"x\" already exists", store, None);

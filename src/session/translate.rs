@@ -5,7 +5,7 @@ use super::meaning::{UnitMeaning, begin_detour, end_detour, put_made, put_quiet_
 use super::names::{apply_names, mentioned, put_not_shared, put_own_name};
 use super::send::{remember_unnamed, reuses};
 use super::shown::unknown_name;
-use super::state::SessionState;
+use super::state::{SessionState, significant};
 use super::unit::{Unit, UnitKind};
 use crate::database::{Database, PreparedStatement, StatementForm, classify, reusable};
 use crate::server::prepared::server_name;
@@ -81,6 +81,11 @@ impl<'a> Translation<'a> {
         self.server.incoming.replies.push(expected);
     }
 
+    /// Of a name that is too long only a part counts, but errors quote all of it: only the server can do both.
+    fn look_at_name(&mut self, name: &[u8]) {
+        self.own_names |= significant(name).len() < name.len();
+    }
+
     fn next_number(&self) -> u64 {
         self.server.incoming.replies.next_number()
     }
@@ -112,6 +117,7 @@ impl<'a> Translation<'a> {
         self.put_mentioned(&facts);
         // A text whose meaning only this server knows stays here, under its own name.
         self.own_names |= !parse.name.is_empty() && self.meaning.get(self.state).is_none();
+        self.look_at_name(parse.name);
         if parse.name.is_empty() {
             self.put_unnamed_parse(message, &parse, &facts);
         } else if self.own_names {
@@ -163,7 +169,7 @@ impl<'a> Translation<'a> {
         if known.is_none() {
             self.state.pins = self.state.pins.union(Pins::PREPARE);
         }
-        let name = super::state::significant(parse.name);
+        let name = significant(parse.name);
         self.server.own_names.add(name, statement.id, at);
         self.state.name_statement(name, statement, at);
     }
@@ -230,7 +236,7 @@ impl<'a> Translation<'a> {
 
     /// What the statement does, where the unit or its texts depend on it.
     fn facts_of(&self, statement: &[u8]) -> Option<(Arc<Facts>, Box<[u8]>)> {
-        if !(self.unit.needs_care || self.unit.copies) {
+        if !(self.unit.needs_care || self.unit.copies || self.unit.own_names) {
             return None;
         }
         if statement.is_empty() {
@@ -245,6 +251,7 @@ impl<'a> Translation<'a> {
 
     fn put_bind(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
         let bind = BindMessage::read(frame.body)?;
+        self.look_at_name(bind.statement);
         if let Some((facts, text)) = self.facts_of(bind.statement) {
             self.put_mentioned(&facts);
             self.bound.retain(|(portal, ..)| **portal != *bind.portal);
@@ -308,6 +315,7 @@ impl<'a> Translation<'a> {
             self.put(message, Expected::DescribePortal);
             return Ok(());
         }
+        self.look_at_name(describe.name);
         if self.own_names {
             if let Some((facts, _)) = self.facts_of(describe.name) {
                 self.put_mentioned(&facts);
@@ -335,13 +343,14 @@ impl<'a> Translation<'a> {
     /// A named statement is closed for the session only: the server keeps it for the next one that wants it.
     fn put_close(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
         let close = NamedMessage::read(frame.body)?;
+        self.look_at_name(close.name);
         let at = self.next_number();
         if close.statement && !close.name.is_empty() {
             self.state.forget_statement(close.name, at);
             if self.own_names {
                 put_not_shared(self.server, close.name);
                 let at = self.next_number();
-                self.server.own_names.remove(super::state::significant(close.name), at);
+                self.server.own_names.remove(significant(close.name), at);
                 self.put(message, Expected::Close { show: true });
             } else {
                 self.server.incoming.replies.push(Expected::Fake(b'3'));

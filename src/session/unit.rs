@@ -62,6 +62,8 @@ pub struct Unit {
     pub copies: bool,
     /// It may look at everything that is prepared.
     pub whole: bool,
+    /// It prepares or describes a statement, so that its client need not know the result from before.
+    pub describes: bool,
     /// It executes by name what the session has not prepared.
     executes_unknown: bool,
     /// Its Parse messages.
@@ -109,6 +111,7 @@ impl Unit {
             own_names: false,
             copies: false,
             whole: false,
+            describes: false,
             executes_unknown: false,
             parses: 0,
             unnamed: None,
@@ -365,7 +368,7 @@ fn add_parse(
     if message.name.is_empty() {
         unit.unnamed = Some((place, body.len()));
     } else {
-        unit.verbatim = false;
+        (unit.verbatim, unit.describes) = (false, true);
         unit.named.push((place, body.len()));
     }
     debug_assert!(place + body.len() <= input.len());
@@ -410,6 +413,7 @@ fn add_bind(unit: &mut Unit, input: &[u8], body: &[u8], state: &SessionState, da
 fn add_named(unit: &mut Unit, tag: u8, body: &[u8], state: &SessionState) -> Result<(), WireError> {
     let message = NamedMessage::read(body)?;
     let form = if message.statement { state.statement(message.name).map(|statement| statement.form()) } else { None };
+    unit.describes |= tag == b'D';
     unit.own_names |= form.is_some_and(|form| form != StatementForm::Shared);
     if message.statement && (tag == b'C' || !message.name.is_empty() || unit.unnamed.is_none()) {
         unit.verbatim = false;

@@ -151,12 +151,7 @@ fn what_stands_in_the_session() {
         ("EXPLAIN ANALYZE EXECUTE a", session, vec![Execute("a".into())], Pins::NONE),
         ("EXPLAIN EXECUTE a(1)", session, vec![Execute("a".into())], Pins::NONE),
         ("EXECUTE a(lower('x'))", session, vec![Execute("a".into())], Pins::NONE),
-        (
-            "EXECUTE a(nextval('s'))",
-            Access::Write(WriteReason::VolatileFunction),
-            vec![Execute("a".into())],
-            Pins::NONE,
-        ),
+        ("EXECUTE a(nextval('s'))", Access::Write(WriteReason::VolatileFunction), vec![Execute("a".into())], Pins::NONE),
         ("EXECUTE a(nobody_knows(1))", Access::Write(WriteReason::UnknownFunction), vec![Execute("a".into())], Pins::NONE),
         ("CREATE TABLE t AS EXECUTE a (1)", Access::Write(WriteReason::Utility), vec![Execute("a".into())], Pins::NONE),
         ("SELECT * FROM Pg_Prepared_Statements", Access::Server, vec![ListStatements], Pins::NONE),

@@ -89,7 +89,10 @@ fn the_same_text_may_mean_another_thing() {
     yards.check(
         "a search path set in the same pipeline",
         &[
-            p(0, &[run("set search_path = one"), parse("s", T), used("s"), run("set search_path = two"), parse("u", T), used("u")]),
+            p(
+                0,
+                &[run("set search_path = one"), parse("s", T), used("s"), run("set search_path = two"), parse("u", T), used("u")],
+            ),
             p(1, &[run("set search_path = two"), parse("s", T), used("s")]),
             p(0, &[used("s"), used("u")]),
             p(1, &[used("s")]),

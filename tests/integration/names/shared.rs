@@ -1,8 +1,8 @@
 //! Statements that many sessions share, few connections, and little room.
 
-use super::super::harness::client::{bind, execute, parse};
+use super::super::harness::client::{bind, execute, frame, parse};
 use super::super::harness::programs::pgbench;
-use super::play::{Yards, p, q};
+use super::play::{Yards, describe, p, q};
 
 #[test]
 fn little_room_is_enough() {
@@ -36,7 +36,10 @@ fn little_room_is_enough() {
 
 #[test]
 fn pgbench_prepares_on_two_connections_for_64_clients() {
-    let yards = Yards::start("CREATE TABLE counted (id int PRIMARY KEY, n int); INSERT INTO counted SELECT g, 0 FROM generate_series(1, 100) g", "");
+    let yards = Yards::start(
+        "CREATE TABLE counted (id int PRIMARY KEY, n int); INSERT INTO counted SELECT g, 0 FROM generate_series(1, 100) g",
+        "",
+    );
     let script = tempfile::NamedTempFile::new().unwrap();
     let text = "\\set id random(1, 100)\nselect n from counted where id = :id;\n\
         begin;\nupdate counted set n = n + 1 where id = :id;\nselect n from counted where id = :id;\ncommit;\n";
@@ -73,4 +76,43 @@ fn reads_by_name_go_to_replicas() {
     assert_eq!(column("EXECUTE place_of(nextval('s')::int)"), ["primary"]);
     assert_eq!(column("EXECUTE change"), ["primary"]);
     assert_eq!(column("BEGIN; EXECUTE place; COMMIT"), ["primary"]);
+}
+
+#[test]
+fn a_table_that_has_changed_is_told_of_as_by_postgresql() {
+    let yards = Yards::start("CREATE TABLE changing (a int)", "");
+    let used = |name: &str| [bind("", name), execute("")].concat();
+    let fresh = "DROP TABLE changing; CREATE TABLE changing AS SELECT 1 AS a; ALTER TABLE changing OWNER TO app";
+    let all = "select * from changing";
+    yards.check_after(
+        fresh,
+        "cached plan must not change result type",
+        &[
+            p(0, &[parse("x", all), used("x")]),
+            p(1, &[parse("y", all), used("y")]),
+            q(0, "alter table changing add column b int default 2"),
+            q(0, "begin"),
+            p(0, &[used("x")]),
+            q(0, "rollback"),
+            p(0, &[used("x")]),
+            p(0, &[used("x")]),
+            p(0, &[frame(b'C', b"Sx\0"), parse("x", all), describe("x")]),
+            p(0, &[used("x")]),
+            p(0, &[parse("z", all), used("z")]),
+        ],
+    );
+    yards.check_after(
+        fresh,
+        "a statement whose table went away",
+        &[
+            p(0, &[parse("x", all), used("x")]),
+            q(0, "prepare s as select * from changing"),
+            q(0, "drop table changing"),
+            p(0, &[used("x")]),
+            q(0, "execute s"),
+            q(0, "create table changing as select 1 as a"),
+            p(0, &[used("x")]),
+            q(0, "execute s"),
+        ],
+    );
 }
