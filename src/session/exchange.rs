@@ -59,13 +59,15 @@ pub struct Exchange {
     pub as_it_is: bool,
     /// COPY data: bytes of the message under way that are still to be passed on.
     copy_left: usize,
+    /// The end of a COPY's data was passed on in a pipeline: the server answers when it is told to flush.
+    flush_due: bool,
     turn: u64,
 }
 
 impl Exchange {
     /// An exchange that has just been put into the server's outbox.
     pub fn new(answer: Answer, unit_len: usize, as_it_is: bool) -> Self {
-        Exchange { answer, unit_len, as_it_is, copy_left: 0, turn: 0 }
+        Exchange { answer, unit_len, as_it_is, copy_left: 0, flush_due: false, turn: 0 }
     }
 
     /// Moves bytes until the exchange ends.
@@ -268,6 +270,7 @@ impl Exchange {
             // else refused.
             if matches!(head.tag, b'c' | b'f') {
                 self.answer.copy = CopyPhase::None;
+                self.flush_due = self.answer.extended;
             }
             let now = head.total.min(rest.len());
             used += now;
@@ -275,6 +278,9 @@ impl Exchange {
         }
         server.outbox.push(&input[..used]);
         client.inbox.consume(used);
+        if self.copy_left == 0 && std::mem::take(&mut self.flush_due) {
+            put_message(server.outbox.writer(), b'H', |_| {});
+        }
         Ok(())
     }
 }

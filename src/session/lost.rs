@@ -35,6 +35,10 @@ impl Session {
     pub(super) fn start_again(&mut self, reason: RetryReason) {
         self.client.outbox.clear();
         self.state.undo_names(0);
+        if let Some(link) = self.link.as_mut() {
+            // Which of its names the unit has given or taken there is not known.
+            link.server().own_names.settle(Some(0));
+        }
         self.link = None;
         self.database.metrics.retries(reason).increment();
     }

@@ -173,6 +173,7 @@ impl Session {
     async fn prepare_name(&mut self, name: &[u8]) -> Result<(), NamesError> {
         let Some(link) = self.link.as_mut() else { return Ok(()) };
         let server = link.server();
+        server.incoming.replies.take_failure();
         put_own_name(server, &self.state, name);
         if server.incoming.replies.is_empty() {
             return Ok(());

@@ -63,6 +63,7 @@ pub fn put_unit(
     database: &Database,
 ) -> Result<Sent, WireError> {
     state.journal.clear();
+    server.incoming.replies.take_failure();
     if !server.own_names.is_empty() {
         put_stale_closed(server, state, !own_names);
         if !state.pipeline_open && !server.incoming.replies.is_empty() {

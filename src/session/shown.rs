@@ -13,7 +13,7 @@ const QUOTING: [&[u8]; 3] = [b"StorePreparedStatement", b"FetchPreparedStatement
 
 /// Stands before a client's name that could be taken for one of pgyard's, where the session has not given it: no server knows it
 /// then.
-const UNKNOWN_PREFIX: &[u8] = b"?";
+const UNKNOWN_PREFIX: &[u8] = b"\x01";
 
 /// A name that no server knows, for one that the session has not given.
 pub(super) fn unknown_name(name: &[u8]) -> Vec<u8> {
@@ -87,7 +87,7 @@ mod tests {
         check(&format!("\"{name}0\""), store, None);
         let unknown = String::from_utf8(unknown_name(b"pgyard_1")).expect("ASCII");
         check(&format!("prepared statement \"{unknown}\""), "FetchPreparedStatement", Some("prepared statement \"pgyard_1\""));
-        assert_eq!((unknown_name(b"x"), unknown_name(b"?pgyard_")), (b"x".to_vec(), b"??pgyard_".to_vec()));
+        assert_eq!((unknown_name(b"x"), unknown_name(b"?pgyard_")), (b"x".to_vec(), b"?pgyard_".to_vec()));
         state.forget_statement(b"mine", 1);
         assert!(shown_error(&body(&format!("\"{name}\""), store), &state).is_some(), "taken away in the same unit");
     }

@@ -308,6 +308,7 @@ fn a_session_sees_its_own_statements_and_no_others() {
             q(0, "select how_many()"),
             q(0, "discard all"),
             q(0, "select how_many()"),
+            q(0, "discard all"),
             q(1, LIST),
         ],
     );

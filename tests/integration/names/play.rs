@@ -53,8 +53,21 @@ fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
 }
 
 fn show(reply: &Reply) -> Option<String> {
-    let text = String::from_utf8_lossy(&reply.body);
+    let body = if reply.tag == b'T' { without_tables(&reply.body) } else { reply.body.clone() };
+    let text = String::from_utf8_lossy(&body);
     (reply.tag != b'S').then(|| format!("{}:{}", reply.tag as char, text.escape_debug()))
+}
+
+/// A RowDescription without the tables' numbers: a table that a script makes has another one each time.
+fn without_tables(body: &[u8]) -> Vec<u8> {
+    let mut shown = body.to_vec();
+    let mut place = 2;
+    while let Some(end) = shown[place..].iter().position(|byte| *byte == 0) {
+        let table = place + end + 1;
+        shown[table..table + 4].fill(0);
+        place = table + 18;
+    }
+    shown
 }
 
 /// The same servers behind pgyards of different kinds.
