@@ -254,6 +254,9 @@ fn put_command(server: &mut ServerConnection, sql: &[u8]) {
     server.incoming.replies.push(Expected::QuietBind);
     server.incoming.replies.push(Expected::QuietExecute);
     server.incoming.replies.push(Expected::Close { show: false });
+    // An error in the middle leaves it there.
+    let at = server.incoming.replies.next_number();
+    server.own_names.remove(NAME, at);
     put_quiet_close(server, NAME);
 }
 

@@ -118,6 +118,7 @@ impl<'a> Translation<'a> {
         // A text whose meaning only this server knows stays here, under its own name.
         self.own_names |= !parse.name.is_empty() && self.meaning.get(self.state).is_none();
         self.look_at_name(parse.name);
+        self.own_names |= self.state.statement(parse.name).is_some_and(|known| known.form() != StatementForm::Shared);
         if parse.name.is_empty() {
             self.put_unnamed_parse(message, &parse, &facts);
         } else if self.own_names {

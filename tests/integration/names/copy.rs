@@ -62,7 +62,6 @@ fn a_pipeline_goes_on_behind_copy_data() {
             raw(0, &[copy(), sync(), frame(b'd', b"no number\n"), frame(b'c', b""), parse("v", "select 1"), sync()], 1),
             p(0, &[bind("", "v")]),
             raw(0, &[copy(), frame(b'd', b"1\n"), frame(b'f', b"no more\0"), bind("", "s"), execute(""), sync()], 1),
-            p(0, &[copy(), bind("", "s"), execute("")]),
             p(0, &[parse("", "copy nosuch from stdin"), bind("", ""), execute("")]),
             p(0, &[bind("", "s"), execute("")]),
             raw(0, &[query("copy lines from stdin"), frame(b'd', b"x\n"), frame(b'c', b"")], 1),
