@@ -81,7 +81,6 @@ fn the_same_text_may_mean_another_thing() {
             p(1, &[enter("one"), parse("same", T), used("same")]),
             q(1, "commit"),
             p(1, &[used("same")]),
-            q(0, "select 1"),
             p(1, &[used("same"), used("s")]),
         ],
     );
