@@ -167,7 +167,6 @@ fn prepare_and_parse_share_their_names() {
         "several statements in one string",
         &[
             q(0, "prepare a as select 1; prepare b as select 2; execute a; deallocate a; execute b"),
-            q(1, "execute b"),
             q(0, "execute b"),
             q(0, "prepare c as select 3; select 1 / 0; prepare d as select 4"),
             q(0, "execute c"),
