@@ -1,7 +1,6 @@
 //! Statements that many sessions share, few connections, and little room.
 
 use super::super::harness::client::{bind, execute, frame, parse};
-use super::super::harness::programs::pgbench;
 use super::play::{Yards, describe, p, q};
 
 #[test]
@@ -32,29 +31,6 @@ fn little_room_is_enough() {
             q(1, "execute s2"),
         ],
     );
-}
-
-#[test]
-fn pgbench_prepares_on_two_connections_for_64_clients() {
-    let yards = Yards::start(
-        "CREATE TABLE counted (id int PRIMARY KEY, n int); INSERT INTO counted SELECT g, 0 FROM generate_series(1, 100) g",
-        "",
-    );
-    let script = tempfile::NamedTempFile::new().unwrap();
-    let text = "\\set id random(1, 100)\nselect n from counted where id = :id;\n\
-        begin;\nupdate counted set n = n + 1 where id = :id;\nselect n from counted where id = :id;\ncommit;\n";
-    std::fs::write(script.path(), text).unwrap();
-    // pgbench may run as another user.
-    std::fs::set_permissions(script.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    let yard = yards.several();
-    let mut runs = 0;
-    for mode in ["prepared", "extended", "simple"] {
-        let file = script.path().display().to_string();
-        let printed = pgbench(&yard.url(), &["-n", "-M", mode, "-c", "64", "-j", "2", "-t", "5", "-f", &file]);
-        assert!(printed.contains("number of transactions actually processed: 320/320"), "{printed}");
-        runs += 320;
-    }
-    assert_eq!(yard.client().column("SELECT sum(n) FROM counted").unwrap(), [runs.to_string()]);
 }
 
 #[test]
