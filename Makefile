@@ -5,7 +5,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos soak regress bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,20 @@ test: ## Run all tests (sets up PostgreSQL, Python and Node itself)
 	@scripts/setup.sh --tests
 	$(CARGO) test --all-targets
 	$(CARGO) test --doc
+
+chaos: ## Break hosts and networks under checked sessions, 10 minutes a level (MINUTES=2 SEED=7 ARGS=global)
+	@scripts/setup.sh --tests
+	PGYARD_CHAOS_MINUTES=$(or $(MINUTES),10) PGYARD_CHAOS_SEED=$(SEED) \
+		$(CARGO) test --test integration chaos::levels::$(ARGS) -- --nocapture --test-threads=1
+
+soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
+	@scripts/setup.sh --tests
+	PGYARD_SOAK_MINUTES=$(or $(MINUTES),30) PGYARD_CHAOS_SEED=$(SEED) $(CARGO) test --test integration soak:: -- --nocapture
+
+regress: ## Run PostgreSQL's own test suites directly and through pgyard, and compare (ARGS="--suite regress --mode transaction")
+	@scripts/setup.sh --regress
+	$(CARGO) build --bin pgyard
+	@python3 scripts/regress.py $(ARGS)
 
 bench: ## Measure pgyard beside a direct connection and installed proxies (ARGS="--fake", docs/benchmarks.md)
 	@scripts/setup.sh --bench

@@ -6,6 +6,8 @@
     scripts/bench.py --save before.json           ... change something, build ...
     scripts/bench.py --compare before.json
     scripts/bench.py --pgyard before=/tmp/pgyard --pgyard after=target/release/pgyard     two builds in one run
+    scripts/bench.py --scenario stream,neighbours,logins     large transfers, and small queries beside them and beside log-ins
+    scripts/bench.py --scenario idle --clients 5000          memory of idle clients
 
 pgbench runs against each target in turn, round after round, each round beginning with another target, so that the drift of a busy
 machine falls on all alike. Ratios are taken within a round; what is printed are medians over the rounds.
@@ -24,6 +26,7 @@ import tempfile
 from pathlib import Path
 
 import bench_report
+import bench_scenarios
 from bench_process import BenchFailed
 from bench_proxies import start_all, stop_all
 from bench_servers import DATABASE, PASSWORD, ROLE, FakeFleet, PostgresFleet, postgresql_directory
@@ -52,7 +55,12 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=1, help="threads of pgbench (1)")
     parser.add_argument("--replicas", type=int, default=2, help="replicas of the fleet (2)")
     parser.add_argument("--scale", type=int, default=10, help="pgbench's scale (10: 150 MB)")
-    parser.add_argument("--workers", type=int, help="relay threads of pgyard (the number of cores)")
+    parser.add_argument("--scenario", default="", help=f"instead of loads of pgbench: of {', '.join(bench_scenarios.SCENARIOS)}")
+    parser.add_argument("--size", type=int, default=1024, help="length of one transfer of the scenario stream, MiB (1024)")
+    parser.add_argument("--workers", default="", help="relay threads of pgyard (the number of cores); several, separated by commas: "
+                        "a pgyard for each")
+    parser.add_argument("--variant", action="append", default=[], metavar="NAME:LINE",
+                        help="one more pgyard, with a further line for its [databases.bench]; may be repeated")
     parser.add_argument("--setting", action="append", default=[], metavar="LINE", help="a line for pgyard's [databases.bench]")
     parser.add_argument("--pgyard", action="append", metavar="[NAME=]PROGRAM", help="the program to measure; may be repeated")
     parser.add_argument("--yardstick", metavar="NAME", help="the proxy whose CPU is 1 (the first that serves the load)")
@@ -61,6 +69,9 @@ def parse_arguments():
     options = parser.parse_args()
     options.clients = [int(count) for count in options.clients.split(",")]
     options.loads = options.loads.split(",")
+    options.scenarios = [name for name in options.scenario.split(",") if name]
+    if unknown := [name for name in options.scenarios if name not in bench_scenarios.SCENARIOS]:
+        parser.error(f"unknown scenario {unknown[0]}: {', '.join(bench_scenarios.SCENARIOS)}")
     if unknown := [load for load in options.loads if load not in LOADS]:
         parser.error(f"unknown load {unknown[0]}: {', '.join(LOADS)}")
     if min(options.rounds, options.seconds, *options.clients) < 1:
@@ -84,14 +95,14 @@ def warm_up(target):
         raise BenchFailed(f"{target.name} does not work: {done.stderr.strip()[-1000:]}")
 
 
-def measure(target, load, clients, options, directory):
+def measure(target, load, clients, options, directory, more=()):
     """One run of pgbench; None if it failed."""
     logs = Path(tempfile.mkdtemp(dir=directory))
     background = target.background
     before = background.cpu_seconds() if background else 0
     seconds = options.seconds + clients // LOGINS_PER_SECOND
     done = pgbench(target, clients, "-j", str(min(options.threads, clients)), "-T", str(seconds), "-l",
-                   f"--sampling-rate={LATENCY_SHARE}", f"--log-prefix={logs}/latency", *LOADS[load])
+                   f"--sampling-rate={LATENCY_SHARE}", f"--log-prefix={logs}/latency", *more, *LOADS[load])
     after = background.cpu_seconds() if background else 0
     tps = re.search(r"tps = ([\d.]+) \(without", done.stdout)
     count = re.search(r"transactions actually processed: (\d+)", done.stdout)
@@ -141,11 +152,18 @@ def run(options, directory):
         targets = start_all(fleet, directory, options)
         for target in targets:
             warm_up(target)
-        rows = [measure_load(targets, load, clients, options, directory) for load in options.loads for clients in options.clients]
+        if options.scenarios:
+            def small(target):
+                more = ["-R", str(bench_scenarios.SMALL_RATE), "--sampling-rate=1"]
+                return measure(target, "select-simple", bench_scenarios.SMALL_CLIENTS, options, directory, more)
+
+            rows = {name: bench_scenarios.SCENARIOS[name](options, targets, small) for name in options.scenarios}
+        else:
+            rows = [measure_load(targets, load, clients, options, directory) for load in options.loads for clients in options.clients]
     finally:
         stop_all(targets)
         fleet.stop()
-    keys = ("seconds", "rounds", "threads", "replicas", "scale", "workers", "setting", "yardstick")
+    keys = ("seconds", "rounds", "threads", "replicas", "scale", "workers", "setting", "variant", "yardstick")
     settings = {key: getattr(options, key) for key in keys}
     versions = {target.name: target.version for target in targets if target.version}
     return {"machine": machine(), "settings": {"server": fleet.kind, **settings}, "versions": versions, "rows": rows}
@@ -166,10 +184,11 @@ def main():
         sys.exit("bench: interrupted")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    bench_report.print_table(figures)
+    if not options.scenarios:
+        bench_report.print_table(figures)
     if options.save:
         bench_report.save(figures, options.save)
-    if options.compare:
+    if options.compare and not options.scenarios:
         bench_report.print_comparison(figures, options.compare)
 
 

@@ -18,6 +18,8 @@ class Direct:
 
     name, version = "direct", ""
     background = None
+    # Whether many clients share few server connections.
+    pools = False
 
     def __init__(self, fleet):
         self.port = fleet.primary
@@ -33,6 +35,7 @@ class Proxy:
     """A proxy in front of the fleet. Subclasses write its configuration and say how it is started."""
 
     name = ""
+    pools = True
 
     def __init__(self, fleet, directory, program):
         self.fleet, self.directory, self.program = fleet, directory / self.name, program
@@ -72,6 +75,7 @@ class HaProxy(Proxy):
     """TCP forwarding to the primary: it understands nothing of what passes. The floor for a proxy process."""
 
     name, version_flag = "haproxy", "-v"
+    pools = False
 
     def command(self):
         configuration = self.write("haproxy.cfg", f"""global
@@ -123,15 +127,17 @@ max_client_conn = {CLIENTS_MAX}
 class Pgyard(Proxy):
     """pgyard with its defaults, splitting over primary and replicas."""
 
+    workers = line = ""
+
     def __init__(self, fleet, directory, program, options):
         self.options = options
         super().__init__(fleet, directory, program)
 
     def command(self):
-        workers = f"workers = {self.options.workers}" if self.options.workers else ""
+        workers = f"workers = {self.workers}" if self.workers else ""
         replicas = ", ".join(f'"127.0.0.1:{port}"' for port in self.fleet.replicas)
         auth = 'auth = "trust"' if self.fleet.authentication == "trust" else ""
-        extra = "\n".join(self.options.setting)
+        extra = "\n".join([*self.options.setting, self.line])
         configuration = self.write("pgyard.toml", f"""listen = "127.0.0.1:{self.port}"
 http = "off"
 {workers}
@@ -162,6 +168,16 @@ def yardsticks():
             print(f"{kind.name} is not installed: left out")
 
 
+def pgyard_kinds(name, options):
+    """The pgyards to be measured of one program: one for each number of workers and each variant of the settings."""
+    several = [count for count in options.workers.split(",") if count]
+    for workers in several or [""]:
+        for variant in ["", *options.variant]:
+            label, _, line = variant.partition(":")
+            parts = [name, f"{workers}w" if len(several) > 1 else "", label]
+            yield type("NamedPgyard", (Pgyard,), {"name": "-".join(filter(None, parts)), "workers": workers, "line": line})
+
+
 def start_all(fleet, directory, options):
     """Starts every target, `direct` first. Those that were started are in the list even if one fails."""
     targets = [Direct(fleet)]
@@ -172,8 +188,8 @@ def start_all(fleet, directory, options):
             name, _, program = given.rpartition("=")
             if not os.access(program, os.X_OK):
                 raise BenchFailed(f"{program} is not there: make build")
-            kind = type("NamedPgyard", (Pgyard,), {"name": name or "pgyard"})
-            targets.append(kind(fleet, directory, str(Path(program).resolve()), options))
+            for kind in pgyard_kinds(name or "pgyard", options):
+                targets.append(kind(fleet, directory, str(Path(program).resolve()), options))
     except BaseException:
         stop_all(targets)
         raise

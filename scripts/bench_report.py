@@ -31,6 +31,7 @@ def summarize(rounds, targets, yardstick):
             continue
         figures = {key: median([one[key] for one in good]) for key in ("tps", "p50_us", "p99_us", "cpu_us", "memory_mib")}
         figures["tps_ratio"] = median(ratios(rounds[name], rounds["direct"], "tps"))
+        figures["p99_ratio"] = median(ratios(rounds[name], rounds[first], "p99_us")) if name != "direct" else None
         figures["cpu_ratio"] = median(ratios(rounds[name], rounds[first], "cpu_us")) if name != "direct" else None
         figures["failed"] = len(rounds[name]) - len(good)
         summary[name] = figures
@@ -45,20 +46,24 @@ def print_table(run):
     settings = run["settings"]
     print(f"\n{settings['server']}, {settings['rounds']} rounds of {settings['seconds']} s, {run['machine']['cores']} cores "
           f"({run['machine']['model']}); medians; " + ", ".join(f"{name} {version}" for name, version in run["versions"].items()))
-    print(f"{'load':17}{'clients':>8}  {'target':12}{'tps/direct':>11}{'CPU us/txn':>11}{'/yard':>7}"
-          f"{'p50 us':>9}{'p99 us':>9}{'MiB':>7}")
+    print(f"{'load':17}{'clients':>8}  {'target':14}{'tps/direct':>11}{'tps/first':>10}{'CPU us/txn':>11}{'/yard':>7}"
+          f"{'p50 us':>9}{'p99 us':>9}{'/yard':>7}{'MiB':>7}")
+    firsts = {}
     for row in run["rows"]:
         for name, figures in row["targets"].items():
-            head = f"{row['load']:17}{row['clients']:8}  {name:12}"
+            head = f"{row['load']:17}{row['clients']:8}  {name:14}"
             if "tps" not in figures:
                 print(f"{head}  {figures.get('why', 'failed')}")
                 continue
             note = f"  ({figures['failed']} rounds failed)" if figures["failed"] else ""
             proxy = name != "direct"
-            print(f"{head}{shown(figures['tps_ratio'], 2):>11}{shown(figures['cpu_us'] if proxy else None, 1):>11}"
+            first = firsts.setdefault((row["load"], name), figures["tps"])
+            print(f"{head}{shown(figures['tps_ratio'], 2):>11}{shown(figures['tps'] / first, 2):>10}{shown(figures['cpu_us'] if proxy else None, 1):>11}"
                   f"{shown(figures['cpu_ratio'], 2):>7}{shown(figures['p50_us'], 0):>9}{shown(figures['p99_us'], 0):>9}"
+                  f"{shown(figures['p99_ratio'], 2):>7}"
                   f"{shown(figures['memory_mib'] if proxy else None, 1):>7}{note}")
-    print(f"tps/direct: throughput by that of a direct connection in the same round; /yard: CPU by that of {settings['yardstick'] or 'the first proxy'}, "
+    print(f"tps/direct: throughput by that of a direct connection in the same round; tps/first: by its own with the first number of "
+          f"clients; /yard: CPU and p99 by those of {settings['yardstick'] or 'the first proxy'}, "
           "else of the first proxy that serves the load")
 
 

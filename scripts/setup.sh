@@ -5,6 +5,7 @@
 #   scripts/setup.sh          what `make run` needs: PostgreSQL
 #   scripts/setup.sh --tests  also what `make test` needs: Python packages in .venv, Node packages below tests/drivers/node
 #   scripts/setup.sh --bench  also what `make bench` and `make bench-check` need: Python, valgrind
+#   scripts/setup.sh --regress  also what `make regress` needs: Python, unpackers, libpq's headers
 #
 # Works as root and as a user who may use sudo. PostgreSQL comes from the distribution (apt), without its default cluster.
 set -eu
@@ -102,6 +103,13 @@ install_bench() {
     command -v valgrind >/dev/null 2>&1 || apt_install valgrind
 }
 
+install_regress() {
+    command -v python3 >/dev/null 2>&1 || apt_install python3
+    command -v bzip2 >/dev/null 2>&1 || apt_install bzip2
+    # What the suites themselves need is unpacked below target/regress by scripts/regress_source.py.
+    [ -f "$(pg_config --includedir 2>/dev/null)/libpq-fe.h" ] || apt_install libpq-dev
+}
+
 install_compiler
 install_postgresql
 case ${1:-} in
@@ -111,6 +119,7 @@ case ${1:-} in
         install_node
         ;;
     --bench) install_bench ;;
+    --regress) install_regress ;;
     *) fail "unknown argument: $1" ;;
 esac
 say "everything is there"

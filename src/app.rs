@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod commands;
 pub mod demo;
+pub mod governor;
 pub mod logging;
 pub mod reload;
 pub mod scrape;

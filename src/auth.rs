@@ -5,6 +5,7 @@
 //! - [`client_login`] authenticates a client and says with which [`ServerCredential`] the servers can be logged in to as that role. With
 //!   a SCRAM verifier alone that is the ClientKey out of the client's own proof: no password is stored anywhere.
 //! - [`server_login`] logs in to a server.
+//! - [`failures`] counts log-ins that failed, and says who has to wait.
 //! - Key derivation takes milliseconds. It happens only in [`KeyRequest::derive`], never inside `receive`, so that the caller decides on
 //!   which thread; a [`KeyCache`] spares most of it.
 //!
@@ -14,6 +15,7 @@
 pub mod client_login;
 pub mod credential;
 pub mod error;
+pub mod failures;
 pub mod keys;
 pub mod md5;
 pub mod message;
@@ -26,6 +28,7 @@ pub mod verifier;
 pub use client_login::{ClientAuthRequest, ClientLogin, ClientLoginStep};
 pub use credential::{ScramKeys, ServerCredential, TransportSecurity};
 pub use error::{AuthError, AuthFault, ScramError};
+pub use failures::{FailureBook, FailureLimit, FailureLimits};
 pub use keys::{DerivedKeys, KeyCache, KeyRequest, ScramKey};
 pub use server_login::{ServerLogin, ServerLoginStep};
 pub use verifier::{ScramVerifier, StoredSecret, VerifierError};

@@ -13,6 +13,7 @@ mod quick;
 mod secrets;
 mod url;
 
+pub mod access;
 pub mod choice;
 pub mod defaults;
 pub mod diff;
@@ -22,6 +23,10 @@ pub mod settings;
 pub mod show;
 pub mod size;
 
+pub use access::{
+    AccessMethod, AccessQuery, AccessRule, AddressRange, CertName, ClientCertRule, ConnectionKind, NamePattern,
+    REPLICATION_KEYWORD, UserMap,
+};
 pub use choice::NamedChoice;
 pub use defaults::{DEFAULT_LISTEN_PORT, DEFAULT_LOOKUP_QUERY, DEFAULT_SERVER_PORT};
 pub use diff::{ReloadPlan, diff};

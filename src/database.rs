@@ -5,18 +5,20 @@
 
 pub mod clients;
 pub mod directory;
-pub mod facts;
+pub mod held;
 pub mod reuse;
 pub mod role;
 pub mod statements;
 pub mod upstream;
+pub mod view;
 pub mod writes;
 
-pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest};
+pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest, peer_of};
 pub use directory::{Database, Directory};
-pub use facts::classify;
+pub use held::{HeldStatement, HeldStatements, HoldLimits};
 pub use reuse::reusable;
 pub use role::RolePools;
 pub use statements::{PreparedStatement, StatementForm, Statements, meaning};
 pub use upstream::Upstream;
+pub use view::{DatabaseView, classify, with_view};
 pub use writes::{LastWrite, WriteBook, WriteMark};

@@ -8,13 +8,15 @@
 //! cap; a connection that is not clean is closed, never handed on.
 
 pub mod connector;
+mod expiry;
 pub mod figures;
 pub mod permits;
 pub mod queue;
 pub mod slot;
+mod upkeep;
 
 pub use connector::Connector;
 pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};
-pub use permits::HostPermits;
+pub use permits::{HostPermits, HostPlace};
 pub use queue::Pool;
 pub use slot::WaitSlot;

@@ -5,13 +5,15 @@
 
 pub mod connection;
 pub mod login;
+pub mod parameter_sets;
 pub mod parameters;
 pub mod prepared;
 pub mod replies;
 pub mod target;
 
 pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, TransactionStatus, UNKNOWN_UNNAMED};
-pub use login::{ConnectError, cancel, connect};
+pub use login::{ConnectError, cancel, cancel_at_peer, connect, connect_with, greets};
+pub use parameter_sets::ParameterSets;
 pub use parameters::{ParameterSet, ReportedParameters};
 pub use prepared::{OwnNames, PreparedSet};
 pub use replies::{Expected, ReplyQueue, Verdict};

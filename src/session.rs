@@ -7,7 +7,11 @@
 //! Invariants: the client gets the server's bytes in the server's order; a unit is sent again only while nothing of its answer
 //! was forwarded and it cannot have taken effect; a server connection that is not clean never reaches another session.
 
+pub mod access;
 pub mod attach;
+pub mod candidate;
+pub mod choose;
+pub mod console_login;
 pub mod exchange;
 pub mod follow;
 pub mod front;
@@ -19,9 +23,14 @@ pub mod meaning;
 pub mod names;
 pub mod own;
 pub mod own_queries;
+pub mod pass;
+pub mod peers;
+pub mod placement;
 pub mod recover;
 pub mod relay;
 pub mod relocate;
+pub mod replication;
+pub mod reset;
 pub mod run;
 pub mod send;
 pub mod serve;
@@ -31,8 +40,10 @@ pub mod startup;
 pub mod state;
 pub mod translate;
 pub mod unit;
+pub mod unnamed;
 pub mod welcome;
 
 pub use exchange::ClientSide;
-pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, serve_client};
+pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, Resident, serve_client};
+pub use placement::{Placement, ThreadSign};
 pub use run::{Session, SessionEnd, SessionLimits};

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod integration {
+    mod access;
+    mod chaos;
     mod console;
     mod drivers;
+    mod failover;
     mod faults;
+    mod fidelity;
     mod fleet;
     mod harness;
     mod isolation;
@@ -14,6 +18,16 @@ mod integration {
     mod load;
     mod malformed;
     mod names;
+    mod oracle;
+    mod peers;
+    mod points;
     mod reload;
+    mod replication;
     mod routing;
+    mod slow_hosts;
+    mod soak;
+    mod streams;
+    mod stubborn;
+    mod tls;
+    mod tls_server;
 }

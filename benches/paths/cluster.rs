@@ -58,6 +58,7 @@ fn pick_path(balance: Balance, want: Want, floor: Option<Floor>) -> Run {
     let (fleet, balancer) = (fleet()?, Balancer::new(balance, 1));
     Ok(Box::new(move || {
         let request = PickRequest {
+            max_lag: None,
             want,
             floor: floor.as_ref(),
             excluded: HostSet::NONE,

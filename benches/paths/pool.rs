@@ -28,11 +28,18 @@ pub fn pool() -> Result<Arc<Pool>, BenchError> {
     let port = listener.local_addr()?.port();
     // Ends with the process.
     std::thread::spawn(move || serve(&listener, FakeRole::Primary));
-    let tls = ServerTls::load(&ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None })?;
+    let tls = ServerTls::load(&ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None, content: 0 })?;
     let second = Duration::from_secs(1);
     let (address, keepalive, connect_timeout) = ("127.0.0.1".to_owned(), second * 60, second * 5);
     let connector = Connector {
-        target: Arc::new(ServerTarget { address, port, tls, keepalive, options: String::new(), connect_timeout }),
+        target: Arc::new(ArcSwap::from_pointee(ServerTarget {
+            address,
+            port,
+            tls,
+            keepalive,
+            options: String::new(),
+            connect_timeout,
+        })),
         database: "bench".to_owned(),
         role: "bench".to_owned(),
         credential: Arc::new(ArcSwap::from_pointee(ServerCredential::None)),

@@ -80,7 +80,7 @@ fn through_sockets(rows: usize) -> Run {
         application_name: "bench".into(),
         key_len: 4,
     });
-    let mut client = ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+    let mut client = ClientSide::new(stream);
     let mut query = Vec::new();
     put_message(&mut query, b'Q', |body| put_string(body, format!("SELECT fake_rows({rows})").as_bytes()));
     let _entered = runtime.enter();
@@ -90,7 +90,7 @@ fn through_sockets(rows: usize) -> Run {
         client.inbox.push(&query);
         link.server().incoming.replies.push(Expected::Through);
         let mut exchange = Exchange::new(Answer::default(), query.len(), true);
-        let end = runtime.block_on(poll_fn(|cx| exchange.poll(cx, &mut client, &mut link)));
+        let end = runtime.block_on(poll_fn(|cx| exchange.poll(cx, (&mut client, None), &mut link)));
         assert!(matches!(end, ExchangeEnd::Done), "{end:?}");
         client.inbox.consume(query.len());
     }))

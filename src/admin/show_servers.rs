@@ -34,7 +34,7 @@ pub(super) fn fill(context: &ConsoleContext, table: &mut ResultTable) {
             for pool in role.pools().iter() {
                 for (card, idle) in pool.idle_servers() {
                     let (host, target) = (&pool.key.host, pool.target());
-                    let shown = ServerRow { user: &role.role, database: &database.name, host, target, card };
+                    let shown = ServerRow { user: &role.role, database: &database.name, host, target: &target, card };
                     table.push(shown.cells("idle", None, Some(idle)));
                 }
             }

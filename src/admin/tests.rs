@@ -6,8 +6,8 @@ use crate::cluster::{Cluster, ClusterContext, fixtures};
 use crate::config::{DatabaseSettings, HostSettings, ReloadPlan, Settings};
 use crate::database::{Clients, Directory, NewClient, StopRequest, Upstream};
 use crate::metrics::Registry;
+use crate::net::Stream;
 use crate::net::stream::{Peer, Socket};
-use crate::net::{Buffer, Stream};
 use crate::session::ClientSide;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{put_message, put_string};
@@ -81,8 +81,7 @@ impl Yard {
     /// A socket at whose other end the console begins with `greeting`.
     fn socket(&self, greeting: &[u8]) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut client =
-            ClientSide { stream: Stream::Plain(Socket::Unix(theirs)), inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+        let mut client = ClientSide::new(Stream::Plain(Socket::Unix(theirs)));
         client.outbox.push(greeting);
         tokio::spawn(self.console.serve(ConsoleClient { client, user: "pgyard".to_owned(), peer: Peer::Unix }));
         ours

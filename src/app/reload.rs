@@ -3,7 +3,7 @@
 use super::logging::LogFilter;
 use super::yard::{Yard, session_limits, warn_of_risks};
 use crate::config::{ReloadPlan, diff};
-use crate::net::tls::{ClientTls, TlsError};
+use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::session::Front;
 use std::sync::Arc;
 
@@ -64,11 +64,14 @@ async fn apply(yard: &Arc<Yard>, front: &Arc<Front>, log: &LogFilter) -> Result<
     new.log.format = old.log.format;
     // Everything that can fail comes first.
     let tls = new.tls.as_ref().map(ClientTls::load).transpose()?;
+    for host in new.databases.iter().flat_map(|database| &database.hosts) {
+        ServerTls::load(&host.tls)?;
+    }
     log.replace(&new.log)?;
     warn_of_risks(&new);
     let upstreams = yard.upstreams_for(&new).await?;
     front.tls.store(tls);
-    front.settings.store(Arc::new(new.front.clone()));
+    front.apply(new.front.clone());
     front.admin.store(Arc::new(new.admin.clone()));
     front.limits.store(Arc::new(session_limits(&new)));
     yard.directory.apply(upstreams);

@@ -29,11 +29,20 @@ pub fn register(yard: &Arc<Yard>) {
         scrape.gauge(&catalogue::UPTIME, &[], yard.started.elapsed().as_secs_f64());
         for (name, upstream) in yard.directory.upstreams().iter() {
             upstream.cluster.fleet().hosts.iter().for_each(|view| host(name, view).write(scrape));
+            let counters = upstream.cluster.counters();
+            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+            scrape.counter(&catalogue::PRIMARY_CHANGES, &[name], count(&counters.primary_changes));
+            scrape.counter(&catalogue::HOSTS_FENCED, &[name], count(&counters.fenced));
+            scrape.counter(&catalogue::HOSTS_REFUSED, &[name], count(&counters.wrong_system));
         }
         for database in yard.directory.all() {
             let (read, failed) = database.catalogue_readings();
             scrape.counter(&catalogue::CATALOGUE_RELOADS, &[&*database.name, "ok"], read);
             scrape.counter(&catalogue::CATALOGUE_RELOADS, &[&*database.name, "failed"], failed);
+            let (statements, bytes, refused) = database.held.figures();
+            scrape.gauge(&catalogue::STATEMENTS_HELD, &[&*database.name], statements as f64);
+            scrape.gauge(&catalogue::STATEMENTS_HELD_BYTES, &[&*database.name], bytes as f64);
+            scrape.counter(&catalogue::STATEMENTS_HELD_REFUSED, &[&*database.name], refused);
             for role in database.roles() {
                 for pool in role.pools().iter() {
                     let stats = pool.stats();

@@ -1,6 +1,7 @@
 //! Running: listeners, relay threads, signals, and the orderly end.
 
 use super::arguments::ServeArguments;
+use super::governor::govern;
 use super::logging::LogFilter;
 use super::reload::reload;
 use super::status::YardHealth;
@@ -144,7 +145,8 @@ async fn run(
     let _ = actions.front.set(Arc::downgrade(&front));
     scrape::register(&yard);
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let relays = Workers::start(workers, &front, &stopping)?;
+    let relays = Workers::start(&front, &stopping)?;
+    let governor = tokio::spawn(govern(front.clone(), relays.numbers()));
     let tasks = start_tasks(&yard, &listeners, &relays.dispatcher(), &stopping)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers, "pgyard is listening");
     ready();
@@ -152,7 +154,7 @@ async fn run(
     front.draining.store(true, Ordering::Release);
     end(&yard).await;
     stop.send_replace(true);
-    tasks.into_iter().for_each(|task| task.abort());
+    tasks.into_iter().chain([governor]).for_each(|task| task.abort());
     for (_, path) in &listeners.unix {
         // It may be gone already.
         let _ = std::fs::remove_file(path);

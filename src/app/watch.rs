@@ -1,15 +1,20 @@
 //! Follows the hosts: when one was restarted or went away, its idle connections are dead and are closed before anybody uses
-//! them.
+//! them. Sessions that wait for a host which does not answer are sent to others.
 
 use super::yard::Yard;
-use crate::cluster::Standing;
+use crate::cluster::{Host, Standing};
 use crate::database::Upstream;
+use crate::pool::Pool;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pools are looked after this often.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// A host must have been silent for this long before sessions are sent away from it: its probe's connection alone may have ended.
+const SILENCE_MIN: Duration = Duration::from_millis(30);
+/// Sessions that chose the host just before it fell silent are found within this.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Longest wait for news of one cluster before the list of clusters is looked at again.
 const NEWS_WAIT: Duration = Duration::from_millis(250);
 
@@ -32,6 +37,7 @@ struct HostSight {
 /// Follows the hosts of one upstream until its cluster stops.
 pub async fn follow(yard: Arc<Yard>, upstream: Arc<Upstream>) {
     let mut seen: HashMap<u32, HostSight> = HashMap::new();
+    let mut silent: HashMap<u32, Instant> = HashMap::new();
     let mut generation = 0;
     while let Some(newer) = upstream.cluster.wait_for_change(generation).await {
         generation = newer;
@@ -41,24 +47,38 @@ pub async fn follow(yard: Arc<Yard>, upstream: Arc<Upstream>) {
             let started_us = view.sample.map(|sample| sample.started_us).or(before.and_then(|sight| sight.started_us));
             let now = HostSight { started_us, reachable: view.standing != Standing::Unreachable };
             seen.insert(view.host.id, now);
+            if view.standing.is_silent() {
+                let since = *silent.entry(view.host.id).or_insert_with(Instant::now);
+                if (SILENCE_MIN..SILENCE_MAX).contains(&since.elapsed()) {
+                    send_away(&yard, &upstream, &view.host);
+                }
+            } else {
+                silent.remove(&view.host.id);
+            }
             let Some(before) = before else { continue };
             let restarted = before.started_us.is_some() && before.started_us != now.started_us;
             if restarted || (before.reachable && !now.reachable) {
                 tracing::info!(host = view.host.settings.name, restarted, "closing idle connections to a host");
-                renew(&yard, &upstream, view.host.id);
+                for_pools(&yard, &upstream, view.host.id, Pool::renew);
             }
         }
         seen.retain(|id, _| fleet.index_of(*id).is_some());
+        silent.retain(|id, _| fleet.index_of(*id).is_some());
     }
 }
 
-fn renew(yard: &Yard, upstream: &Arc<Upstream>, host_id: u32) {
+/// A host does not answer: who waits for one of its connections looks elsewhere, and so do reads that it works on.
+fn send_away(yard: &Yard, upstream: &Arc<Upstream>, host: &Host) {
+    for_pools(yard, upstream, host.id, |pool| pool.turn_away());
+    yard.clients.tell_host_is_silent(&host.settings.address, host.settings.port);
+}
+
+fn for_pools(yard: &Yard, upstream: &Arc<Upstream>, host_id: u32, act: impl Fn(&Arc<Pool>)) {
     for database in yard.directory.all() {
-        if !Arc::ptr_eq(database.upstream(), upstream) {
-            continue;
-        }
-        for role in database.roles() {
-            role.pools().iter().filter(|pool| pool.key.host_id == host_id).for_each(|pool| pool.renew());
+        if Arc::ptr_eq(database.upstream(), upstream) {
+            for role in database.roles() {
+                role.pools().iter().filter(|pool| pool.key.host_id == host_id).for_each(&act);
+            }
         }
     }
 }

@@ -1,76 +1,83 @@
-//! Relay threads: one current-thread run-time each, so that a session, its client's socket and usually its server's socket
-//! stay on one core. A connection goes to the thread with the fewest.
+//! Relay threads: one current-thread run-time each, so that a session, its client's socket and usually its server's socket are on one core. A connection goes to the thread with the fewest.
 
+use super::governor::thread_number;
 use crate::metrics::set_worker;
 use crate::net::Stream;
 use crate::net::socket::tune;
 use crate::net::stream::{Peer, Socket};
-use crate::session::{Front, serve_client};
+use crate::session::{Front, Placement, Resident, serve_client};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 
-/// Accepted connections that may wait for a relay thread.
+/// Connections that may wait for a relay thread.
 const HANDED_OVER_MAX: usize = 1024;
+/// Longest wait for a relay thread to say its number.
+const START_MAX: Duration = Duration::from_secs(5);
 
 /// A connection on its way to a relay thread.
-enum Accepted {
+enum Arrival {
     Tcp(std::net::TcpStream, std::net::SocketAddr),
     Unix(std::os::unix::net::UnixStream),
-}
-
-struct Worker {
-    sender: mpsc::Sender<Accepted>,
-    load: Arc<AtomicUsize>,
+    /// A session that another thread had.
+    Resident(Box<Resident>),
 }
 
 /// The relay threads.
 pub struct Workers {
-    workers: Vec<Worker>,
+    dispatcher: Dispatcher,
     threads: Vec<JoinHandle<()>>,
+    numbers: Vec<Option<u32>>,
 }
 
 impl Workers {
-    /// Starts `count` threads.
+    /// Starts one thread for each that the front door's placement knows.
     ///
     /// # Errors
     /// A thread or its run-time could not be made.
-    pub fn start(count: usize, front: &Arc<Front>, stop: &watch::Receiver<bool>) -> io::Result<Workers> {
-        let mut workers = Workers { workers: Vec::new(), threads: Vec::new() };
-        for index in 0..count {
-            let (sender, receiver) = mpsc::channel(HANDED_OVER_MAX);
-            let load = Arc::new(AtomicUsize::new(0));
+    pub fn start(front: &Arc<Front>, stop: &watch::Receiver<bool>) -> io::Result<Workers> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..front.placement.count()).map(|_| mpsc::channel(HANDED_OVER_MAX)).unzip();
+        let dispatcher = Dispatcher { senders: senders.into(), placement: front.placement.clone() };
+        let mut workers = Workers { dispatcher, threads: Vec::new(), numbers: Vec::new() };
+        for (index, receiver) in receivers.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (front, mut stop, its_load) = (front.clone(), stop.clone(), load.clone());
+            let (mut stop, relay) =
+                (stop.clone(), RelayThread { index, front: front.clone(), dispatcher: workers.dispatcher.clone() });
+            let (told, number) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
                 set_worker(index);
+                // The receiver waits for it, for a while.
+                let _ = told.send(thread_number());
                 runtime.block_on(async move {
                     tokio::select! {
-                        () = take_connections(receiver, front, its_load) => {}
-                        // The sender is gone or says so: the run-time ends, and with it every session that is left.
+                        () = relay.take_connections(receiver) => {}
+                        // The run-time ends, and with it every session that is left.
                         _ = stop.wait_for(|stop| *stop) => {}
                     }
                 });
             })?;
-            workers.workers.push(Worker { sender, load });
             workers.threads.push(thread);
+            workers.numbers.push(number.recv_timeout(START_MAX).ok().flatten());
         }
         Ok(workers)
     }
 
-    /// The sending half, for the tasks that accept.
+    /// For the tasks that accept.
     pub fn dispatcher(&self) -> Dispatcher {
-        let workers = self.workers.iter().map(|worker| (worker.sender.clone(), worker.load.clone())).collect();
-        Dispatcher { workers }
+        self.dispatcher.clone()
+    }
+
+    /// The threads' numbers in the kernel, where it tells.
+    pub fn numbers(&self) -> Vec<Option<u32>> {
+        self.numbers.clone()
     }
 
     /// Waits for the threads; they end when they are told to stop.
     pub fn join(self) {
-        drop(self.workers);
         for thread in self.threads {
             // A panic outside a session was printed by the thread itself.
             let _ = thread.join();
@@ -81,22 +88,24 @@ impl Workers {
 /// Hands connections to relay threads.
 #[derive(Clone)]
 pub struct Dispatcher {
-    workers: Vec<(mpsc::Sender<Accepted>, Arc<AtomicUsize>)>,
+    senders: Arc<[mpsc::Sender<Arrival>]>,
+    placement: Arc<Placement>,
 }
 
 impl Dispatcher {
-    async fn hand_over(&self, accepted: Accepted) {
-        let Some((sender, load)) = self.workers.iter().min_by_key(|(_, load)| load.load(Ordering::Relaxed)) else { return };
-        load.fetch_add(1, Ordering::Relaxed);
-        if sender.send(accepted).await.is_err() {
-            load.fetch_sub(1, Ordering::Relaxed);
+    async fn hand_over(&self, index: usize, arrival: Arrival) {
+        let Some(sender) = self.senders.get(index) else { return };
+        let connections = &self.placement.thread(index).connections;
+        connections.fetch_add(1, Ordering::Relaxed);
+        if sender.send(arrival).await.is_err() {
+            connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Hands a TCP connection over.
     pub async fn tcp(&self, stream: TcpStream, peer: std::net::SocketAddr) {
         match stream.into_std() {
-            Ok(stream) => self.hand_over(Accepted::Tcp(stream, peer)).await,
+            Ok(stream) => self.hand_over(self.placement.choose(None), Arrival::Tcp(stream, peer)).await,
             Err(error) => tracing::warn!(%error, "an accepted connection could not be handed to a relay thread"),
         }
     }
@@ -104,47 +113,82 @@ impl Dispatcher {
     /// Hands a Unix socket connection over.
     pub async fn unix(&self, stream: UnixStream) {
         match stream.into_std() {
-            Ok(stream) => self.hand_over(Accepted::Unix(stream)).await,
+            Ok(stream) => self.hand_over(self.placement.choose(None), Arrival::Unix(stream)).await,
             Err(error) => tracing::warn!(%error, "an accepted connection could not be handed to a relay thread"),
         }
     }
 }
 
-/// Frees a place in a thread's load when its connection ends, however it ends.
-struct LoadPlace(Arc<AtomicUsize>);
+/// Frees a connection's place on its thread when it ends or leaves, however it does.
+struct ConnectionPlace {
+    placement: Arc<Placement>,
+    index: usize,
+}
 
-impl Drop for LoadPlace {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.placement.thread(self.index).connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-async fn take_connections(mut receiver: mpsc::Receiver<Accepted>, front: Arc<Front>, load: Arc<AtomicUsize>) {
-    while let Some(accepted) = receiver.recv().await {
-        let place = LoadPlace(load.clone());
-        let keepalive = front.settings.load().tcp_keepalive;
-        let (stream, peer) = match open(accepted, keepalive) {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::warn!(%error, "an accepted connection could not be watched");
-                continue;
+/// One relay thread.
+#[derive(Clone)]
+struct RelayThread {
+    index: usize,
+    front: Arc<Front>,
+    dispatcher: Dispatcher,
+}
+
+impl RelayThread {
+    async fn take_connections(self, mut receiver: mpsc::Receiver<Arrival>) {
+        while let Some(arrival) = receiver.recv().await {
+            let place = ConnectionPlace { placement: self.front.placement.clone(), index: self.index };
+            match arrival {
+                Arrival::Resident(mut resident) => match resident.arrive() {
+                    Ok(()) => self.keep(resident, place),
+                    Err(error) => tracing::warn!(%error, "a session could not be moved to another thread"),
+                },
+                new => match open(new, self.front.settings.load().tcp_keepalive) {
+                    Ok(Some((stream, peer))) => self.receive(stream, peer, place),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%error, "an accepted connection could not be watched"),
+                },
             }
-        };
-        let front = front.clone();
+        }
+    }
+
+    /// Lets a connection in. The log-in is a task of its own: what it needs is not kept for the session's whole life.
+    fn receive(&self, stream: Stream, peer: Peer, place: ConnectionPlace) {
+        let this = self.clone();
         tokio::spawn(async move {
-            serve_client(front, stream, peer).await;
-            drop(place);
+            if let Some(resident) = serve_client(this.front.clone(), stream, peer).await {
+                this.keep(Box::new(resident), place);
+            }
+        });
+    }
+
+    /// Serves a session until it ends or leaves for another thread.
+    fn keep(&self, resident: Box<Resident>, place: ConnectionPlace) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Some(resident) = resident.stay().await {
+                drop(place);
+                let to = this.dispatcher.placement.choose(Some(this.index));
+                this.dispatcher.hand_over(to, Arrival::Resident(resident)).await;
+            }
         });
     }
 }
 
-fn open(accepted: Accepted, keepalive: Duration) -> io::Result<(Stream, Peer)> {
-    match accepted {
-        Accepted::Tcp(stream, peer) => {
+/// The connection and who is at its other end; `None` if there is nothing to open.
+fn open(arrival: Arrival, keepalive: Duration) -> io::Result<Option<(Stream, Peer)>> {
+    Ok(match arrival {
+        Arrival::Tcp(stream, peer) => {
             let stream = TcpStream::from_std(stream)?;
             tune(&stream, keepalive);
-            Ok((Stream::Plain(Socket::Tcp(stream)), Peer::Tcp(peer)))
+            Some((Stream::Plain(Socket::Tcp(stream)), Peer::Tcp(peer)))
         }
-        Accepted::Unix(stream) => Ok((Stream::Plain(Socket::Unix(UnixStream::from_std(stream)?)), Peer::Unix)),
-    }
+        Arrival::Unix(stream) => Some((Stream::Plain(Socket::Unix(UnixStream::from_std(stream)?)), Peer::Unix)),
+        Arrival::Resident(_) => None,
+    })
 }

@@ -96,6 +96,7 @@ impl Yard {
             keys: self.keys.clone(),
             metrics: FrontMetrics::new(&self.registry),
             console,
+            workers: settings.workers,
         })))
     }
 

@@ -81,16 +81,27 @@ impl<T> CatalogueSlot<T> {
         self.current.load_full()
     }
 
+    /// Where it stands, for those who keep the last one at hand.
+    pub fn cell(&self) -> &ArcSwapOption<T> {
+        &self.current
+    }
+
     /// Whether a catalogue has been read and every change that was marked is in it.
     pub fn is_current(&self) -> bool {
         self.contained.load(Ordering::Acquire) > self.changes.load(Ordering::Acquire)
     }
 
     /// DDL passed through. To be called before its statement is sent *and* again after its transaction has committed: only a
-    /// reading that begins after the commit can see it.
-    pub fn mark_changed(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
+    /// reading that begins after the commit can see it. Answers the change's number, for [`CatalogueSlot::contains`].
+    pub fn mark_changed(&self) -> u64 {
+        let change = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
         self.wake.notify_one();
+        change
+    }
+
+    /// Whether a change that was marked is in what was read last.
+    pub fn contains(&self, change: u64) -> bool {
+        self.contained.load(Ordering::Acquire) > change
     }
 
     /// Reads again without doubting what is there.
@@ -269,11 +280,12 @@ mod tests {
         assert!(!slot.is_current(), "nothing has been read");
         slot.finish(slot.begin(), Arc::new(1), true);
         assert!(slot.is_current());
-        slot.mark_changed();
-        assert!(!slot.is_current());
+        let first = slot.mark_changed();
+        assert!(!slot.is_current() && !slot.contains(first));
         let begun = slot.begin();
-        slot.mark_changed();
+        let second = slot.mark_changed();
         slot.finish(begun, Arc::new(2), true);
+        assert!(slot.contains(first) && !slot.contains(second));
         assert!(!slot.is_current(), "the second change came while it was read");
         slot.finish(slot.begin(), Arc::new(3), true);
         assert!(slot.is_current());

@@ -35,8 +35,9 @@ impl ControlTarget {
         let tls = tls(settings);
         let mode = match settings.tls.mode {
             ServerTlsMode::Disable => SslMode::Disable,
-            ServerTlsMode::Prefer if tls.is_none() => SslMode::Disable,
-            ServerTlsMode::Prefer => SslMode::Prefer,
+            ServerTlsMode::Allow | ServerTlsMode::Prefer if tls.is_none() => SslMode::Disable,
+            // tokio-postgres has no `allow`; what it tries first makes no difference to a control connection.
+            ServerTlsMode::Allow | ServerTlsMode::Prefer => SslMode::Prefer,
             ServerTlsMode::Require | ServerTlsMode::VerifyCa | ServerTlsMode::VerifyFull => SslMode::Require,
         };
         // A Unix socket has no TLS.

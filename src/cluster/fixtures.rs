@@ -17,7 +17,7 @@ pub fn host_settings(name: &str) -> HostSettings {
         port: 5432,
         role: RoleSetting::Auto,
         weight: 1,
-        tls: ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None },
+        tls: ServerTlsSettings { mode: ServerTlsMode::Disable, ca: None, certificate: None, content: 0 },
         control: ControlCredentials { user: "yard".to_owned(), password: None, database: "postgres".to_owned() },
     }
 }
@@ -32,6 +32,7 @@ pub fn database(hosts: Vec<HostSettings>) -> DatabaseSettings {
         auth: AuthSettings { method: AuthMethod::Auto, lookup_query: None, lookup_cache: second * 10 },
         users: Vec::new(),
         pool: PoolSettings {
+            fresh_connections: false,
             mode: PoolMode::Transaction,
             size: 20,
             min_idle: 0,
@@ -52,6 +53,8 @@ pub fn database(hosts: Vec<HostSettings>) -> DatabaseSettings {
             retry_buffer: 64 << 10,
             reuse_unnamed: ReuseUnnamed::Off,
             failover_wait: second * 15,
+            max_held: 10_000,
+            max_held_bytes: 64 << 20,
             split: true,
         },
         health: health(),

@@ -109,6 +109,11 @@ impl Cluster {
         self.fleet.load()
     }
 
+    /// Where the picture of now stands, for those who keep the last one at hand.
+    pub fn fleet_cell(&self) -> &Arc<ArcSwap<Fleet>> {
+        &self.fleet
+    }
+
     /// The settings of now.
     pub fn settings(&self) -> arc_swap::Guard<Arc<DatabaseSettings>> {
         self.settings.load()

@@ -5,6 +5,7 @@ use super::snapshot::{Fleet, MAX_HOSTS};
 use crate::config::ReadsOnPrimary;
 use crate::types::Floor;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// What a statement needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct PickRequest<'a> {
     pub want: Want,
     /// What a read must see; `None` is anything within the lag limits.
     pub floor: Option<&'a Floor>,
+    /// Replicas further behind than this are not wanted.
+    pub max_lag: Option<Duration>,
     /// Hosts that were tried already, by index in this snapshot.
     pub excluded: HostSet,
     /// Whether the primary serves reads.
@@ -61,6 +64,9 @@ pub fn pick(fleet: &Fleet, balancer: &Balancer, request: &PickRequest<'_>) -> Re
         None => untried,
         Some(floor) => untried.filter(|index| shows(fleet, index, floor)),
     };
+    if let Some(max_lag) = request.max_lag {
+        candidates = candidates.filter(|index| fleet.hosts[index].lag.is_some_and(|lag| lag <= max_lag));
+    }
     if let (ReadsOnPrimary::Always, Ok(index)) = (request.reads_on_primary, primary) {
         candidates = candidates.with(index);
     }
@@ -179,6 +185,7 @@ mod tests {
     const READ: PickRequest<'static> = PickRequest {
         want: Want::Read,
         floor: None,
+        max_lag: None,
         excluded: HostSet::NONE,
         reads_on_primary: ReadsOnPrimary::Fallback,
         client_hash: 0,
@@ -246,6 +253,23 @@ mod tests {
         check(&fleet, floor(1, 1001), &[Err(NoHost::BehindFloor); 4]);
         fleet.hosts[2].sample = None;
         check(&fleet, floor(1, 901), &[Err(NoHost::BehindFloor); 4]);
+    }
+
+    #[test]
+    fn a_bound_on_the_lag_leaves_only_who_is_within_it() {
+        let mut fleet = fixtures::fleet(&[1000, 1000]);
+        let check = |fleet: &Fleet, bound, expect: &[Result<usize, NoHost>; 4]| {
+            let max_lag = Some(Duration::from_millis(bound));
+            assert_eq!(picks(fleet, &PickRequest { max_lag, ..READ }), expect, "{bound} ms");
+        };
+        fleet.hosts[1].lag = Some(Duration::from_millis(100));
+        fleet.hosts[2].lag = Some(Duration::ZERO);
+        check(&fleet, 100, &[Ok(1), Ok(2), Ok(1), Ok(2)]);
+        check(&fleet, 99, &[Ok(2); 4]);
+        fleet.hosts[2].lag = None;
+        check(&fleet, 99, &[Ok(0); 4]);
+        fleet.primary = None;
+        check(&fleet, 99, &[Err(NoHost::BehindFloor); 4]);
     }
 
     #[test]

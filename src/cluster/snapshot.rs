@@ -230,6 +230,11 @@ impl Standing {
         }
     }
 
+    /// Whether nothing is to be expected of it: connecting or probing fails, or no probe was answered for too long.
+    pub fn is_silent(self) -> bool {
+        matches!(self, Standing::Unreachable | Standing::StaleSample)
+    }
+
     /// What it means, in a few words for people.
     pub fn meaning(self) -> &'static str {
         match self {

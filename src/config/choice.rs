@@ -1,5 +1,6 @@
 //! Settings that are one of a few words.
 
+use super::access::{AccessMethod, CertName, ClientCertRule, ConnectionKind};
 use super::settings::{
     AuthMethod, Balance, Consistency, LogFormat, PoolMode, ReadsOnPrimary, ReuseUnnamed, RoleSetting, ServerTlsMode,
 };
@@ -38,8 +39,12 @@ choices! {
     Consistency: "eventual" = Eventual, "session" = Session, "monotonic" = Monotonic, "global" = Global;
     ReuseUnnamed: "off" = Off, "on" = On, "custom_plans" = CustomPlans;
     AuthMethod: "auto" = Auto, "scram" = Scram, "md5" = Md5, "plain" = Plain, "trust" = Trust;
+    ConnectionKind: "any" = Any, "tls" = Tls, "plain" = Plain, "unix" = Unix;
+    AccessMethod: "auto" = Auto, "scram" = Scram, "md5" = Md5, "plain" = Plain, "trust" = Trust, "cert" = Cert, "peer" = Peer, "reject" = Reject;
+    ClientCertRule: "off" = Off, "verify-ca" = VerifyCa, "verify-full" = VerifyFull;
+    CertName: "cn" = Cn, "dn" = Dn, "dns" = Dns, "email" = Email, "uri" = Uri;
     RoleSetting: "auto" = Auto, "primary" = Primary, "replica" = Replica;
-    ServerTlsMode: "disable" = Disable, "prefer" = Prefer, "require" = Require, "verify-ca" = VerifyCa, "verify-full" = VerifyFull;
+    ServerTlsMode: "disable" = Disable, "allow" = Allow, "prefer" = Prefer, "require" = Require, "verify-ca" = VerifyCa, "verify-full" = VerifyFull;
 }
 
 #[cfg(test)]
@@ -65,6 +70,10 @@ mod tests {
         check_all::<AuthMethod>();
         check_all::<RoleSetting>();
         check_all::<ServerTlsMode>();
+        check_all::<ConnectionKind>();
+        check_all::<AccessMethod>();
+        check_all::<ClientCertRule>();
+        check_all::<CertName>();
         assert_eq!(Balance::from_name("Round-Robin"), Some(Balance::RoundRobin));
         assert_eq!(ServerTlsMode::from_name("verify_full"), Some(ServerTlsMode::VerifyFull));
     }

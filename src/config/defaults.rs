@@ -2,8 +2,8 @@
 
 use super::settings::{
     AdminSettings, AuthMethod, AuthSettings, Balance, Consistency, FrontSettings, HealthSettings, ListenAddress, LogFormat,
-    LogSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode, ServerTlsSettings,
-    Settings,
+    LogSettings, PeerSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode,
+    ServerTlsSettings, Settings,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -59,6 +59,13 @@ impl Default for FrontSettings {
             login_timeout: Duration::from_secs(15),
             max_message: 1 << 30,
             tcp_keepalive: Duration::from_secs(60),
+            failed_logins_per_address: 100,
+            failed_logins_per_user: 100,
+            failed_login_window: Duration::from_secs(60),
+            access: Vec::new(),
+            user_maps: Vec::new(),
+            peers: PeerSettings::default(),
+            workers_min: 1,
         }
     }
 }
@@ -85,6 +92,7 @@ impl Default for PoolSettings {
             connect_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(600),
             max_age: Duration::from_secs(3600),
+            fresh_connections: false,
             max_prepared: 500,
             idle_transaction_timeout: Duration::ZERO,
             query_timeout: Duration::ZERO,
@@ -101,6 +109,8 @@ impl Default for RoutingSettings {
             retry_buffer: 64 << 10,
             reuse_unnamed: ReuseUnnamed::Off,
             failover_wait: Duration::from_secs(15),
+            max_held: 10_000,
+            max_held_bytes: 64 << 20,
             split: true,
         }
     }
@@ -123,6 +133,6 @@ impl Default for HealthSettings {
 
 impl Default for ServerTlsSettings {
     fn default() -> Self {
-        ServerTlsSettings { mode: ServerTlsMode::Prefer, ca: None, certificate: None }
+        ServerTlsSettings { mode: ServerTlsMode::Prefer, ca: None, certificate: None, content: 0 }
     }
 }

@@ -1,5 +1,6 @@
 //! The tables of `docs/configuration.md`, made from the table of keys and the defaults.
 
+use super::access::AccessRule;
 use super::keys::{self, Key, PlainKey};
 use super::settings::{DatabaseSettings, Settings, UserSettings};
 
@@ -12,6 +13,8 @@ pub fn reference_tables() -> Vec<(&'static str, String)> {
         ("log", keyed(keys::LOG, &settings)),
         ("limits", keyed(keys::LIMITS, &settings)),
         ("tls", listed(&[keys::TLS])),
+        ("access", keyed(keys::ACCESS, &AccessRule::default())),
+        ("peers", keyed(keys::PEERS, &settings) + &plain_rows(&[keys::PEER_LIST])),
         ("admin", listed(&[keys::ADMIN_USER])),
         ("databases", listed(&[keys::HOSTS, keys::CONNECTION])),
         ("host", listed(&[keys::HOST, keys::CONNECTION])),
@@ -43,9 +46,12 @@ fn rows<S>(keys: &[Key<S>], defaults: &S) -> String {
 }
 
 fn listed(tables: &[&[PlainKey]]) -> String {
+    format!("{HEADER}{}", plain_rows(tables))
+}
+
+fn plain_rows(tables: &[&[PlainKey]]) -> String {
     let keys = tables.iter().flat_map(|table| table.iter());
-    let rows: String = keys.map(|key| line(key.name, key.kind, key.default, true, key.meaning)).collect();
-    format!("{HEADER}{rows}")
+    keys.map(|key| line(key.name, key.kind, key.default, true, key.meaning)).collect()
 }
 
 fn line(name: &str, kind: &str, default: &str, reload: bool, meaning: &str) -> String {

@@ -6,6 +6,7 @@
 pub(super) mod reader;
 pub(super) mod suggest;
 
+mod access;
 mod check;
 mod database;
 mod host;
@@ -25,7 +26,7 @@ use toml::de::{DeTable, DeValue};
 use unknown::check_unknown;
 
 /// The sections of the file.
-const SECTIONS: [&str; 6] = ["tls", "log", "limits", "admin", "defaults", "databases"];
+const SECTIONS: [&str; 9] = ["tls", "log", "limits", "access", "user_maps", "peers", "admin", "defaults", "databases"];
 
 /// Reads the reader's text. The settings are there only if there is no error.
 pub(super) fn read(mut reader: Reader) -> (Option<Settings>, Vec<Problem>) {
@@ -57,6 +58,7 @@ fn read_document(reader: &mut Reader, document: &DeTable) -> Settings {
     }
     settings.tls = read_tls(reader, top);
     settings.admin.users = read_admin(reader, top);
+    access::read(reader, top, &mut settings);
     check::front(reader, &settings, &origins, top);
     settings.databases = database::read_all(reader, top, &settings);
     settings
@@ -97,8 +99,28 @@ fn read_tls(reader: &mut Reader, top: Section) -> Option<ClientTlsSettings> {
             reader.check_file(path, span.clone(), content);
         }
     }
+    let client_cert_optional = client_cert_optional(reader, tls);
     let client_ca = client_ca.map(|(path, _)| path);
-    Some(ClientTlsSettings { certificate: certificate?.0, key: key?.0, client_ca, required })
+    let (certificate, key) = (certificate?.0, key?.0);
+    let files = [Some(&certificate), Some(&key), client_ca.as_ref()];
+    let content = reader.content_of(files.into_iter().flatten());
+    Some(ClientTlsSettings { certificate, key, client_ca, required, client_cert_optional, content })
+}
+
+/// `client_cert` of `[tls]`.
+fn client_cert_optional(reader: &mut Reader, tls: Section) -> bool {
+    let Some((text, span)) = reader.text_of(tls, "client_cert") else { return false };
+    if !["required", "optional"].contains(&text.as_str()) {
+        let complaint = Complaint::new(format!("`{text}` is not known"), "write \"required\" or \"optional\"");
+        reader.error(ProblemKind::BadValue, span, complaint);
+    } else if tls.get("client_ca").is_none() {
+        reader.error(
+            ProblemKind::Contradiction,
+            span,
+            Complaint::new("client_cert has no effect without client_ca", "add client_ca"),
+        );
+    }
+    text == "optional"
 }
 
 fn read_admin(reader: &mut Reader, top: Section) -> Vec<AdminUser> {

@@ -3,8 +3,9 @@
 //! Reading the file, `SHOW CONFIG`, the list of changes at a reload and the tables of `docs/configuration.md` all walk these tables, so
 //! that a setting cannot be in one and missing in another.
 
+use super::access::{AccessMethod, AccessRule, CertName, ClientCertRule, ConnectionKind};
 use super::codec::{Bytes, BytesOrOff, Choice, Codec, Complaint, Count, Flag, Inherited, RawValue, Span, SpanOrNever, SpanOrOff};
-use super::listen::{HttpAddress, ListenAddresses, LogFilter, LookupQuery, Workers};
+use super::listen::{AddressRanges, HttpAddress, ListenAddresses, LogFilter, LookupQuery, MapName, NamePatterns, Workers};
 use super::settings::{DatabaseSettings, Settings, UserSettings};
 
 /// One key that settings of type `S` are read from.
@@ -52,6 +53,8 @@ pub(super) const TOP: &[Key<Settings>] = &[
         "Where clients connect: `\"ip:port\"`, `\"unix:/directory\"` (the socket is `.s.PGSQL.6432` in it), or a list of these."),
     key!(restart "http": HttpAddress = http, "Where `/metrics`, `/readyz` and the status page are served; `false` is nowhere."),
     key!(restart "workers": Workers = workers, "Threads that relay.", default "number of cores"),
+    key!(reload "workers_min": Count<1, 1024> = front.workers_min,
+        "Threads that are used even when fewer could carry the load. More spread a light load wider, at more CPU for each statement."),
     key!(reload "drain_timeout": Span<0> = drain_timeout,
         "How long SIGTERM waits for running transactions; what still runs then is closed."),
 ];
@@ -77,7 +80,44 @@ pub(super) const LIMITS: &[Key<Settings>] = &[
         "Largest message that has to be held whole (a statement, its parameters). PostgreSQL's own limit is the default."),
     key!(reload "tcp_keepalive": Span<1000> = front.tcp_keepalive,
         "Idle time before TCP keep-alives, towards clients and servers."),
+    key!(reload "failed_logins_per_address": Count<0, 1_000_000> = front.failed_logins_per_address,
+        "Log-ins that may fail within `failed_login_window` from one address; then it is refused for a while. 0 is no limit."),
+    key!(reload "failed_logins_per_user": Count<0, 1_000_000> = front.failed_logins_per_user,
+        "Log-ins that may fail within `failed_login_window` for one user, from all addresses; 0 is no limit."),
+    key!(reload "failed_login_window": Span<1000> = front.failed_login_window,
+        "The time for the two limits above: failures are forgiven evenly over it."),
 ];
+
+/// Keys of `[[access]]`.
+pub(super) const ACCESS: &[Key<AccessRule>] = &[
+    key!(reload "connection": Choice<ConnectionKind> = connection, "Which connections the rule is for; `plain` is TCP without TLS."),
+    key!(reload "addresses": AddressRanges = addresses, "The clients' addresses; clients on Unix sockets have none.", default "all"),
+    key!(reload "databases": NamePatterns = databases,
+        "Names of databases, `*` for any text. `replication` is physical replication, which no other name covers; `pgyard` the console.", default "all"),
+    key!(reload "users": NamePatterns = users, "Names of roles, `*` for any text.", default "all"),
+    key!(reload "method": Choice<AccessMethod> = method,
+        "What the client must prove: as `auth` in `[defaults]` (`auto`: the database's `auth`); `cert`: a certificate with the role's name; \
+         `peer`: its process runs as the user of that name; `reject`: refused."),
+    key!(reload "client_cert": Choice<ClientCertRule> = client_cert,
+        "A certificate besides the method: `verify-ca`: one that `client_ca` issued; `verify-full`: it has the role's name."),
+    key!(reload "cert_name": Choice<CertName> = cert_name,
+        "Where the certificate's name is: common name, whole subject (`CN=alice,O=ops`), or a DNS name, e-mail address or URI of subjectAltName."),
+    key!(reload "map": MapName = map, "The `[user_maps.NAME]` that says which roles a certificate's or a process's name may take."),
+];
+
+/// Keys of `[peers]`.
+pub(super) const PEERS: &[Key<Settings>] = &[
+    key!(reload "id": Count<1, 255> = front.peers.id, "This process's number, which no other process behind the same address has.",
+        default "required"),
+];
+
+/// Keys of `[peers]` besides `PEERS`.
+pub(super) const PEER_LIST: &[PlainKey] = &[plain(
+    "addresses",
+    "table",
+    "none",
+    "Where each process listens, by its number: `2 = \"10.0.0.2:6432\"`. Its own may stand there too.",
+)];
 
 /// Keys of `[defaults]` and of each `[databases.NAME]`.
 pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
@@ -88,6 +128,8 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
     key!(reload "lookup_cache": Span<0> = auth.lookup_cache, "How long a looked-up password verifier is used before it is asked for again."),
     key!(reload "pool_mode": Choice<super::PoolMode> = pool.mode,
         "When a server connection goes back to its pool: at the end of each transaction, or when the client leaves."),
+    key!(reload "fresh_connections": Flag = pool.fresh_connections,
+        "With `pool_mode = \"session\"`: each session gets a new server connection, which is closed with it, so that nothing of an earlier session can be noticed. Otherwise it is cleared with `DISCARD ALL` and used again."),
     key!(reload "pool_size": Count<1, 100_000> = pool.size, "Server connections per host, database and role."),
     key!(reload "min_idle": Count<0, 100_000> = pool.min_idle, "Server connections kept open though idle, per pool."),
     key!(reload "max_per_host": Count<1, 1_000_000> = pool.max_per_host, "Server connections per host, all pools together."),
@@ -112,6 +154,8 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
     key!(reload "reuse_unnamed": Choice<super::ReuseUnnamed> = routing.reuse_unnamed,
         "Keeps unnamed statements prepared on the servers; `custom_plans` forbids generic plans for them."),
     key!(reload "failover_wait": Span<0> = routing.failover_wait, "How long a write waits for a primary."),
+    key!(reload "max_held": Count<0, 10_000_000> = routing.max_held, "Statements that wait for a primary (or another host) at once."),
+    key!(reload "max_held_bytes": Bytes<0, 1_099_511_627_776> = routing.max_held_bytes, "Bytes of their requests, together."),
     key!(reload "max_lag": SpanOrOff<1> = health.max_lag, "A replica further behind than this gets no reads."),
     key!(reload "max_lag_bytes": BytesOrOff = health.max_lag_bytes, "A replica more bytes behind than this gets no reads."),
     key!(reload "probe_interval": Span<10> = health.probe_interval, "How often each host is asked for its role and position."),
@@ -154,6 +198,12 @@ pub(super) const TLS: &[PlainKey] = &[
     plain("key", "path", "required", "PEM private key of the certificate. Read again at a reload."),
     plain("client_ca", "path", "none", "PEM roots; with them, clients must show a certificate that chains to one."),
     plain("required", "`true` or `false`", "`false`", "Refuse clients without TLS, except on Unix sockets."),
+    plain(
+        "client_cert",
+        "`\"required\"`, `\"optional\"`",
+        "`\"required\"`",
+        "With `client_ca`: whether each client must show a certificate, or only those of whom a rule under `[[access]]` wants one.",
+    ),
 ];
 
 /// Keys of `[admin.users.NAME]`.
@@ -170,7 +220,7 @@ pub(super) const CONNECTION: &[PlainKey] = &[
     plain("database", "text", "the client's", "The name of the database on the servers."),
     plain(
         "sslmode",
-        "`\"disable\"`, `\"prefer\"`, `\"require\"`, `\"verify-ca\"`, `\"verify-full\"`",
+        "`\"disable\"`, `\"allow\"`, `\"prefer\"`, `\"require\"`, `\"verify-ca\"`, `\"verify-full\"`",
         "`\"prefer\"`",
         "As libpq's.",
     ),

@@ -1,5 +1,6 @@
 //! Settings with a shape of their own: addresses to listen on, worker threads, the log filter, the look-up query.
 
+use super::access::{AddressRange, NamePattern};
 use super::codec::{Codec, Complaint, Count, RawValue};
 use super::defaults::{DEFAULT_LISTEN_PORT, DEFAULT_LOOKUP_QUERY};
 use super::file::suggest::closest;
@@ -21,6 +22,99 @@ pub(super) struct LogFilter;
 
 /// A query, or off.
 pub(super) struct LookupQuery;
+
+/// Ranges of addresses; none is every address.
+pub(super) struct AddressRanges;
+
+/// Names with `*`; none is every name.
+pub(super) struct NamePatterns;
+
+/// The name of a user map, or none.
+pub(super) struct MapName;
+
+impl Codec for AddressRanges {
+    type Value = Vec<AddressRange>;
+
+    fn kind() -> String {
+        "address, range or list of these".to_owned()
+    }
+
+    fn read(raw: &RawValue) -> Result<Self::Value, Complaint> {
+        read_list(raw, AddressRange::parse)
+    }
+
+    fn show(value: &Self::Value) -> String {
+        show_list(value)
+    }
+}
+
+impl Codec for NamePatterns {
+    type Value = Vec<NamePattern>;
+
+    fn kind() -> String {
+        "name or list of names".to_owned()
+    }
+
+    fn read(raw: &RawValue) -> Result<Self::Value, Complaint> {
+        read_list(raw, |text| match text {
+            // What these mean in pg_hba.conf must not be taken for a name: a rule that refuses would refuse nobody.
+            "all" => Err("for all, leave the key out or write \"*\"".to_owned()),
+            "sameuser" | "samerole" | "samegroup" => {
+                Err("write the names: this word of pg_hba.conf is not known here".to_owned())
+            }
+            text if text.starts_with(['+', '@', '/']) => {
+                Err("write the names: groups, files and regular expressions are not known here".to_owned())
+            }
+            text => NamePattern::parse(text),
+        })
+    }
+
+    fn show(value: &Self::Value) -> String {
+        show_list(value)
+    }
+}
+
+impl Codec for MapName {
+    type Value = Option<String>;
+
+    fn kind() -> String {
+        "name".to_owned()
+    }
+
+    fn read(raw: &RawValue) -> Result<Self::Value, Complaint> {
+        match raw {
+            RawValue::Text(name) if !name.is_empty() => Ok(Some(name.clone())),
+            other => Err(Complaint::new(
+                format!("{} is not the name of a map", other.describe()),
+                "write the NAME of [user_maps.NAME]",
+            )),
+        }
+    }
+
+    fn show(value: &Self::Value) -> String {
+        value.clone().unwrap_or_else(|| "none".to_owned())
+    }
+}
+
+fn read_list<T>(raw: &RawValue, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Complaint> {
+    let one = std::slice::from_ref(raw);
+    let entries = if let RawValue::List(entries) = raw { entries.as_slice() } else { one };
+    if entries.is_empty() {
+        return Err(Complaint::new("the list is empty", "leave the key out if it is for all"));
+    }
+    let read = |entry: &RawValue| match entry {
+        RawValue::Text(text) => parse(text).map_err(|help| Complaint::new(format!("`{text}` can't be used"), help)),
+        other => Err(Complaint::new(format!("{} is not text", other.describe()), "write texts in quotes")),
+    };
+    entries.iter().map(read).collect()
+}
+
+fn show_list<T: ToString>(values: &[T]) -> String {
+    match values {
+        [] => "all".to_owned(),
+        values => values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
 
 impl std::fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

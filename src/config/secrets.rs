@@ -3,9 +3,10 @@
 use super::codec::Complaint;
 use super::environment::is_variable;
 use crate::types::Secret;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether files that the configuration names are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,15 @@ pub(super) fn check_file(path: &Path, expect: PemContent, policy: FilePolicy) ->
         return Ok(Some(Complaint::new(message, format!("chmod 600 {}", path.display()))));
     }
     Ok(None)
+}
+
+/// A number that is another one when the content of one of the files is. A file that can't be read counts as empty: whoever needs it says so.
+pub(super) fn content_of<'p>(files: impl Iterator<Item = &'p PathBuf>, policy: FilePolicy) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    if policy == FilePolicy::Read {
+        files.for_each(|path| read(path).unwrap_or_default().hash(&mut hasher));
+    }
+    hasher.finish()
 }
 
 fn read(path: &Path) -> Result<String, Complaint> {

@@ -2,6 +2,7 @@
 //!
 //! Shapes of the TOML file and their defaults live in `file`; nothing here knows of TOML.
 
+use super::access::{AccessRule, UserMap};
 use crate::types::Secret;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,6 +60,10 @@ pub struct ClientTlsSettings {
     pub client_ca: Option<PathBuf>,
     /// Refuse clients that do not use TLS (except on Unix sockets). Default false.
     pub required: bool,
+    /// With `client_ca`: whether clients may come without a certificate, for the access list to decide. Default false.
+    pub client_cert_optional: bool,
+    /// What the files held when the settings were read, so that changed files are a change.
+    pub content: u64,
 }
 
 /// Logging.
@@ -96,6 +101,40 @@ pub struct FrontSettings {
     pub max_message: usize,
     /// TCP keep-alive idle time of client and server connections. Default 60s.
     pub tcp_keepalive: Duration,
+    /// Log-ins that may fail in `failed_login_window` from one address; 0 is no limit. Default 100.
+    pub failed_logins_per_address: usize,
+    /// Log-ins that may fail in `failed_login_window` for one user; 0 is no limit. Default 100.
+    pub failed_logins_per_user: usize,
+    /// Default 1min.
+    pub failed_login_window: Duration,
+    /// Who may come in from where; empty is anybody. The first rule that matches decides, and none is a refusal.
+    pub access: Vec<AccessRule>,
+    /// User-name maps that rules name.
+    pub user_maps: Vec<UserMap>,
+    /// The other pgyard processes behind the same address.
+    pub peers: PeerSettings,
+    /// Relay threads that are used even when fewer could carry the load. Default 1.
+    pub workers_min: usize,
+}
+
+/// The pgyard processes that share an address, so that a cancel request finds its client whichever of them it reaches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// This process's number among them, from 1 to 255; 0 (default): it is alone.
+    pub id: usize,
+    /// The others' numbers and addresses.
+    pub others: Vec<PeerAddress>,
+}
+
+/// Where another pgyard process listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Its number.
+    pub id: u8,
+    /// A DNS name, an IP address or the directory of a Unix socket.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// Who may use the console (the database `pgyard`).
@@ -185,6 +224,8 @@ pub struct ServerTlsSettings {
     pub ca: Option<PathBuf>,
     /// PEM client certificate and key to show to the server.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// What the files held when the settings were read, so that changed files are a change.
+    pub content: u64,
 }
 
 /// libpq's `sslmode`.
@@ -192,6 +233,8 @@ pub struct ServerTlsSettings {
 pub enum ServerTlsMode {
     /// Never.
     Disable,
+    /// If the server does not let in without.
+    Allow,
     /// If the server offers it.
     Prefer,
     /// Always, without looking at the certificate.
@@ -278,6 +321,8 @@ pub struct PoolSettings {
     pub idle_timeout: Duration,
     /// A server connection is closed at its next return after this. Default 1h; zero is never.
     pub max_age: Duration,
+    /// Under session pooling each session gets a server connection of its own, which is closed with it. Default false.
+    pub fresh_connections: bool,
     /// Named prepared statements kept per server connection. Default 500.
     pub max_prepared: usize,
     /// A transaction that waits for its client longer than this is rolled back. Zero (default) is never.
@@ -301,6 +346,10 @@ pub struct RoutingSettings {
     pub reuse_unnamed: ReuseUnnamed,
     /// How long a write waits for a primary. Default 15s.
     pub failover_wait: Duration,
+    /// Statements that wait for a host at once. Default 10000.
+    pub max_held: usize,
+    /// Bytes of the requests that wait for a host, together. Default 64MiB.
+    pub max_held_bytes: usize,
     /// False sends everything to the primary. Default true.
     pub split: bool,
 }

@@ -40,7 +40,11 @@ pub(super) fn flatten(settings: &Settings) -> Vec<Shown> {
     add(&mut list, "tls.certificate", path(tls.map(|tls| &tls.certificate)), "none", None);
     add(&mut list, "tls.key", path(tls.map(|tls| &tls.key)), "none", None);
     add(&mut list, "tls.client_ca", path(tls.and_then(|tls| tls.client_ca.as_ref())), "none", None);
+    let optional = tls.is_some_and(|tls| tls.client_cert_optional);
+    add(&mut list, "tls.client_cert", (if optional { "optional" } else { "required" }).to_owned(), "required", None);
+    note_content(&mut list, "tls.certificate", tls.map_or(0, |tls| tls.content));
     add(&mut list, "tls.required", tls.is_some_and(|tls| tls.required).to_string(), "false", None);
+    add_front(&mut list, settings, &defaults);
     for user in &settings.admin.users {
         let owner = format!("admin.users.{}", user.name);
         add_secret(&mut list, "password", Some(&user.secret), &owner);
@@ -49,6 +53,31 @@ pub(super) fn flatten(settings: &Settings) -> Vec<Shown> {
         add_database(&mut list, database);
     }
     list
+}
+
+/// The access list with its maps, a line for each rule, and the peers.
+fn add_front(list: &mut Vec<Shown>, settings: &Settings, defaults: &Settings) {
+    for (index, rule) in settings.front.access.iter().enumerate() {
+        let key = format!("access.{}", index + 1);
+        add(list, &key, rule.to_string(), "", Some(&key));
+    }
+    for map in &settings.front.user_maps {
+        let entries: Vec<String> = map.entries.iter().map(|(from, role)| format!("{from} = {role}")).collect();
+        let key = format!("user_maps.{}", map.name);
+        add(list, &key, entries.join(", "), "", Some(&key));
+    }
+    add_keys(list, "peers.", keys::PEERS, (settings, defaults), None);
+    for peer in &settings.front.peers.others {
+        let key = format!("peers.addresses.{}", peer.id);
+        add(list, &key, format!("{}:{}", peer.address, peer.port), "", Some(&key));
+    }
+}
+
+/// Lets a change of what files hold count as a change of the key that names them.
+fn note_content(list: &mut [Shown], key: &str, content: u64) {
+    if let Some(shown) = list.iter_mut().find(|shown| shown.key == key) {
+        shown.secret = Some(Secret::new(content.to_string()));
+    }
 }
 
 fn add_database(list: &mut Vec<Shown>, database: &DatabaseSettings) {
@@ -85,6 +114,8 @@ fn add_host(list: &mut Vec<Shown>, host: &HostSettings, owner: &str) {
     for (name, value, default) in rows {
         add(list, &format!("{owner}.{name}"), value, default, Some(owner));
     }
+    let named = if certificate.is_some() { "sslcert" } else { "sslrootcert" };
+    note_content(list, &format!("{owner}.{named}"), host.tls.content);
     add_secret(list, "password", host.control.password.as_ref(), owner);
 }
 

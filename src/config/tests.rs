@@ -271,8 +271,18 @@ fn dangers_are_warned_of() {
     check_app("replicas = ['b']\nmax_lag = 'off'\nmax_lag_bytes = '16MB'\n", &[]);
     check_app("pool_size = 200\n", &["warning 3:13 pool_size (200) is more than max_per_host (100)"]);
     check_app("replicas = [{ host = 'b', weight = 2 }]\n", &["warning 1:12 the weight of `b:5432` has no effect"]);
-    check_app("sslrootcert = '/ca'\n", &["warning 1:12 sslrootcert of `a:5432` has no effect"]);
-    check_app("replicas = ['postgres://b?sslmode=allow']\n", &["warning 3:13 sslmode `allow` is treated as `prefer`"]);
+    check_app("sslrootcert = '/ca'\n", &["warning 1:12 sslrootcert of `a:5432` protects nobody"]);
+    check_app("sslrootcert = '/ca'\nsslmode = 'disable'\n", &["warning 1:12 sslrootcert of `a:5432` has no effect"]);
+    check_app(
+        "sslrootcert = '/ca'\nsslmode = 'require'\nreplicas = ['postgres://b?sslmode=allow&sslrootcert=/ca']\n",
+        &["of `b:5432` protects nobody"],
+    );
+    check_app(
+        "sslrootcert = 'system'\nsslmode = 'verify-ca'\n",
+        &["error 2:11 sslmode \"verify-ca\" is too weak for sslrootcert \"system\""],
+    );
+    let with_system = settings(&format!("{APP}sslrootcert = 'system'\n"));
+    assert_eq!(with_system.databases[0].hosts[0].tls.mode, ServerTlsMode::VerifyFull);
     check(
         "[databases.app]\nhosts = [{ host = 'a', user = 'u', role = 'replica' }]\n",
         &["warning 1:12 every host of `app` is said to be a replica"],
@@ -326,6 +336,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("lookup_query", "'select $1'"),
     ("lookup_cache", "'1s'"),
     ("pool_mode", "'session'"),
+    ("fresh_connections", "true"),
     ("pool_size", "21"),
     ("min_idle", "1"),
     ("max_per_host", "101"),
@@ -429,4 +440,51 @@ fn a_text_of_another_kind_gives_few_problems() {
         let report = parse(&line.repeat(1000), "t.toml", &environment).unwrap_err();
         assert!(report.problems.len() <= 100 && report.error_count() > 0, "{line}");
     }
+}
+
+#[test]
+fn access_lists_are_checked_as_a_whole() {
+    let tls = "[tls]\ncertificate = 'c'\nkey = 'k'\n";
+    let check_list = |list: &str, expect: &[&str]| check(&format!("{list}{APP}"), expect);
+    check_list("[[access]]\nusers = 'al'\n[[access]]\n", &[]);
+    check_list(
+        "[[access]]\n[[access]]\nusers = 'al'\n",
+        &["warning 3:1 this rule never decides anything: rule 1 takes everything"],
+    );
+    check_list("access = []\n", &["the access list has 0 rules"]);
+    check_list("access = 3\n", &["access has to be a list of rules"]);
+    check_list("[[access]]\nadresses = '10.0.0.0/8'\n", &["unknown key `adresses` in [[access]] / did you mean `addresses`?"]);
+    check_list(
+        "[[access]]\naddresses = '10.0.0.1/8'\n",
+        &["addresses: `10.0.0.1/8` can't be used / only the first 8 bits count"],
+    );
+    check_list("[[access]]\nusers = 'all'\nmethod = 'reject'\n", &["users: `all` can't be used / for all, leave the key out"]);
+    check_list("[[access]]\nusers = '+staff'\ndatabases = 'sameuser'\n", &["users: `+staff`", "databases: `sameuser`"]);
+    check_list("[[access]]\nusers = 'a*b*'\n", &["users: `a*b*` can't be used / one `*`"]);
+    check_list("[[access]]\nmethod = 'password'\n", &["method: `password` is not known"]);
+    check_list("[[access]]\nmethod = 'peer'\n", &["method \"peer\" asks the kernel"]);
+    check_list("[[access]]\nmethod = 'cert'\n", &["only clients with TLS can show a certificate"]);
+    check_list(
+        &format!("{tls}[[access]]\nconnection = 'tls'\nmethod = 'cert'\n"),
+        &["this rule wants a certificate, but none can be verified"],
+    );
+    check_list("[[access]]\nconnection = 'tls'\n", &["warning 2:1 this rule never matches: there is no [tls]"]);
+    check_list("[[access]]\nconnection = 'unix'\n", &["warning 2:1 this rule never matches: pgyard listens on no Unix socket"]);
+    check_list("[[access]]\nconnection = 'plain'\nmethod = 'plain'\n", &["would send the password in clear"]);
+    check_list("[[access]]\nmethod = 'trust'\n", &["warning 2:1 this rule lets in anybody"]);
+    check_list("[[access]]\nmap = 'x'\n", &["there is no user map `x`"]);
+    check_list("[[access]]\nmap = 'x'\n[user_maps.x]\na = 'b'\n", &["map has no effect in this rule"]);
+    check_list("[user_maps.x]\na = '*'\n", &["the entry `a` can't be used / `*` in the role"]);
+    check_list("[user_maps.x]\na = 3\n", &["the entry `a` can't be used"]);
+    check_list(&format!("{tls}client_cert = 'optional'\n"), &["client_cert has no effect without client_ca"]);
+    check_list("[peers]\naddresses = { 2 = 'h' }\n", &["[peers] has no `id`"]);
+    check_list("[peers]\nid = 300\n", &["id: `300` is out of range"]);
+    check_list(
+        "[peers]\nid = 1\naddresses = { 0 = 'h', x = 'h' }\n",
+        &["`0` is not the id of a peer", "`x` is not the id of a peer"],
+    );
+    check_list("[peers]\nid = 1\naddresses = { 2 = 'postgres://u@h' }\n", &["a peer is an address, not a URL"]);
+    let peers = settings(&format!("[peers]\nid = 1\naddresses = {{ 1 = 'a', 2 = 'b:7', 3 = '/run/x' }}\n{APP}")).front.peers;
+    let others: Vec<_> = peers.others.iter().map(|peer| (peer.id, peer.address.as_str(), peer.port)).collect();
+    assert_eq!((peers.id, others), (1, vec![(2, "b", 7), (3, "/run/x", 6432)]));
 }

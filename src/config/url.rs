@@ -185,7 +185,7 @@ fn set_parameter(draft: &mut HostDraft, name: &str, value: String) -> Result<(),
         "user" => connection.user = Some(value),
         "password" => connection.password = Some(Secret::new(value)),
         "dbname" => connection.database = Some(value),
-        "sslmode" => connection.sslmode = Some(parse_sslmode(&value, &mut draft.remarks)?),
+        "sslmode" => connection.sslmode = Some(parse_sslmode(&value)?),
         "sslrootcert" => connection.sslrootcert = Some((value != "system").then(|| PathBuf::from(value))),
         "sslcert" => connection.sslcert = Some(PathBuf::from(value)),
         "sslkey" => connection.sslkey = Some(PathBuf::from(value)),
@@ -214,12 +214,8 @@ fn set_parameter(draft: &mut HostDraft, name: &str, value: String) -> Result<(),
     Ok(())
 }
 
-/// Reads libpq's `sslmode`; `allow` is taken for `prefer`, which differs only in what it tries first.
-pub(super) fn parse_sslmode(value: &str, remarks: &mut Vec<Complaint>) -> Result<ServerTlsMode, Complaint> {
-    if value == "allow" {
-        remarks.push(Complaint::new("sslmode `allow` is treated as `prefer`", "write sslmode `prefer`"));
-        return Ok(ServerTlsMode::Prefer);
-    }
+/// Reads libpq's `sslmode`.
+pub(super) fn parse_sslmode(value: &str) -> Result<ServerTlsMode, Complaint> {
     ServerTlsMode::from_name(value).ok_or_else(|| {
         let names: Vec<&str> = ServerTlsMode::CHOICES.iter().map(|(name, _)| *name).collect();
         let meant = closest(value, &names).map_or(String::new(), |name| format!("did you mean \"{name}\"? "));
@@ -412,7 +408,8 @@ mod tests {
         assert_eq!((draft.connection.sslcert, draft.connection.sslkey), (Some("/c".into()), Some("/k".into())));
         assert_eq!((draft.name.as_deref(), draft.weight, draft.role), (Some("r2"), Some(3), Some(RoleSetting::Replica)));
         let draft = parse_host("postgres://h/d?sslmode=allow&sslrootcert=system&connect_timeout=3", &environment).unwrap();
-        assert_eq!(draft.remarks.len(), 2);
+        assert_eq!(draft.remarks.len(), 1);
+        assert_eq!(draft.connection.sslmode, Some(ServerTlsMode::Allow));
         assert_eq!(draft.connection.sslrootcert, Some(None));
     }
 

@@ -59,6 +59,9 @@ pub enum StopRequest {
     Now = 2,
 }
 
+/// A bit beside the stop requests, so that a session that waits looks at one place.
+const HOST_IS_SILENT: u8 = 4;
+
 /// Where a cancel request for a session must go.
 #[derive(Clone, Debug)]
 struct CancelTarget {
@@ -145,14 +148,26 @@ impl ClientEntry {
 
     /// Asks it to end. A request is never taken back.
     pub fn ask_to_stop(&self, request: StopRequest) {
-        self.stop.fetch_max(request as u8, Ordering::Release);
+        self.stop.fetch_or(request as u8, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// Tells it that the host which works for it does not answer any more.
+    pub fn tell_host_is_silent(&self) {
+        self.stop.fetch_or(HOST_IS_SILENT, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether it was told that its host does not answer any more. Reading it takes it. The host may be another one by now.
+    pub fn take_host_is_silent(&self) -> bool {
+        let told = self.stop.load(Ordering::Relaxed) & HOST_IS_SILENT != 0;
+        told && self.stop.fetch_and(!HOST_IS_SILENT, Ordering::AcqRel) & HOST_IS_SILENT != 0
     }
 
     /// Whether it shall end. Registers the task, so that a later request wakes it.
     pub fn stop_requested(&self, cx: &mut Context<'_>) -> StopRequest {
         self.register(cx.waker());
-        match self.stop.load(Ordering::Acquire) {
+        match self.stop.load(Ordering::Acquire) & !HOST_IS_SILENT {
             0 => StopRequest::None,
             1 => StopRequest::Drain,
             _ => StopRequest::Now,
@@ -230,6 +245,16 @@ impl Drop for CancelSending<'_> {
 pub struct Clients {
     entries: Mutex<HashMap<i32, Arc<ClientEntry>>>,
     next: AtomicI32,
+    /// This process's number among its peers; 0 is none.
+    peer: AtomicU8,
+}
+
+/// With peers, the bits of a process id below the peer's number.
+const PEER_SHIFT: u32 = 22;
+
+/// The peer whose client has this process id; 0 is none. Means something only where there are peers.
+pub fn peer_of(process: i32) -> u8 {
+    u8::try_from(process >> PEER_SHIFT).unwrap_or(0)
 }
 
 /// What is known of a client when it has logged in.
@@ -252,7 +277,7 @@ pub struct NewClient {
 impl Default for Clients {
     fn default() -> Self {
         // Process ids start anywhere, so that a cancel request for an earlier run of pgyard finds nobody.
-        Clients { entries: Mutex::default(), next: AtomicI32::new(rand::random_range(1..0x4000_0000)) }
+        Clients { entries: Mutex::default(), next: AtomicI32::new(rand::random_range(1..0x4000_0000)), peer: AtomicU8::new(0) }
     }
 }
 
@@ -261,14 +286,27 @@ impl Clients {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on clients get process ids that name this process among its peers; 0: it has none.
+    pub fn set_peer(&self, id: u8) {
+        self.peer.store(id, Ordering::Relaxed);
+    }
+
+    /// The number of this process among its peers; 0 is none.
+    pub fn peer(&self) -> u8 {
+        self.peer.load(Ordering::Relaxed)
+    }
+
     /// Enters a client.
     pub fn enter(&self, new: NewClient) -> Arc<ClientEntry> {
         let mut key = vec![0; new.key_len];
         rand::fill(&mut key[..]);
         let mut entries = self.lock();
+        let peer = self.peer();
         let process = loop {
-            let process = self.next.fetch_add(1, Ordering::Relaxed) & 0x7FFF_FFFF;
-            if process != 0 && !entries.contains_key(&process) {
+            let next = self.next.fetch_add(1, Ordering::Relaxed) & 0x7FFF_FFFF;
+            let own = next & ((1 << PEER_SHIFT) - 1);
+            let process = if peer == 0 { next } else { i32::from(peer) << PEER_SHIFT | own };
+            if (own != 0 || peer == 0) && process != 0 && !entries.contains_key(&process) {
                 break process;
             }
         };
@@ -315,6 +353,16 @@ impl Clients {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
         all.sort_by_key(|entry| (entry.connected, entry.process));
         all
+    }
+
+    /// Tells every client for which a server at this address works that it does not answer any more.
+    pub fn tell_host_is_silent(&self, address: &str, port: u16) {
+        for entry in self.lock().values() {
+            let target = entry.lock_cancel().target.as_ref().map(|target| target.target.clone());
+            if target.is_some_and(|target| target.address == address && target.port == port) {
+                entry.tell_host_is_silent();
+            }
+        }
     }
 
     /// How many there are.
@@ -365,6 +413,24 @@ mod tests {
         assert!(clients.find(entry.process.wrapping_add(1), &entry.key).is_none());
         clients.leave(&entry);
         assert!(clients.find(entry.process, &entry.key).is_none());
+    }
+
+    #[test]
+    fn process_ids_name_the_peer() {
+        let clients = Clients::default();
+        let alone = client(&clients);
+        for peer in [1, 7, 255] {
+            clients.set_peer(peer);
+            let first = client(&clients);
+            assert!(first.process > 0 && peer_of(first.process) == peer, "{peer}: {}", first.process);
+            // Where the counter begins again nobody gets another's number.
+            clients.next.store(i32::MAX, Ordering::Relaxed);
+            let numbers: Vec<i32> = (0..4).map(|_| client(&clients).process).collect();
+            assert!(numbers.iter().all(|process| peer_of(*process) == peer && *process > 0), "{numbers:?}");
+            assert!(clients.find(first.process, &first.key).is_some());
+        }
+        assert!(clients.find(alone.process, &alone.key).is_some(), "a new number does not lose those who are there");
+        assert_eq!((peer_of(0), peer_of(-1), peer_of(i32::MIN)), (0, 0, 0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The databases that clients may name.
 
+use super::held::HeldStatements;
 use super::role::RolePools;
 use super::statements::Statements;
 use super::upstream::Upstream;
@@ -8,10 +9,11 @@ use crate::auth::ServerCredential;
 use crate::cluster::CatalogueSlot;
 use crate::config::DatabaseSettings;
 use crate::metrics::{DatabaseMetrics, Registry};
+use crate::server::ParameterSets;
 use crate::sql::Catalogue;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -31,10 +33,16 @@ pub struct Database {
     pub metrics: Arc<DatabaseMetrics>,
     /// Its sessions' writes.
     pub writes: Arc<WriteBook>,
+    /// Its statements that wait for a host.
+    pub held: Arc<HeldStatements>,
     /// Its prepared statements.
     pub statements: Statements,
+    /// The parameter sets of its sessions.
+    pub parameters: Arc<ParameterSets>,
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
     paused: watch::Sender<bool>,
+    /// The same, for those who only look.
+    is_paused: AtomicBool,
 }
 
 impl std::fmt::Debug for Database {
@@ -66,6 +74,11 @@ impl Database {
         self.catalogue.get().unwrap_or_else(|| self.builtin.clone())
     }
 
+    /// Where the catalogue stands, for those who keep the last one at hand.
+    pub fn catalogue_slot(&self) -> &Arc<CatalogueSlot<Catalogue>> {
+        &self.catalogue
+    }
+
     /// The present catalogue's id: facts under another one mean nothing.
     pub fn catalogue_id(&self) -> u64 {
         self.catalogue().id
@@ -88,8 +101,14 @@ impl Database {
     }
 
     /// DDL is about to pass, or has been committed: the catalogue is read again, and until then nothing is taken for a read.
-    pub fn catalogue_changed(&self) {
-        self.catalogue.mark_changed();
+    /// Answers the change's number.
+    pub fn catalogue_changed(&self) -> u64 {
+        self.catalogue.mark_changed()
+    }
+
+    /// Whether the catalogue has been read since this change.
+    pub fn catalogue_contains(&self, change: u64) -> bool {
+        self.catalogue.contains(change)
     }
 
     fn roles_locked(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<RolePools>>> {
@@ -123,12 +142,13 @@ impl Database {
 
     /// Holds new requests back, or lets them go on.
     pub fn set_paused(&self, paused: bool) {
+        self.is_paused.store(paused, Ordering::Release);
         self.paused.send_replace(paused);
     }
 
     /// Whether new requests are held back.
     pub fn is_paused(&self) -> bool {
-        *self.paused.borrow()
+        self.is_paused.load(Ordering::Acquire)
     }
 
     /// Waits until requests are not held back.
@@ -220,9 +240,12 @@ impl Directory {
             builtin: upstream.builtin(),
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
             writes: Arc::default(),
+            held: Arc::default(),
             statements: Statements::default(),
+            parameters: Arc::default(),
             roles: Mutex::default(),
             paused: watch::Sender::new(false),
+            is_paused: AtomicBool::new(false),
         })
     }
 

@@ -20,7 +20,7 @@ pub struct RolePools {
     pub role: Arc<str>,
     database: Weak<Database>,
     credential: Arc<ArcSwap<ServerCredential>>,
-    pools: ArcSwap<Vec<Arc<Pool>>>,
+    pools: Arc<ArcSwap<Vec<Arc<Pool>>>>,
     making: Mutex<()>,
     /// What a server of this role last reported at log-in: the welcome for the next client.
     welcomes: Mutex<Vec<(ParameterSet, Arc<ReportedParameters>)>>,
@@ -32,7 +32,7 @@ impl RolePools {
             role,
             database,
             credential: Arc::new(ArcSwap::from_pointee(credential)),
-            pools: ArcSwap::default(),
+            pools: Arc::default(),
             making: Mutex::default(),
             welcomes: Mutex::default(),
         })
@@ -45,6 +45,11 @@ impl RolePools {
         }
         self.credential.store(Arc::new(credential));
         true
+    }
+
+    /// Where its pools stand, for those who keep the last ones at hand.
+    pub fn pools_cell(&self) -> &Arc<ArcSwap<Vec<Arc<Pool>>>> {
+        &self.pools
     }
 
     /// The pool for a host; made when it is asked for first. `None` when the database is gone.
@@ -74,7 +79,7 @@ impl RolePools {
             role: self.role.clone(),
         };
         let connector = Connector {
-            target: upstream.target(host)?,
+            target: upstream.target_cell(host)?,
             database: database.server_name(),
             role: self.role.to_string(),
             credential: self.credential.clone(),

@@ -3,7 +3,7 @@
 
 use crate::auth::KeyCache;
 use crate::cluster::{Balancer, CatalogueSlot, CatalogueSource, Catalogues, Cluster, Host};
-use crate::config::{DatabaseSettings, ReuseUnnamed};
+use crate::config::{DatabaseSettings, ReuseUnnamed, ServerTlsSettings};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::HostPermits;
 use crate::server::ServerTarget;
@@ -16,7 +16,10 @@ use std::time::Duration;
 /// What a host's connections share.
 #[derive(Clone, Debug)]
 struct HostAccess {
-    target: Arc<ServerTarget>,
+    /// Shared with the host's pools: a reload replaces it for their next connections.
+    target: Arc<ArcSwap<ServerTarget>>,
+    /// What the target was made of.
+    tls: ServerTlsSettings,
     permits: Arc<HostPermits>,
 }
 
@@ -56,6 +59,16 @@ impl Upstream {
         self.settings.load()
     }
 
+    /// Where the settings stand, for those who keep the last ones at hand.
+    pub fn settings_cell(&self) -> &ArcSwap<DatabaseSettings> {
+        &self.settings
+    }
+
+    /// Where the balancer stands, for those who keep the last one at hand.
+    pub fn balancer_cell(&self) -> &ArcSwap<Balancer> {
+        &self.balancer
+    }
+
     /// How replicas are chosen.
     pub fn balancer(&self) -> arc_swap::Guard<Arc<Balancer>> {
         self.balancer.load()
@@ -81,18 +94,45 @@ impl Upstream {
         self.workers
     }
 
-    /// Applies new settings to what is not the cluster's own. The targets are made anew, so that changed TLS files are read.
+    /// Applies new settings to what is not the cluster's own. The next connections are made as they say, with changed TLS files too; what
+    /// can't be loaded leaves the host as it was.
     pub fn apply(&self, settings: Arc<DatabaseSettings>) {
         if self.balancer.load().balance() != settings.routing.balance {
             self.balancer.store(Arc::new(Balancer::new(settings.routing.balance, rand::random())));
         }
         let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
-        for host in access.values() {
-            host.permits.set_maximum(settings.pool.max_per_host);
-        }
         let fleet = self.cluster.fleet();
         access.retain(|id, _| fleet.hosts.iter().any(|view| view.host.id == *id));
+        for (id, known) in access.iter_mut() {
+            known.permits.set_maximum(settings.pool.max_per_host);
+            let Some(host) = fleet.hosts.iter().map(|view| &view.host).find(|host| host.id == *id) else { continue };
+            let before = known.target.load_full();
+            let tls = if known.tls == host.settings.tls { Ok(before.tls.clone()) } else { ServerTls::load(&host.settings.tls) };
+            match tls {
+                Ok(tls) => {
+                    known.tls = host.settings.tls.clone();
+                    known.target.store(Arc::new(self.make_target(host, &settings, tls)));
+                }
+                Err(error) => {
+                    tracing::error!(host = host.settings.name, %error, "changed tls settings of a host can't be loaded: the old ones stay")
+                }
+            }
+        }
         self.settings.store(settings);
+    }
+
+    fn make_target(&self, host: &Host, settings: &DatabaseSettings, tls: Arc<ServerTls>) -> ServerTarget {
+        ServerTarget {
+            address: host.settings.address.clone(),
+            port: host.settings.port,
+            tls,
+            keepalive: self.keepalive,
+            options: match settings.routing.reuse_unnamed {
+                ReuseUnnamed::CustomPlans => "-c plan_cache_mode=force_custom_plan".to_owned(),
+                ReuseUnnamed::Off | ReuseUnnamed::On => String::new(),
+            },
+            connect_timeout: settings.pool.connect_timeout,
+        }
     }
 
     fn host_access(&self, host: &Host) -> Result<HostAccess, TlsError> {
@@ -101,24 +141,23 @@ impl Upstream {
             return Ok(found.clone());
         }
         let settings = self.settings.load();
-        let target = ServerTarget {
-            address: host.settings.address.clone(),
-            port: host.settings.port,
-            tls: ServerTls::load(&host.settings.tls)?,
-            keepalive: self.keepalive,
-            options: match settings.routing.reuse_unnamed {
-                ReuseUnnamed::CustomPlans => "-c plan_cache_mode=force_custom_plan".to_owned(),
-                ReuseUnnamed::Off | ReuseUnnamed::On => String::new(),
-            },
-            connect_timeout: settings.pool.connect_timeout,
+        let target = self.make_target(host, &settings, ServerTls::load(&host.settings.tls)?);
+        let made = HostAccess {
+            target: Arc::new(ArcSwap::from_pointee(target)),
+            tls: host.settings.tls.clone(),
+            permits: Arc::new(HostPermits::new(settings.pool.max_per_host)),
         };
-        let made = HostAccess { target: Arc::new(target), permits: Arc::new(HostPermits::new(settings.pool.max_per_host)) };
         access.insert(host.id, made.clone());
         Ok(made)
     }
 
     /// How to reach a host; `None`, with a line in the log, when its TLS files can't be loaded.
     pub fn target(&self, host: &Host) -> Option<Arc<ServerTarget>> {
+        self.target_cell(host).map(|target| target.load_full())
+    }
+
+    /// As [`Upstream::target`], following reloads.
+    pub fn target_cell(&self, host: &Host) -> Option<Arc<ArcSwap<ServerTarget>>> {
         match self.host_access(host) {
             Ok(access) => Some(access.target),
             Err(error) => {

@@ -69,7 +69,8 @@ impl PgPrograms {
                 command.env_remove(name);
             }
         }
-        command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null()).process_group(0);
+        // Nor do files of the user's own count: another user's may not even be readable.
+        command.env("HOME", "/nonexistent").env("LC_ALL", "C").current_dir("/").stdin(Stdio::null()).process_group(0);
         if let Some(account) = &self.account {
             command.uid(account.uid).gid(account.gid);
         }

@@ -111,6 +111,18 @@ catalogue! {
         "Clients logged in.";
     CLIENTS_WAITING: Gauge GaugeMetric Count "pgyard_clients_waiting" ["database"]
         "Clients waiting for a server connection or for a primary.";
+    STATEMENTS_HELD: Gauge GaugeMetric Count "pgyard_statements_held" ["database"]
+        "Statements waiting for a primary or another host.";
+    STATEMENTS_HELD_BYTES: Gauge GaugeMetric Bytes "pgyard_statements_held_bytes" ["database"]
+        "Bytes that were read from the clients of these statements.";
+    STATEMENTS_HELD_REFUSED: Counter CounterMetric Count "pgyard_statements_held_refused_total" ["database"]
+        "Statements turned away at once because max_held or max_held_bytes were waiting.";
+    PRIMARY_CHANGES: Counter CounterMetric Count "pgyard_primary_changes_total" ["database"]
+        "Times that another host became the primary.";
+    HOSTS_FENCED: Counter CounterMetric Count "pgyard_hosts_fenced_total" ["database"]
+        "Times that a host was fenced off because it claimed to be primary beside another one.";
+    HOSTS_REFUSED: Counter CounterMetric Count "pgyard_hosts_refused_total" ["database"]
+        "Times that a host was refused because it belongs to another cluster.";
     CLIENTS_PINNED: Gauge GaugeMetric Count "pgyard_clients_pinned" ["database", "cause"]
         "Clients bound to one server connection. A client with two causes counts under both.";
     FACTS_CACHE_HITS: Counter CounterMetric Count "pgyard_facts_cache_hits_total" ["database"]
@@ -174,6 +186,10 @@ catalogue! {
         "Clients that did not.";
     CANCEL_REQUESTS: Counter CounterMetric Count "pgyard_cancel_requests_total" ["outcome"]
         "Cancel requests of clients, by what became of them.";
+    WORKERS_IN_USE: Gauge GaugeMetric Count "pgyard_workers_in_use" []
+        "Relay threads that take sessions: as few as can carry the load.";
+    SESSIONS_MOVED: Counter CounterMetric Count "pgyard_sessions_moved_total" []
+        "Sessions that went on on another relay thread.";
     PANICS: Counter CounterMetric Count "pgyard_panics_total" []
         "Sessions ended by a fault of pgyard. Please report any.";
 

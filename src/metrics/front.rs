@@ -11,6 +11,10 @@ pub struct FrontMetrics {
     pub logging_in: Gauge,
     /// Clients that logged in.
     pub logins: Counter,
+    /// Relay threads in use.
+    pub workers_in_use: Gauge,
+    /// Sessions that went on on another relay thread.
+    pub sessions_moved: Counter,
     /// Sessions that ended in a panic.
     pub panics: Counter,
     /// Reloads of the configuration that were applied.
@@ -29,6 +33,8 @@ impl FrontMetrics {
             connections: registry.counter(&catalogue::CONNECTIONS, &[]),
             logging_in: registry.gauge(&catalogue::CLIENTS_LOGGING_IN, &[]),
             logins: registry.counter(&catalogue::LOGINS, &[]),
+            workers_in_use: registry.gauge(&catalogue::WORKERS_IN_USE, &[]),
+            sessions_moved: registry.counter(&catalogue::SESSIONS_MOVED, &[]),
             panics: registry.counter(&catalogue::PANICS, &[]),
             config_reloads: registry.counter(&catalogue::CONFIG_RELOADS, &["ok"]),
             config_reload_failures: registry.counter(&catalogue::CONFIG_RELOADS, &["failed"]),

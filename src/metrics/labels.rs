@@ -129,6 +129,8 @@ label_values! {
         RecoveryConflict = "recovery_conflict",
         /// The replica does not have the object yet (42P01, 42703, 42883, 3F000).
         MissingObject = "missing_object",
+        /// The host did not answer its probe any more while it worked on a read.
+        HostSilent = "host_silent",
         /// The primary went away before the request could have had an effect.
         PrimaryLost = "primary_lost",
         /// "cached plan must not change result type", outside a transaction.
@@ -195,6 +197,12 @@ label_values! {
         Lookup = "lookup",
         /// This user has as many clients as it may have.
         TooManyClients = "too_many_clients",
+        /// A rule of the access list refused it, or none let it in.
+        AccessRule = "access_rule",
+        /// The certificate or the process at the other end does not stand for the role.
+        WrongIdentity = "wrong_identity",
+        /// Too many log-ins have failed from the address or for the user; this one was not tried.
+        TooManyFailures = "too_many_failures",
     }
 }
 
@@ -219,6 +227,8 @@ label_values! {
         Forwarded = "forwarded",
         /// The client was running nothing: there was nothing to cancel.
         Idle = "idle",
+        /// Passed on to the pgyard that the key names.
+        Peer = "peer",
         /// No client has that key.
         UnknownKey = "unknown_key",
         /// The server could not be told.

@@ -1,7 +1,8 @@
 //! A connection to a client or a server: TCP or Unix socket, plain or TLS.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -83,6 +84,14 @@ impl AsyncWrite for Stream {
         forward!(self, poll_write, cx, buf)
     }
 
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        forward!(self, poll_write_vectored, cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         forward!(self, poll_flush, cx)
     }
@@ -109,6 +118,17 @@ impl AsyncWrite for Socket {
         }
     }
 
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Socket::Tcp(s) => Pin::new(s).poll_flush(cx),
@@ -124,7 +144,39 @@ impl AsyncWrite for Socket {
     }
 }
 
+impl Socket {
+    /// Has the calling thread's run-time watch the socket from now on, in place of the one that did.
+    ///
+    /// # Errors
+    /// It can't be registered; the socket is unusable.
+    pub fn rehome(&mut self) -> io::Result<()> {
+        *self = match self {
+            Socket::Tcp(stream) => {
+                let stream = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+                Socket::Tcp(TcpStream::from_std(stream)?)
+            }
+            Socket::Unix(stream) => {
+                let stream = std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?);
+                Socket::Unix(UnixStream::from_std(stream)?)
+            }
+        };
+        Ok(())
+    }
+}
+
 impl Stream {
+    /// Has the calling thread's run-time watch the socket from now on.
+    ///
+    /// # Errors
+    /// As [`Socket::rehome`].
+    pub fn rehome(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(socket) => socket.rehome(),
+            Stream::ClientTls(stream) => stream.get_mut().0.rehome(),
+            Stream::ServerTls(stream) => stream.get_mut().0.rehome(),
+        }
+    }
+
     /// Whether the bytes on the wire are encrypted.
     pub fn is_tls(&self) -> bool {
         !matches!(self, Stream::Plain(_))
@@ -143,29 +195,38 @@ impl Stream {
         self.poll_flush_records(cx)
     }
 
-    /// Writes `bytes`; what the socket does not take is appended to `buffer`. `buffer` must be empty or is written first.
-    pub fn write_or_keep(&mut self, cx: &mut Context<'_>, mut bytes: &[u8], buffer: &mut super::Buffer) -> io::Result<()> {
-        if !buffer.is_empty() {
-            buffer.push(bytes);
-            return match self.poll_drain(cx, buffer) {
-                Poll::Ready(result) => result,
-                Poll::Pending => Ok(()),
-            };
-        }
-        while !bytes.is_empty() {
-            match Pin::new(&mut *self).poll_write(cx, bytes) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => bytes = &bytes[count..],
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    buffer.push(bytes);
-                    return Ok(());
+    /// Writes `buffer` and behind it `bytes`; what the socket does not take of them is in `buffer` afterwards.
+    pub fn write_or_keep(&mut self, cx: &mut Context<'_>, bytes: &[u8], buffer: &mut super::Buffer) -> io::Result<()> {
+        let written = self.write_behind(cx, bytes, buffer)?;
+        buffer.push(&bytes[written..]);
+        Ok(())
+    }
+
+    /// Writes `buffer` and behind it `bytes`, as far as the socket takes them; returns how many of `bytes` it took.
+    pub fn write_behind(&mut self, cx: &mut Context<'_>, bytes: &[u8], buffer: &mut super::Buffer) -> io::Result<usize> {
+        let mut written = 0;
+        while !buffer.is_empty() || written < bytes.len() {
+            let poll = match buffer.is_empty() {
+                true => Pin::new(&mut *self).poll_write(cx, &bytes[written..]),
+                false => {
+                    let both = [IoSlice::new(buffer.as_slice()), IoSlice::new(&bytes[written..])];
+                    Pin::new(&mut *self).poll_write_vectored(cx, &both)
                 }
+            };
+            match poll {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    let kept = count.min(buffer.len());
+                    buffer.consume(kept);
+                    written += count - kept;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(written),
             }
         }
         match self.poll_flush_records(cx) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(written),
         }
     }
 

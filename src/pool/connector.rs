@@ -9,8 +9,8 @@ use std::sync::Arc;
 /// new password brings the key for the next connections.
 #[derive(Debug)]
 pub struct Connector {
-    /// The host.
-    pub target: Arc<ServerTarget>,
+    /// The host; a reload may replace how it is reached.
+    pub target: Arc<ArcSwap<ServerTarget>>,
     /// The database's name on the server.
     pub database: String,
     /// The role to log in as.
@@ -28,7 +28,7 @@ impl Connector {
     /// Dropping the future closes the half-made connection.
     pub async fn connect(&self, worker: usize) -> Result<Box<ServerConnection>, ConnectError> {
         let credential = self.credential.load_full();
-        let mut connection = connect(&self.target, &self.database, &self.role, &credential, &self.keys).await?;
+        let mut connection = connect(&self.target.load_full(), &self.database, &self.role, &credential, &self.keys).await?;
         connection.worker = worker;
         Ok(Box::new(connection))
     }

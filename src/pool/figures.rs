@@ -62,6 +62,9 @@ pub enum CheckoutError {
     /// A new connection could not be made.
     #[error(transparent)]
     Connect(Arc<ConnectError>),
+    /// The host does not answer its probe any more; nobody waits for it.
+    #[error("the host does not answer")]
+    HostSilent,
     /// The pool is gone: its host was taken out of the configuration.
     #[error("the pool was closed")]
     Closed,

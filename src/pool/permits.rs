@@ -43,9 +43,14 @@ impl HostPermits {
         self.open.fetch_sub(1, Ordering::AcqRel);
     }
 
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
     fn others(&self, than: &Pool) -> Vec<Arc<Pool>> {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.iter().filter_map(Weak::upgrade).filter(|pool| !std::ptr::eq(&**pool, than)).collect()
+        let mut pools = self.pools();
+        pools.retain(|pool| !std::ptr::eq(&**pool, than));
+        pools
     }
 
     /// Closes an idle connection of another pool, so that its place is free. False when there is none.
@@ -58,5 +63,24 @@ impl HostPermits {
         for other in self.others(pool) {
             other.connect_for_waiters();
         }
+    }
+}
+
+/// The place of a connection that no pool holds; dropping it frees the place.
+#[derive(Debug)]
+pub struct HostPlace(Arc<HostPermits>);
+
+impl HostPlace {
+    /// A place on the host, if need be that of an idle connection; `None` when all are in use.
+    pub fn take(permits: &Arc<HostPermits>) -> Option<HostPlace> {
+        let reclaimed = || permits.pools().iter().any(|pool| pool.close_one_idle()) && permits.try_acquire();
+        (permits.try_acquire() || reclaimed()).then(|| HostPlace(permits.clone()))
+    }
+}
+
+impl Drop for HostPlace {
+    fn drop(&mut self) {
+        self.0.release();
+        self.0.pools().iter().for_each(Pool::connect_for_waiters);
     }
 }

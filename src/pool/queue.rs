@@ -1,5 +1,6 @@
 //! The pool: idle connections, waiting sessions, and who gets what.
 
+use super::expiry::expire_waiters;
 use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
 use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
 use std::collections::VecDeque;
@@ -11,27 +12,32 @@ use std::time::{Duration, Instant};
 /// must not starve the others.
 const FOREIGN_HEAD_START: Duration = Duration::from_millis(5);
 /// Connections that one pool makes at the same time, so that a burst of clients is not a log-in storm for the server.
-const CONNECTING_MAX: usize = 4;
+pub(super) const CONNECTING_MAX: usize = 4;
 
 #[derive(Debug)]
-struct Waiter {
-    slot: Arc<WaitSlot>,
-    ticket: u64,
-    since: Instant,
+pub(super) struct Waiter {
+    pub(super) slot: Arc<WaitSlot>,
+    pub(super) ticket: u64,
+    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
-struct PoolState {
+pub(super) struct PoolState {
     /// Idle connections by relay thread; the last returned is the first used.
     #[expect(clippy::vec_box, reason = "connections are handed on as boxes: moving one would copy it")]
-    idle: Vec<Vec<Box<ServerConnection>>>,
+    pub(super) idle: Vec<Vec<Box<ServerConnection>>>,
     /// Waiting sessions by relay thread.
-    waiting: Vec<VecDeque<Waiter>>,
-    open: usize,
-    connecting: usize,
+    pub(super) waiting: Vec<VecDeque<Waiter>>,
+    pub(super) open: usize,
+    pub(super) connecting: usize,
+    /// Of the limits, what is asked for at every return.
+    pub(super) size: usize,
+    pub(super) max_age: Duration,
+    /// A task looks after those who wait for too long.
+    pub(super) expiring: bool,
     /// Connections opened before this are closed when they are returned.
-    valid_from: Instant,
-    closed: bool,
+    pub(super) valid_from: Instant,
+    pub(super) closed: bool,
 }
 
 /// Server connections of one (host, database, role).
@@ -40,10 +46,10 @@ pub struct Pool {
     pub key: PoolKey,
     connector: Connector,
     permits: Arc<HostPermits>,
-    limits: arc_swap::ArcSwap<PoolLimits>,
+    pub(super) limits: arc_swap::ArcSwap<PoolLimits>,
     state: Mutex<PoolState>,
     checkouts: AtomicU64,
-    timeouts: AtomicU64,
+    pub(super) timeouts: AtomicU64,
     overflows: AtomicU64,
     /// Told of every attempt to connect.
     observer: Observer,
@@ -73,6 +79,9 @@ impl Pool {
             waiting: (0..workers.max(1)).map(|_| VecDeque::new()).collect(),
             open: 0,
             connecting: 0,
+            size: limits.size,
+            max_age: limits.max_age,
+            expiring: false,
             valid_from: Instant::now(),
             closed: false,
         };
@@ -91,7 +100,7 @@ impl Pool {
         pool
     }
 
-    fn lock(&self) -> MutexGuard<'_, PoolState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,10 +149,9 @@ impl Pool {
             return Ok(connection);
         }
         let limits = self.limits.load();
-        let timeout = limits.checkout_timeout;
         let ticket = slot.begin();
         let wait = PoolWait { pool: self, slot };
-        {
+        let may_connect = {
             let mut state = self.lock();
             let waiting: usize = state.waiting.iter().map(VecDeque::len).sum();
             if state.closed {
@@ -156,17 +164,16 @@ impl Pool {
             }
             let home = worker % state.waiting.len();
             state.waiting[home].push_back(Waiter { slot: slot.clone(), ticket, since: Instant::now() });
-        }
-        drop(limits);
-        self.connect_for_waiters();
-        let outcome = match tokio::time::timeout(timeout, std::future::poll_fn(|cx| slot.poll(cx))).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.timeouts.fetch_add(1, Ordering::Relaxed);
-                let (host, role) = (self.key.host.clone(), self.key.role.clone());
-                Err(CheckoutError::TimedOut { waited: timeout, size: self.limits.load().size, host, role })
+            if !std::mem::replace(&mut state.expiring, true) {
+                tokio::spawn(expire_waiters(Arc::downgrade(self)));
             }
+            state.open < state.size
         };
+        drop(limits);
+        if may_connect {
+            self.connect_for_waiters();
+        }
+        let outcome = std::future::poll_fn(|cx| slot.poll(cx)).await;
         drop(wait);
         if outcome.is_ok() {
             self.checkouts.fetch_add(1, Ordering::Relaxed);
@@ -175,16 +182,18 @@ impl Pool {
     }
 
     /// Takes a connection back: hands it to a waiting session, keeps it idle, or closes it.
-    pub fn give_back(self: &Arc<Self>, mut connection: Box<ServerConnection>) {
-        let now = Instant::now();
+    pub fn give_back(self: &Arc<Self>, connection: Box<ServerConnection>) {
+        self.give_back_at(connection, Instant::now());
+    }
+
+    /// The same, by one who knows what time it is.
+    pub fn give_back_at(self: &Arc<Self>, mut connection: Box<ServerConnection>, now: Instant) {
         connection.returned = now;
-        let max_age = self.limits.load().max_age;
-        let too_old = !max_age.is_zero() && now.duration_since(connection.opened) > max_age;
-        if !connection.is_clean() || too_old {
-            return self.discard(connection);
-        }
         let mut state = self.lock();
-        if state.closed || connection.opened < state.valid_from || state.open > self.limits.load().size {
+        let max_age = state.max_age;
+        let too_old = !max_age.is_zero() && now.saturating_duration_since(connection.opened) > max_age;
+        let unwanted = state.closed || connection.opened < state.valid_from || state.open > state.size;
+        if unwanted || too_old || !connection.is_clean() {
             drop(state);
             return self.discard(connection);
         }
@@ -204,11 +213,6 @@ impl Pool {
         self.free_place();
     }
 
-    /// A connection of this pool is gone: its place is free.
-    pub fn lost(self: &Arc<Self>) {
-        self.free_place();
-    }
-
     fn free_place(self: &Arc<Self>) {
         self.lock().open -= 1;
         self.permits.release();
@@ -221,11 +225,12 @@ impl Pool {
         loop {
             let (size, wanted) = {
                 let mut state = self.lock();
+                if state.open >= state.size || state.connecting >= CONNECTING_MAX || state.closed {
+                    return;
+                }
                 state.waiting.iter_mut().for_each(|queue| queue.retain(|waiter| waiter.slot.is_waiting(waiter.ticket)));
                 let waiting: usize = state.waiting.iter().map(VecDeque::len).sum();
-                let size = self.limits.load().size;
-                let wanted = waiting > state.connecting && state.connecting < CONNECTING_MAX && state.open < size;
-                (size, wanted && !state.closed)
+                (state.size, waiting > state.connecting)
             };
             if !wanted || !self.start_connecting(size) {
                 return;
@@ -234,7 +239,7 @@ impl Pool {
     }
 
     /// Starts one connection. False when there is no place for it or no run-time to make it in.
-    fn start_connecting(self: &Arc<Self>, size: usize) -> bool {
+    pub(super) fn start_connecting(self: &Arc<Self>, size: usize) -> bool {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return false };
         let placed = self.permits.try_acquire() || (self.permits.reclaim_for(self) && self.permits.try_acquire());
         if !placed {
@@ -281,69 +286,19 @@ impl Pool {
         true
     }
 
-    /// Closes connections that were idle for too long and opens those that `min_idle` wants. Called every second or so.
-    pub fn maintain(self: &Arc<Self>) {
-        let limits = self.limits.load_full();
-        let now = Instant::now();
-        let mut expired = Vec::new();
-        let missing = {
-            let mut state = self.lock();
-            if !limits.idle_timeout.is_zero() {
-                let mut may_go = state.idle.iter().map(Vec::len).sum::<usize>().saturating_sub(limits.min_idle);
-                for idle in &mut state.idle {
-                    let old = idle.iter().take_while(|c| now.duration_since(c.returned) > limits.idle_timeout).count();
-                    let going = old.min(may_go);
-                    may_go -= going;
-                    expired.extend(idle.drain(..going));
-                }
-            }
-            let present = state.idle.iter().map(Vec::len).sum::<usize>() + state.connecting - expired.len().min(state.connecting);
-            if state.closed { 0 } else { limits.min_idle.saturating_sub(present) }
-        };
-        for connection in expired {
-            self.discard(connection);
-        }
-        for _ in 0..missing.min(CONNECTING_MAX) {
-            if !self.start_connecting(limits.size) {
-                break;
-            }
-        }
-    }
-
-    /// Closes all idle connections; those in use are closed when they are returned. For a host that was restarted, and for
-    /// changed settings.
-    pub fn renew(self: &Arc<Self>) {
-        let idle: Vec<_> = {
-            let mut state = self.lock();
-            state.valid_from = Instant::now();
-            state.idle.iter_mut().flat_map(|idle| idle.drain(..)).collect()
-        };
-        for connection in idle {
-            self.discard(connection);
-        }
-    }
-
-    /// Ends the pool: idle connections are closed, waiting sessions are told, those in use are closed when they are returned.
-    pub fn close(self: &Arc<Self>) {
-        {
-            let mut state = self.lock();
-            state.closed = true;
-            for waiter in state.waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
-                waiter.slot.fail(waiter.ticket, CheckoutError::Closed);
-            }
-        }
-        self.renew();
-    }
-
     /// Applies new limits; connections over a smaller size are closed as they are returned.
     pub fn set_limits(self: &Arc<Self>, limits: PoolLimits) {
+        {
+            let mut state = self.lock();
+            (state.size, state.max_age) = (limits.size, limits.max_age);
+        }
         self.limits.store(Arc::new(limits));
         self.connect_for_waiters();
     }
 
     /// Where its connections lead.
-    pub fn target(&self) -> &Arc<ServerTarget> {
-        &self.connector.target
+    pub fn target(&self) -> Arc<ServerTarget> {
+        self.connector.target.load_full()
     }
 
     /// The connections that nobody uses, each with the time since it was returned.

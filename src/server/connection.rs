@@ -1,7 +1,6 @@
 //! A logged-in connection to a server.
 
 use super::{OwnNames, ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
-use crate::net::stream::Socket;
 use crate::net::{Buffer, Stream};
 use crate::types::SqlState;
 use crate::wire::Cursor;
@@ -12,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 
 /// Largest message in the answer to a query of pgyard's own. Bytes.
 const OWN_ANSWER_MAX: usize = 1024 * 1024;
@@ -129,6 +127,8 @@ pub struct ServerConnection {
     pub returned: Instant,
     /// Why it must not be used again.
     pub broken: bool,
+    /// A message was sent to it in part, or a pipeline without its Sync: only the session that did so can go on.
+    pub mid_request: bool,
     /// The relay thread whose reactor watches the socket.
     pub worker: usize,
 }
@@ -170,6 +170,7 @@ impl ServerConnection {
             opened: now,
             returned: now,
             broken: false,
+            mid_request: false,
             worker,
         }
     }
@@ -187,23 +188,22 @@ impl ServerConnection {
 
     /// Whether the next session may have it: nothing in flight, no transaction, not broken.
     pub fn is_clean(&self) -> bool {
-        !self.broken && self.incoming.status == TransactionStatus::Idle && self.incoming.is_quiet() && self.outbox.is_empty()
+        !(self.broken || self.mid_request)
+            && self.incoming.status == TransactionStatus::Idle
+            && self.incoming.is_quiet()
+            && self.outbox.is_empty()
     }
 
-    /// Registers the socket with the reactor of the calling thread. A TLS stream stays where it is: it works from any
-    /// thread, at the price of a wake-up across threads.
-    pub fn adopt(self: Box<Self>, worker: usize) -> io::Result<Box<Self>> {
-        if self.worker == worker {
-            return Ok(self);
+    /// Registers the socket with the reactor of the calling thread.
+    ///
+    /// # Errors
+    /// It can't be registered; the connection is unusable.
+    pub fn adopt(&mut self, worker: usize) -> io::Result<()> {
+        if self.worker != worker {
+            self.stream.rehome()?;
+            self.worker = worker;
         }
-        let mut this = *self;
-        this.stream = match this.stream {
-            Stream::Plain(Socket::Tcp(stream)) => Stream::Plain(Socket::Tcp(TcpStream::from_std(stream.into_std()?)?)),
-            Stream::Plain(Socket::Unix(stream)) => Stream::Plain(Socket::Unix(UnixStream::from_std(stream.into_std()?)?)),
-            tls => tls,
-        };
-        this.worker = worker;
-        Ok(Box::new(this))
+        Ok(())
     }
 
     /// Runs SQL of pgyard's own; answers the first column of the first row. The inner error is the server's: SQLSTATE and message.

@@ -103,7 +103,39 @@ pub async fn connect(
     credential: &ServerCredential,
     keys: &Arc<KeyCache>,
 ) -> Result<ServerConnection, ConnectError> {
-    let attempt = log_in(target, database, role, credential, keys);
+    let parameters = [("user", role), ("database", database), ("options", target.options.as_str())];
+    let given = if target.options.is_empty() { &parameters[..2] } else { &parameters[..] };
+    connect_with(target, given, credential, keys).await
+}
+
+/// As [`connect`], with a start-up packet of one's own: `parameters` name the user.
+///
+/// # Errors
+/// See [`ConnectError`].
+///
+/// # Cancel safety
+/// Dropping the future closes the socket.
+pub async fn connect_with(
+    target: &Arc<ServerTarget>,
+    parameters: &[(&str, &str)],
+    credential: &ServerCredential,
+    keys: &Arc<KeyCache>,
+) -> Result<ServerConnection, ConnectError> {
+    let attempt = async {
+        let first = log_in(target, open(target).await?, parameters, credential, keys).await;
+        match first {
+            // As libpq's `allow`: a server that lets nobody in without TLS says so when it has seen who wants in.
+            Err(ConnectError::Refused { state, .. })
+                if state.class() == *b"28" && target.tls.mode() == ServerTlsMode::Allow && !target.is_unix() =>
+            {
+                match shake_hands(target).await {
+                    Ok(opened) => log_in(target, opened, parameters, credential, keys).await,
+                    Err(_) => first,
+                }
+            }
+            outcome => outcome,
+        }
+    };
     match tokio::time::timeout(target.connect_timeout, attempt).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Timeout(target.to_string())),
@@ -115,14 +147,19 @@ pub async fn connect(
 /// # Errors
 /// The socket or TLS fails, or the server does not do TLS and must.
 pub async fn open(target: &ServerTarget) -> Result<(Stream, TransportSecurity), ConnectError> {
+    if !target.is_unix() && !matches!(target.tls.mode(), ServerTlsMode::Disable | ServerTlsMode::Allow) {
+        return shake_hands(target).await;
+    }
+    let failed = |source| ConnectError::Socket { target: target.to_string(), source };
+    let socket = socket::connect(&target.address, target.port, target.keepalive).await.map_err(failed)?;
+    let security = if target.is_unix() { TransportSecurity::UnixSocket } else { TransportSecurity::Plaintext };
+    Ok((Stream::Plain(socket), security))
+}
+
+/// Opens a socket and asks for TLS.
+async fn shake_hands(target: &ServerTarget) -> Result<(Stream, TransportSecurity), ConnectError> {
     let failed = |source| ConnectError::Socket { target: target.to_string(), source };
     let mut socket = socket::connect(&target.address, target.port, target.keepalive).await.map_err(failed)?;
-    if target.is_unix() {
-        return Ok((Stream::Plain(socket), TransportSecurity::UnixSocket));
-    }
-    if target.tls.mode() == ServerTlsMode::Disable {
-        return Ok((Stream::Plain(socket), TransportSecurity::Plaintext));
-    }
     if !ask_for_tls(&mut socket).await.map_err(failed)? {
         return match target.tls.mode() {
             ServerTlsMode::Prefer => Ok((Stream::Plain(socket), TransportSecurity::Plaintext)),
@@ -154,18 +191,16 @@ async fn ask_for_tls(socket: &mut Socket) -> io::Result<bool> {
 
 async fn log_in(
     target: &Arc<ServerTarget>,
-    database: &str,
-    role: &str,
+    (mut stream, security): (Stream, TransportSecurity),
+    parameters: &[(&str, &str)],
     credential: &ServerCredential,
     keys: &Arc<KeyCache>,
 ) -> Result<ServerConnection, ConnectError> {
     let failed = |source| ConnectError::Socket { target: target.to_string(), source };
     let auth = |source| ConnectError::Auth { target: target.to_string(), source };
-    let (mut stream, security) = open(target).await?;
+    let role = parameters.iter().find(|(name, _)| *name == "user").map_or("", |(_, role)| role);
     let mut packet = Vec::new();
-    let parameters = [("user", role), ("database", database), ("options", target.options.as_str())];
-    let given = if target.options.is_empty() { &parameters[..2] } else { &parameters[..] };
-    startup::put_startup(&mut packet, given);
+    startup::put_startup(&mut packet, parameters);
     stream.write_all(&packet).await.map_err(failed)?;
     stream.flush().await.map_err(failed)?;
     let mut login = ServerLogin::new(role.to_owned(), credential.clone(), security, keys.clone());
@@ -206,6 +241,25 @@ async fn log_in(
     }
 }
 
+/// Whether the server begins a session with this role: it asks for a password, or lets it in, or refuses for a reason that lies
+/// with the role. One that starts, stops or recovers says so before all that.
+///
+/// # Cancel safety
+/// Dropping the future closes the socket. The caller bounds the time.
+pub async fn greets(target: &ServerTarget, database: &str, role: &str) -> bool {
+    let Ok((mut stream, _)) = open(target).await else { return false };
+    let mut packet = Vec::new();
+    startup::put_startup(&mut packet, &[("user", role), ("database", database)]);
+    if stream.write_all(&packet).await.is_err() || stream.flush().await.is_err() {
+        return false;
+    }
+    match read_message(&mut stream, target).await {
+        Ok((b'E', body)) => ErrorFields::read(&body).state.class() != *b"57",
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
 /// Takes a ParameterStatus body in.
 pub fn note_parameter(body: &[u8], reported: &mut ReportedParameters) {
     let mut cursor = Cursor::new(body);
@@ -243,12 +297,26 @@ async fn read_message(stream: &mut Stream, target: &ServerTarget) -> Result<(u8,
 /// # Errors
 /// The socket or TLS fails.
 pub async fn cancel(target: &ServerTarget, key: &ServerKey) -> Result<(), ConnectError> {
+    let mut packet = Vec::new();
+    startup::put_cancel(&mut packet, key.process, &key.key);
+    send_cancel(target, &packet).await
+}
+
+/// Passes a client's cancel request on to another pgyard, and waits until that has carried it out.
+///
+/// # Errors
+/// The socket or TLS fails.
+pub async fn cancel_at_peer(target: &ServerTarget, process: i32, key: &[u8]) -> Result<(), ConnectError> {
+    let mut packet = Vec::new();
+    startup::put_peer_cancel(&mut packet, process, key);
+    send_cancel(target, &packet).await
+}
+
+async fn send_cancel(target: &ServerTarget, packet: &[u8]) -> Result<(), ConnectError> {
     let failed = |source| ConnectError::Socket { target: target.to_string(), source };
     let attempt = async {
         let (mut stream, _) = open(target).await?;
-        let mut packet = Vec::new();
-        startup::put_cancel(&mut packet, key.process, &key.key);
-        stream.write_all(&packet).await.map_err(failed)?;
+        stream.write_all(packet).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
         let mut end = [0; 1];
         // The end of the stream is the answer; so is a reset.

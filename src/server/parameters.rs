@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Parameters that differ from the server's own defaults, by lower-case name; values are SQL text that can stand behind
 /// `SET name = `.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ParameterSet {
     values: BTreeMap<Arc<str>, Arc<str>>,
 }
@@ -42,7 +42,23 @@ impl ParameterSet {
 
     /// Back to the server's default.
     pub fn unset(&mut self, name: &str) {
+        if name == "session_authorization" {
+            self.values.remove("role");
+        }
         self.values.remove(name);
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The value without its quotes, if it is one literal.
+    pub fn text(&self, name: &str) -> Option<String> {
+        let literal = self.get(name)?.trim();
+        let (escapes, quoted) = literal.strip_prefix('E').map_or((false, literal), |quoted| (true, quoted));
+        let text = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "'");
+        Some(if escapes { text.replace("\\\\", "\\") } else { text })
     }
 
     /// The value without its quotes, lower-cased: for the few parameters that pgyard itself obeys.
@@ -69,11 +85,16 @@ impl ParameterSet {
             // A role that may set nothing must not be in the way of what follows.
             sql.push_str("RESET SESSION AUTHORIZATION;RESET ROLE;");
         }
-        for name in self.values.keys().filter(|name| !is_identity(name) && !wanted.values.contains_key(*name)) {
+        let of_server = |name: &&Arc<str>| !is_identity(name) && !is_own(name);
+        for name in self.values.keys().filter(of_server).filter(|name| !wanted.values.contains_key(*name)) {
             let _ = write!(sql, "RESET {};", quote_name(name));
         }
-        for (name, value) in wanted.values.iter().filter(|(name, _)| !is_identity(name)) {
-            if self.values.get(name) != Some(value) {
+        for (name, value) in wanted.values.iter().filter(|(name, _)| of_server(name)) {
+            let present = self.values.get(name);
+            if present != Some(value) {
+                if &**name == DATE_STYLE && present.is_some() {
+                    sql.push_str("RESET datestyle;");
+                }
                 let _ = write!(sql, "SET {} = {value};", quote_name(name));
             }
         }
@@ -87,6 +108,11 @@ impl ParameterSet {
         sql
     }
 }
+
+/// `SET datestyle = ymd` changes one half of the value and leaves the other.
+///
+/// Spec: `check_datestyle` in `src/backend/commands/variable.c`.
+pub const DATE_STYLE: &str = "datestyle";
 
 /// Parameters whose value is a list of names.
 ///
@@ -139,6 +165,11 @@ fn take_quoted(text: &str) -> Option<(String, &str)> {
 
 fn is_identity(name: &str) -> bool {
     FIRST.contains(&name)
+}
+
+/// Settings that pgyard obeys: servers need not know them, but for the moment at which one is shown.
+fn is_own(name: &str) -> bool {
+    name.starts_with("pgyard.")
 }
 
 /// A string literal that reads the same whatever `standard_conforming_strings` is.
@@ -202,7 +233,16 @@ mod tests {
         check(&[("a", "1"), ("app.tenant", "'7'")], &[], "RESET a;RESET app.tenant;");
         check(&[], &[("my.Odd", "1")], "SET \"my\".\"Odd\" = 1;");
         check(&[], &[("zone", "1"), ("role", "bob")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET zone = 1;SET role = bob;");
+        check(&[("datestyle", "dmy")], &[("datestyle", "iso")], "RESET datestyle;SET datestyle = iso;");
         check(&[("role", "bob")], &[("a", "1")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET a = 1;");
+    }
+
+    #[test]
+    fn a_role_goes_with_its_session_authorization() {
+        let mut parameters = set(&[("role", "bob"), ("session_authorization", "alice")]);
+        assert_eq!(parameters.get("role"), Some("bob"));
+        parameters.unset("session_authorization");
+        assert_eq!(parameters, ParameterSet::default());
     }
 
     #[test]
@@ -227,6 +267,10 @@ mod tests {
         parameters.set_text("application_name", "it's");
         parameters.set_text("x", "ON");
         assert_eq!(parameters.get("application_name"), Some("'it''s'"));
+        for odd in ["it's", "'", "E", "a\\b'", ""] {
+            parameters.set_text("x.y", odd);
+            assert_eq!(parameters.text("x.y").as_deref(), Some(odd));
+        }
         assert_eq!(parameters.plain("application_name").as_deref(), Some("it's"));
         assert_eq!(parameters.is_on("x"), Some(true));
         assert_eq!(parameters.is_on("application_name"), None);

@@ -69,6 +69,8 @@ pub struct ReplyQueue {
     pushed: u64,
     /// The number of the first answer that an error dropped.
     failed_at: Option<u64>,
+    /// Messages of the client that an error has dropped, with the one that failed.
+    dropped_messages: Option<usize>,
 }
 
 impl ReplyQueue {
@@ -93,6 +95,12 @@ impl ReplyQueue {
         self.queue.front().is_some_and(|front| front.is_quiet())
     }
 
+    /// How many messages of the client an error has dropped since this was asked last, with the one that failed; `None` where
+    /// messages were not counted.
+    pub fn take_dropped_messages(&mut self) -> Option<usize> {
+        self.dropped_messages.take()
+    }
+
     /// Whether nothing is expected any more.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -101,6 +109,11 @@ impl ReplyQueue {
     /// Whether the answer under way and all that follow are forwarded as they come, to the end of the queue.
     pub fn is_plain(&self) -> bool {
         self.queue.len() == 1 && self.queue[0] == Expected::Through
+    }
+
+    /// Whether rows and COPY data are expected now, and forwarded.
+    pub fn is_at_rows(&self) -> bool {
+        matches!(self.queue.front(), Some(Expected::Through | Expected::Execute))
     }
 
     /// The answer under way.
@@ -168,9 +181,12 @@ impl ReplyQueue {
             _ => {}
         }
         self.failed_at.get_or_insert(self.pushed - self.queue.len() as u64);
-        while self.queue.front().is_some_and(|next| !matches!(next, Expected::Sync | Expected::QuietSync)) {
+        let mut messages = 0;
+        while let Some(next) = self.queue.front().filter(|next| !matches!(next, Expected::Sync | Expected::QuietSync)) {
+            messages += usize::from(!next.is_quiet());
             self.queue.pop_front();
         }
+        self.dropped_messages = Some(messages);
         Verdict::Forward
     }
 }
@@ -218,6 +234,20 @@ mod tests {
         check(&[Bind, Execute, Sync, Bind, Execute, Sync], b"EZ2CZ", "EZ2CZ", true);
         check(&[Bind, Execute], b"E", "E", true);
         check(&[Close { show: false }, Close { show: true }, Sync], b"33", "3", false);
+    }
+
+    #[test]
+    fn dropped_messages_of_the_client_are_counted() {
+        use Expected::*;
+        let mut queue = ReplyQueue::default();
+        let pushed = [Parse { id: 1, show: false }, QuietBind, Bind, Fake(b'3'), Parse { id: 0, show: true }, Sync, Bind];
+        for expected in pushed {
+            queue.push(expected);
+        }
+        assert_eq!(queue.take_dropped_messages(), None);
+        queue.judge(b'E');
+        assert_eq!(queue.take_dropped_messages(), Some(3));
+        assert_eq!(queue.take_dropped_messages(), None);
     }
 
     #[test]

@@ -1,25 +1,29 @@
 //! Giving a unit a server connection: which host, which pool, and how long to wait for either.
 
+use super::choose::Choice;
 use super::link::Link;
 use super::run::{Session, SessionEnd};
 use super::send::put_parameters;
-use super::state::Freshness;
-use crate::cluster::{CommitMode, Fleet, HostSet, PickRequest, Want, pick};
-use crate::config::{Consistency, PoolMode, ReadsOnPrimary};
-use crate::database::{ClientState, LastWrite, StopRequest};
+use crate::cluster::{Fleet, Host, NoHost};
+use crate::config::{PoolMode, ReadsOnPrimary};
+use crate::database::{ClientState, DatabaseView, HeldStatement, HoldLimits, StopRequest, with_view};
 use crate::metrics::{QueryReason, QueryRoute};
 use crate::net::Stream;
 use crate::net::stream::Socket;
 use crate::pool::{CheckoutError, Pool};
-use crate::route::{Need, Target};
+use crate::route::Need;
 use crate::server::ServerConnection;
-use crate::types::{Floor, SqlState};
+use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Between two attempts to reach a primary that does not take connections.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What has been tried for a unit so far.
 #[derive(Debug)]
@@ -32,8 +36,49 @@ pub struct Attempt {
     pub same_server: bool,
     /// Its prepared statements were made again once.
     pub replanned: bool,
+    /// Connections that it has lost without a word of the server.
+    pub losses: usize,
+    /// It waits for a host.
+    pub held: Option<HeldStatement>,
     /// When it began.
     pub since: Instant,
+    /// How long it waited for a host and a server connection.
+    pub waited: Duration,
+    /// The settings when it began.
+    pub tuning: Tuning,
+}
+
+/// What a unit needs of the database's settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Whether the primary serves reads.
+    pub reads_on_primary: ReadsOnPrimary,
+    /// Longest unit that is sent again. Bytes.
+    pub retry_buffer: usize,
+    /// Statements that take longer are cancelled; zero is no limit.
+    pub query_timeout: Duration,
+    /// Under session pooling a connection serves one session only.
+    pub fresh_connections: bool,
+}
+
+impl Tuning {
+    /// As the settings are now.
+    pub fn of(view: &mut DatabaseView) -> Self {
+        let settings = view.settings();
+        Tuning {
+            reads_on_primary: settings.routing.reads_on_primary,
+            retry_buffer: settings.routing.retry_buffer,
+            query_timeout: settings.pool.query_timeout,
+            fresh_connections: settings.pool.fresh_connections,
+        }
+    }
+}
+
+/// The host that was chosen for a unit.
+struct Place {
+    host: Arc<Host>,
+    route: QueryRoute,
+    reason: QueryReason,
 }
 
 /// Why a unit gets no server connection.
@@ -47,134 +92,65 @@ pub enum AttachError {
     End(SessionEnd),
 }
 
-/// What a read may be given.
-enum Sight {
-    /// The primary only: the session's last write has no known position yet.
-    PrimaryOnly,
-    /// A replica that shows this.
-    AtLeast(Option<Floor>),
-    /// This replica, which the session has read from.
-    Only(usize),
-}
-
-/// The floor that covers both; of two timelines the newer one does.
-fn later(a: Floor, b: Floor) -> Floor {
-    if (a.timeline, a.lsn) >= (b.timeline, b.lsn) { a } else { b }
-}
-
 impl Session {
     /// Takes a server connection for the unit; afterwards `self.link` is there and has the session's parameters on their way.
     pub(super) async fn attach(&mut self, attempt: &mut Attempt) -> Result<(), AttachError> {
         if self.database.is_paused() {
-            self.wait_while_paused().await?;
+            Box::pin(self.wait_while_paused()).await?;
         }
         loop {
-            let fleet = self.database.upstream().cluster.fleet().clone();
-            let (index, reason) = match self.choose(&fleet, attempt) {
-                Ok(chosen) => chosen,
-                Err(missing) => {
-                    self.wait_for_fleet(&fleet, attempt, missing).await?;
+            let place = match self.find_place(attempt) {
+                Ok(place) => place,
+                Err((missing, fleet)) => {
+                    Box::pin(self.wait_for_fleet(&fleet, attempt, missing)).await?;
                     continue;
                 }
             };
-            let view = &fleet.hosts[index];
+            attempt.need.reason = place.reason;
+            let Some(pool) = self.pool_of(&place.host) else {
+                return Err(AttachError::Refused(no_pool(&place.host.settings.name)));
+            };
+            // The usual case without the machinery of waiting.
+            let found = if attempt.same_server { None } else { pool.try_checkout(self.worker) };
+            let server = match found.and_then(|server| adopt(&pool, server, self.worker)) {
+                Some(server) => server,
+                None => match self.check_out(&pool, attempt.same_server).await? {
+                    Ok(server) => {
+                        attempt.waited = attempt.since.elapsed();
+                        server
+                    }
+                    Err(error) => {
+                        Box::pin(self.checkout_failed(error, attempt, place.host.id, place.route)).await?;
+                        continue;
+                    }
+                },
+            };
+            let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
+            link.needs_reset = self.mode == PoolMode::Session;
+            attempt.held = None;
+            link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
+            put_parameters(link.server(), &self.state);
+            self.link = Some(link);
+            return Ok(());
+        }
+    }
+
+    /// The host for the unit, or why there is none in which fleet.
+    fn find_place(&mut self, attempt: &Attempt) -> Result<Place, (NoHost, Arc<Fleet>)> {
+        let reads_on_primary = attempt.tuning.reads_on_primary;
+        let (database, state) = (&*self.database, &mut self.state);
+        let mut choice = Choice { database, state, client_hash: self.client_hash, reads_on_primary };
+        with_view(database, |view| {
+            let (fleet, balancer) = view.fleet();
+            let (index, reason) = choice.choose((fleet, balancer), attempt).map_err(|missing| (missing, fleet.clone()))?;
             let route = if fleet.primary == Some(index) { QueryRoute::Primary } else { QueryRoute::Replica };
-            attempt.need.reason = reason;
-            let Some(pool) = self.role.pool(&view.host) else {
-                return Err(AttachError::Refused(no_pool(&view.host.settings.name)));
-            };
-            match self.check_out(&pool, attempt.same_server).await? {
-                Ok(server) => {
-                    let mut link = Link::new(server, pool, view.host.clone(), route, self.entry.clone());
-                    link.needs_reset = self.mode == PoolMode::Session;
-                    put_parameters(link.server(), &self.state);
-                    self.link = Some(Box::new(link));
-                    return Ok(());
-                }
-                Err(error) => self.checkout_failed(error, attempt, view.host.id, route).await?,
-            }
-        }
+            Ok(Place { host: fleet.hosts[index].host.clone(), route, reason })
+        })
     }
 
-    /// What a read of this session must see.
-    fn sight(&mut self, fleet: &Fleet) -> Sight {
-        let cluster = self.database.upstream().cluster.clone();
-        let position = |ticket| cluster.sampler().floor_for(ticket, CommitMode::MaybeAsynchronous);
-        let everybody = match (self.state.consistency, self.database.writes.last()) {
-            (Consistency::Eventual, _) => return Sight::AtLeast(None),
-            (Consistency::Global, LastWrite::UnderWay) => return Sight::PrimaryOnly,
-            (Consistency::Global, LastWrite::Acknowledged(ticket)) => match position(ticket) {
-                Some(floor) => Some(floor),
-                None => return Sight::PrimaryOnly,
-            },
-            _ => None,
-        };
-        if let Freshness::Pending(ticket) = self.state.freshness {
-            match position(ticket) {
-                Some(floor) => self.state.freshness = Freshness::Floor(floor),
-                None => return Sight::PrimaryOnly,
-            }
-        }
-        if self.state.consistency == Consistency::Monotonic
-            && let Some(stays) = self.after_last_read(fleet)
-        {
-            return stays;
-        }
-        match (self.state.freshness, everybody) {
-            (Freshness::Floor(own), Some(everybody)) => Sight::AtLeast(Some(later(own, everybody))),
-            (Freshness::Floor(own), None) => Sight::AtLeast(Some(own)),
-            (_, everybody) => Sight::AtLeast(everybody),
-        }
-    }
-
-    /// Raises the floor by what the last read may have shown; until that is known the session stays on its replica.
-    fn after_last_read(&mut self, fleet: &Fleet) -> Option<Sight> {
-        let (host_id, at) = self.state.last_read?;
-        let index = fleet.index_of(host_id);
-        let sample = index.and_then(|index| fleet.hosts[index].sample).filter(|sample| sample.asked > at);
-        if let (Some(sample), Some(era)) = (sample, fleet.era) {
-            let seen = Floor { system: era.system, timeline: era.timeline, lsn: sample.lsn };
-            let floor = match self.state.freshness {
-                Freshness::Floor(own) => later(own, seen),
-                _ => seen,
-            };
-            self.state.freshness = Freshness::Floor(floor);
-            self.state.last_read = None;
-            return None;
-        }
-        // Gone or not eligible any more: only the primary surely shows as much.
-        Some(index.filter(|index| fleet.eligible.contains(index)).map_or(Sight::PrimaryOnly, Sight::Only))
-    }
-
-    /// The host for the unit and the reason, or why there is none.
-    fn choose(&mut self, fleet: &Fleet, attempt: &Attempt) -> Result<(usize, QueryReason), crate::cluster::NoHost> {
-        let failed = |index: &usize| attempt.failed.contains(&fleet.hosts[*index].host.id);
-        let excluded = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
-        let (want, floor) = match attempt.need.target {
-            Target::Primary => (Want::Primary, None),
-            Target::Replica => match self.sight(fleet) {
-                Sight::AtLeast(floor) => (Want::Read, floor),
-                Sight::Only(index) if !excluded.contains(index) => return Ok((index, attempt.need.reason)),
-                Sight::PrimaryOnly | Sight::Only(_) => (Want::Primary, None),
-            },
-        };
-        let settings = self.database.settings();
-        let reads_on_primary = settings.routing.reads_on_primary;
-        let request = PickRequest { want, floor: floor.as_ref(), excluded, reads_on_primary, client_hash: self.client_hash };
-        let upstream = self.database.upstream();
-        let index = pick(fleet, &upstream.balancer(), &request)?;
-        let reason = if attempt.need.target == Target::Primary || fleet.primary != Some(index) {
-            attempt.need.reason
-        } else if !attempt.failed.is_empty() {
-            QueryReason::Retry
-        } else if reads_on_primary == ReadsOnPrimary::Always {
-            QueryReason::Rotation
-        } else if want == Want::Primary || !fleet.eligible.is_empty() {
-            QueryReason::Freshness
-        } else {
-            QueryReason::NoReplica
-        };
-        Ok((index, reason))
+    fn pool_of(&mut self, host: &Arc<Host>) -> Option<Arc<Pool>> {
+        let known = self.pools.load().iter().find(|pool| pool.key.host_id == host.id);
+        known.cloned().or_else(|| self.role.pool(host))
     }
 
     async fn wait_while_paused(&mut self) -> Result<(), AttachError> {
@@ -183,15 +159,24 @@ impl Session {
         self.or_interrupted(database.resumed()).await
     }
 
+    /// The statement waits for a host: how much longer it may.
+    fn hold(&self, attempt: &mut Attempt) -> Result<Duration, AttachError> {
+        let settings = self.database.settings();
+        let routing = &settings.routing;
+        let limits = HoldLimits { statements: routing.max_held, bytes: routing.max_held_bytes };
+        let length = self.client.inbox.len();
+        let Some(held) = attempt.held.take().or_else(|| self.database.held.enter(length, limits)) else {
+            let message = "no host takes this statement now, and as many as may wait for one do so already";
+            let report = Report::error(SqlState::CANNOT_CONNECT_NOW, message);
+            return Err(AttachError::Refused(report.hint("Raise max_held or max_held_bytes, or lower failover_wait.")));
+        };
+        let waited = attempt.held.insert(held).since.elapsed();
+        Ok(routing.failover_wait.saturating_sub(waited))
+    }
+
     /// Waits for a fleet in which the unit may find its host.
-    async fn wait_for_fleet(
-        &mut self,
-        fleet: &Fleet,
-        attempt: &mut Attempt,
-        missing: crate::cluster::NoHost,
-    ) -> Result<(), AttachError> {
-        let limit = self.database.settings().routing.failover_wait;
-        let left = limit.saturating_sub(attempt.since.elapsed());
+    async fn wait_for_fleet(&mut self, fleet: &Fleet, attempt: &mut Attempt, missing: NoHost) -> Result<(), AttachError> {
+        let left = self.hold(attempt)?;
         if left.is_zero() {
             let report = Report::error(SqlState::CANNOT_CONNECT_NOW, missing.explain(fleet))
                 .hint("See the hosts' log and `SHOW HOSTS`; `failover_wait` says how long to wait.");
@@ -215,12 +200,13 @@ impl Session {
     ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
             let wanted = if same { pool.try_checkout_exactly(self.state.last_server) } else { None };
-            let server = match wanted.or_else(|| pool.try_checkout(self.worker)) {
+            let server = match wanted {
                 Some(server) => server,
                 None => {
                     self.state_is(ClientState::Waiting);
                     let (waiting, slot, worker) = (pool.clone(), self.slot(), self.worker);
-                    match self.or_interrupted(async move { waiting.checkout(&slot, worker).await }).await? {
+                    let checkout = Box::pin(async move { waiting.checkout(&slot, worker).await });
+                    match self.or_interrupted(checkout).await? {
                         Ok(server) => server,
                         Err(error) => return Ok(Err(error)),
                     }
@@ -241,9 +227,17 @@ impl Session {
         host_id: u32,
         route: QueryRoute,
     ) -> Result<(), AttachError> {
+        if matches!(error, CheckoutError::HostSilent) {
+            if route == QueryRoute::Replica {
+                attempt.failed.push(host_id);
+                return Ok(());
+            }
+            self.hold(attempt)?;
+            // Until the next look at the fleet shows it.
+            return self.or_interrupted(tokio::time::sleep(RETRY_PAUSE)).await;
+        }
         let CheckoutError::Connect(connect) = &error else {
-            if matches!(error, CheckoutError::Closed) && attempt.since.elapsed() < self.database.settings().routing.failover_wait
-            {
+            if matches!(error, CheckoutError::Closed) && !self.hold(attempt)?.is_zero() {
                 // The host was taken out of the configuration a moment ago; the next snapshot does not have it.
                 tokio::task::yield_now().await;
                 return Ok(());
@@ -255,12 +249,11 @@ impl Session {
             return Ok(());
         }
         let well = connect.is_host_well();
-        if well || attempt.since.elapsed() >= self.database.settings().routing.failover_wait {
+        if well || self.hold(attempt)?.is_zero() {
             return Err(AttachError::Refused(checkout_report(&error)));
         }
         // Nothing was sent: hold the request until there is a primary that takes connections.
-        let wait = Duration::from_millis(50);
-        self.or_interrupted(tokio::time::sleep(wait)).await
+        self.or_interrupted(tokio::time::sleep(RETRY_PAUSE)).await
     }
 
     /// Waits for `work`, unless the client cancels, leaves or is told to end.
@@ -295,22 +288,16 @@ impl Session {
 }
 
 /// Registers the connection here, and looks whether it has died or spoken while it was idle.
-fn adopt(pool: &Arc<Pool>, server: Box<ServerConnection>, worker: usize) -> Option<Box<ServerConnection>> {
-    match server.adopt(worker) {
-        Ok(mut server) => {
-            if has_spoken(&mut server) {
-                server.broken = true;
-                pool.discard(server);
-                return None;
-            }
-            Some(server)
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a server connection could not be moved to another thread");
-            pool.lost();
-            None
-        }
+fn adopt(pool: &Arc<Pool>, mut server: Box<ServerConnection>, worker: usize) -> Option<Box<ServerConnection>> {
+    if let Err(error) = server.adopt(worker) {
+        tracing::debug!(%error, "a server connection could not be moved to another thread");
+        server.broken = true;
     }
+    if server.broken || has_spoken(&mut server) {
+        pool.discard(server);
+        return None;
+    }
+    Some(server)
 }
 
 /// Whether the server has closed the connection or said anything while nobody asked it: either way it is not used. The socket
@@ -327,8 +314,10 @@ fn has_spoken(server: &mut ServerConnection) -> bool {
             let ready = stream.poll_read_ready(&mut cx);
             ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
         }
-        // TLS sends records of its own (session tickets), so readiness says nothing; a dead one shows at its first use.
-        Stream::ClientTls(_) | Stream::ServerTls(_) => false,
+        // TLS sends records of its own (session tickets), so it has to take in what came to know whether the server said anything.
+        tls @ (Stream::ClientTls(_) | Stream::ServerTls(_)) => {
+            Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
+        }
     }
 }
 
@@ -345,7 +334,7 @@ fn checkout_report(error: &CheckoutError) -> Report {
         CheckoutError::TooManyWaiting { .. } => {
             Report::error(SqlState::TOO_MANY_CONNECTIONS, error.to_string()).hint("Raise max_waiting or pool_size.")
         }
-        CheckoutError::Closed => Report::error(SqlState::CANNOT_CONNECT_NOW, error.to_string()),
+        CheckoutError::Closed | CheckoutError::HostSilent => Report::error(SqlState::CANNOT_CONNECT_NOW, error.to_string()),
         CheckoutError::Connect(connect) => match &**connect {
             crate::server::ConnectError::Refused { state, message, .. } => {
                 Report::error(*state, message.clone()).detail(format!("{connect}."))

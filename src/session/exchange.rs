@@ -7,14 +7,16 @@ use crate::net::scratch::poll_read_with;
 use crate::net::{Buffer, Stream};
 use crate::server::{Expected, ServerConnection};
 use crate::wire::WireError;
-use crate::wire::frame::{client_header, put_message};
+use crate::wire::frame::put_message;
+use std::future::Future;
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 
 /// Requests of the client that are read ahead while a server works. Bytes.
 const READ_AHEAD_MAX: usize = 128 * 1024;
 /// Bytes relayed before other sessions of the thread get their turn.
-const TURN_BYTES: u64 = 256 * 1024;
+const TURN_BYTES: u64 = 128 * 1024;
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub enum ExchangeEnd {
     ClientLost,
     /// The session was told to end.
     Stopped,
+    /// The host does not answer its probe any more, and the unit can go elsewhere.
+    HostSilent,
     /// The client broke the protocol in the middle of a COPY.
     ClientProtocol(WireError),
 }
@@ -46,6 +50,16 @@ pub struct ClientSide {
     pub outbox: Buffer,
     /// The client will send no more.
     pub ended: bool,
+    /// Bytes of its message under way that are still to come. They go to the server while an exchange is under way, and are
+    /// dropped if none is.
+    pub rest: usize,
+}
+
+impl ClientSide {
+    /// A client from which nothing was read.
+    pub fn new(stream: Stream) -> Self {
+        ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false, rest: 0 }
+    }
 }
 
 /// An exchange under way.
@@ -55,42 +69,59 @@ pub struct Exchange {
     pub answer: Answer,
     /// Bytes at the front of the client's inbox that are the unit's, kept to be sent again.
     pub unit_len: usize,
-    /// The unit's bytes are to be written as they are.
-    pub as_it_is: bool,
-    /// COPY data: bytes of the message under way that are still to be passed on.
-    copy_left: usize,
-    /// The end of a COPY's data was passed on in a pipeline: the server answers when it is told to flush.
+    /// How many of them are written, or in the server's outbox in another form.
+    written: usize,
+    /// Bytes of the client's that were passed on as they came.
+    pub passed: u64,
+    /// A Flush is due behind the message that is passed on.
     flush_due: bool,
+    /// The client's bytes belong to it: not while queries of pgyard's own are answered.
+    passes: bool,
+    /// The unit may go to another host as long as nothing of its answer has been forwarded.
+    pub movable: bool,
+    /// The socket broke before it had taken all of the unit's bytes.
+    pub unsent: bool,
     turn: u64,
 }
 
 impl Exchange {
-    /// An exchange that has just been put into the server's outbox.
+    /// An exchange whose unit is to be written as it is, or has just been put into the server's outbox.
     pub fn new(answer: Answer, unit_len: usize, as_it_is: bool) -> Self {
-        Exchange { answer, unit_len, as_it_is, copy_left: 0, flush_due: false, turn: 0 }
+        let written = if as_it_is { 0 } else { unit_len };
+        Exchange { answer, unit_len, written, passed: 0, flush_due: false, passes: true, movable: false, unsent: false, turn: 0 }
+    }
+
+    /// The answers to queries of pgyard's own; what the client sends meanwhile waits.
+    pub fn of_own_queries() -> Self {
+        Exchange { passes: false, ..Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false) }
+    }
+
+    /// The same for a unit whose last message is still to come in part: a Flush follows it.
+    pub fn with_flush_behind(self) -> Self {
+        Exchange { flush_due: true, ..self }
+    }
+
+    /// Whether the unit can still be taken to another host.
+    pub fn can_move(&self) -> bool {
+        self.movable && !self.answer.forwarded()
     }
 
     /// Moves bytes until the exchange ends.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        (client, state): (&mut ClientSide, &SessionState),
+        (client, state): (&mut ClientSide, Option<&SessionState>),
         link: &mut Link,
     ) -> Poll<ExchangeEnd> {
         self.turn = 0;
         let server = link.server();
-        if std::mem::take(&mut self.as_it_is) {
-            let unit = &client.inbox.as_slice()[..self.unit_len];
-            if let Err(error) = server.stream.write_or_keep(cx, unit, &mut server.outbox) {
-                return self.server_lost(server, error);
-            }
-        }
+        server.mid_request |= self.has_rest(client);
         // Answers of pgyard's own that wait for nothing from the server.
         while let Some(tag) = server.incoming.replies.take_fake() {
             crate::wire::reply::put_bare(client.outbox.writer(), tag);
         }
         loop {
-            if let Poll::Ready(Err(error)) = server.stream.poll_drain(cx, &mut server.outbox) {
+            if let Err(error) = self.send(cx, client, server) {
                 // What the server said before it went may still be there to be read.
                 if let Poll::Ready(end) = self.poll_server(cx, (client, state), server) {
                     return Poll::Ready(end);
@@ -99,7 +130,7 @@ impl Exchange {
             }
             let mut moved = false;
             match self.poll_server(cx, (client, state), server) {
-                Poll::Ready(ExchangeEnd::Done) if self.is_done(server) => return Poll::Ready(self.finish()),
+                Poll::Ready(ExchangeEnd::Done) if self.is_done(client, server) => return Poll::Ready(self.finish()),
                 Poll::Ready(ExchangeEnd::Done) => moved = true,
                 Poll::Ready(end) => return Poll::Ready(end),
                 Poll::Pending => {}
@@ -109,21 +140,66 @@ impl Exchange {
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Pending => {}
             }
-            if self.is_done(server) {
+            if self.is_done(client, server) {
                 return Poll::Ready(self.finish());
             }
             if !moved {
                 return Poll::Pending;
             }
             if self.turn > TURN_BYTES {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                return yield_turn(cx);
             }
         }
     }
 
-    fn is_done(&self, server: &ServerConnection) -> bool {
-        server.incoming.is_quiet() && server.outbox.is_empty() && self.copy_left == 0
+    /// Writes what the server's socket takes of its outbox, and behind it of a unit that goes as it is: a large one is not copied.
+    fn send(&mut self, cx: &mut Context<'_>, client: &ClientSide, server: &mut ServerConnection) -> io::Result<()> {
+        if self.is_unsent() {
+            let unit = &client.inbox.as_slice()[self.written..self.unit_len];
+            let written = server.stream.write_behind(cx, unit, &mut server.outbox);
+            // Then the socket has not taken all of the unit, so the server can't have got a whole request.
+            self.unsent = written.is_err() && !server.stream.is_tls();
+            self.written += written?;
+            return Ok(());
+        }
+        match server.stream.poll_drain(cx, &mut server.outbox) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Whether the unit has bytes that are still to be written.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.written < self.unit_len
+    }
+
+    /// The unit is not needed any more; returns its length in the inbox, to be dropped there.
+    pub(super) fn forget_unit(&mut self) -> usize {
+        self.written = 0;
+        std::mem::take(&mut self.unit_len)
+    }
+
+    pub(super) fn count_passed(&mut self, count: usize) {
+        self.passed += count as u64;
+        self.turn += count as u64;
+    }
+
+    /// The end of a COPY's data is passed on in a pipeline: the server answers when it is told to flush.
+    pub(super) fn flush_behind_copy(&mut self, before: CopyPhase) {
+        self.flush_due |= self.answer.extended && before == CopyPhase::In && self.answer.copy == CopyPhase::None;
+    }
+
+    pub(super) fn take_flush_due(&mut self) -> bool {
+        std::mem::take(&mut self.flush_due)
+    }
+
+    fn is_done(&self, client: &ClientSide, server: &ServerConnection) -> bool {
+        server.incoming.is_quiet() && server.outbox.is_empty() && !(self.is_unsent() || self.flush_due || self.has_rest(client))
+    }
+
+    /// Whether the rest of a message is to be passed on.
+    pub(super) fn has_rest(&self, client: &ClientSide) -> bool {
+        self.passes && client.rest > 0
     }
 
     fn finish(&self) -> ExchangeEnd {
@@ -144,7 +220,7 @@ impl Exchange {
     fn poll_server(
         &mut self,
         cx: &mut Context<'_>,
-        (client, state): (&mut ClientSide, &SessionState),
+        (client, state): (&mut ClientSide, Option<&SessionState>),
         server: &mut ServerConnection,
     ) -> Poll<ExchangeEnd> {
         if !self.holds() && !client.outbox.is_empty() {
@@ -161,7 +237,7 @@ impl Exchange {
             if chunk.is_empty() {
                 return Ok(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
             }
-            let range = take_chunk_for(Some(state), chunk, incoming, &mut self.answer, &mut client.outbox)?;
+            let range = take_chunk_for(state, chunk, incoming, &mut self.answer, &mut client.outbox)?;
             Ok(Ok(match range.is_empty() {
                 true => Ok(()),
                 false => client.stream.write_or_keep(cx, &chunk[range], &mut client.outbox),
@@ -211,76 +287,77 @@ impl Exchange {
         Poll::Ready(ExchangeEnd::Done)
     }
 
-    /// Reads the client: ahead, or COPY data for the server.
+    /// Reads the client: ahead, or what goes to the server as it comes.
     fn poll_client(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut ClientSide,
         server: &mut ServerConnection,
     ) -> Poll<Result<(), ExchangeEnd>> {
-        let copying = self.answer.copy != CopyPhase::None || self.copy_left > 0;
-        if copying {
-            if !server.outbox.is_empty() {
-                return Poll::Pending;
-            }
-            let before = client.inbox.len();
-            if let Err(error) = self.pass_copy(client, server) {
-                return Poll::Ready(Err(ExchangeEnd::ClientProtocol(error)));
-            }
-            if client.inbox.len() != before {
-                return Poll::Ready(Ok(()));
-            }
+        let passing = self.is_passing(client);
+        if passing && ready!(self.poll_pass(cx, client, server))? {
+            return Poll::Ready(Ok(()));
         }
         if client.ended || client.inbox.len() > READ_AHEAD_MAX + self.unit_len {
             // The rest of its data or its Sync will never come: the server would wait for ever.
-            if client.ended && copying {
+            if client.ended && passing {
                 return Poll::Ready(Err(ExchangeEnd::ClientLost));
             }
             return Poll::Pending;
         }
-        let inbox = &mut client.inbox;
-        match poll_read_with(&mut client.stream, cx, |chunk, _| {
+        let ClientSide { stream, inbox, ended, .. } = client;
+        match ready!(poll_read_with(stream, cx, |chunk, _| {
             inbox.push(chunk);
-            chunk.len()
-        }) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0)) => {
-                client.ended = true;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Ok(count)) => {
-                self.turn += if copying { count as u64 } else { 0 };
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(_)) => Poll::Ready(Err(ExchangeEnd::ClientLost)),
+            *ended |= chunk.is_empty();
+        })) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(_) => Poll::Ready(Err(ExchangeEnd::ClientLost)),
         }
     }
+}
 
-    /// Moves COPY messages, up to the one that ends the data, from the client's inbox, behind the unit, into the server's outbox.
-    fn pass_copy(&mut self, client: &mut ClientSide, server: &mut ServerConnection) -> Result<(), WireError> {
-        // The unit was answered (a COPY has begun), so it is never sent again.
-        client.inbox.consume(std::mem::take(&mut self.unit_len));
-        let input = client.inbox.as_slice();
-        let mut used = self.copy_left.min(input.len());
-        self.copy_left -= used;
-        while self.copy_left == 0 && self.answer.copy != CopyPhase::None {
-            let rest = &input[used..];
-            let Some(head) = client_header(rest)? else { break };
-            // What follows the end of the data is a unit of its own. A Sync or Flush before it is ignored by the server, anything
-            // else refused.
-            if matches!(head.tag, b'c' | b'f') {
-                self.answer.copy = CopyPhase::None;
-                self.flush_due = self.answer.extended;
+/// Ends a turn: the sockets of the thread's other sessions are looked at before this task is polled again. Waking it here and
+/// now would put it into the queue of those that are ready, and while that is not empty the run-time looks at the sockets at
+/// every 61st turn only.
+fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
+    let waiting = pin!(tokio::task::yield_now()).poll(cx).is_pending();
+    debug_assert!(waiting, "a yield ends when the task is woken");
+    Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::yield_turn;
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A session that has always something to relay, and one that gets a byte in the middle of that.
+    #[test]
+    fn at_each_turn_the_sockets_of_others_are_looked_at() {
+        const WRITTEN_AT: usize = 10;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run-time");
+        let turns = Arc::new(AtomicUsize::new(0));
+        let (mut near, mut far) = runtime.block_on(async { tokio::net::UnixStream::pair() }).expect("a pair of sockets");
+        let seen = turns.clone();
+        let quiet = runtime.spawn(async move {
+            far.read_exact(&mut [0]).await.expect("a byte comes");
+            seen.load(Ordering::Relaxed)
+        });
+        let busy = runtime.spawn(async move {
+            for turn in 0..500 {
+                turns.store(turn, Ordering::Relaxed);
+                if turn == WRITTEN_AT {
+                    near.write_all(b"x").await.expect("the socket has room");
+                }
+                let mut yielded = false;
+                poll_fn(|cx| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { yield_turn(cx) }).await;
             }
-            let now = head.total.min(rest.len());
-            used += now;
-            self.copy_left = head.total - now;
-        }
-        server.outbox.push(&input[..used]);
-        client.inbox.consume(used);
-        if self.copy_left == 0 && std::mem::take(&mut self.flush_due) {
-            put_message(server.outbox.writer(), b'H', |_| {});
-        }
-        Ok(())
+        });
+        let served_at = runtime.block_on(quiet).expect("it does not panic");
+        assert!(served_at <= WRITTEN_AT + 2, "served at turn {served_at}");
+        runtime.block_on(busy).expect("it does not panic");
     }
 }

@@ -6,6 +6,7 @@ use super::names::apply_names;
 use super::relay::Answer;
 use super::state::{NamedPins, OpenTransaction, SessionSnapshot, SessionState};
 use super::unit::{Unit, UnitKind};
+use crate::server::parameters::{DATE_STYLE, quote_literal};
 use crate::server::{ParameterSet, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
 use crate::sql::{Command, Discard, Pins, SessionEffect, StatementFacts, TransactionModes};
 use std::collections::HashSet;
@@ -24,11 +25,21 @@ pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &
         follow_error(unit, (text, answer), &before, state, server);
     } else if answer.completed > 0 {
         let mut failed = state.transaction.as_ref().is_some_and(|transaction| transaction.failed);
+        let mut implicit = before.clone();
         for statement in unit.run_statements() {
             state.pins = state.pins.union(statement.pins);
+            if state.transaction.is_none() {
+                // Outside a block, what came before it in the unit is a transaction too.
+                match statement.command {
+                    Command::Rollback { .. } => restore(&implicit, state, server),
+                    Command::Commit { .. } => implicit = snapshot(state, server),
+                    _ => {}
+                }
+            }
             follow_statement(statement, std::mem::take(&mut failed), state, server);
             follow_names(unit, statement, text, state, server);
         }
+        whole_date_style(unit, answer, state, server);
         note_replay(unit, text, state);
     }
     let status = server.incoming.status;
@@ -44,16 +55,20 @@ pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &
             state.transaction = Some(transaction);
         }
     }
+    if let Some(transaction) = state.transaction.as_mut().filter(|_| unit.leaves_portals) {
+        // A portal lives on its server only.
+        transaction.movable = None;
+    }
     if idle {
         state.local = None;
         if !open_before {
             state.transaction = None;
         }
     }
+    state.parameters_changed();
     if !Arc::ptr_eq(&state.parameters, &server.parameters) && *state.parameters == *server.parameters {
         server.parameters = state.parameters.clone();
     }
-    state.parameters_changed();
 }
 
 fn modes_of(unit: &Unit) -> TransactionModes {
@@ -157,6 +172,22 @@ fn follow_statement(statement: &StatementFacts, failed: bool, state: &mut Sessio
     }
 }
 
+/// `SET datestyle = ymd` says one half of the value; the server reports the whole, before it is ready again.
+fn whole_date_style(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+    let sets = |effect: &SessionEffect| matches!(effect, SessionEffect::Set { name, value: Some(_) } if &**name == DATE_STYLE);
+    if state.parameters.get(DATE_STYLE).is_none() || !unit.run_statements().flat_map(|statement| &statement.effects).any(sets) {
+        return;
+    }
+    match server.incoming.reported.get("DateStyle") {
+        Some(whole) if answer.ready => {
+            let whole: Arc<str> = quote_literal(whole).into();
+            Arc::make_mut(&mut state.parameters).set(DATE_STYLE.into(), whole.clone());
+            Arc::make_mut(&mut server.parameters).set(DATE_STYLE.into(), whole);
+        }
+        _ => state.pins = state.pins.union(Pins::PARAMETER),
+    }
+}
+
 fn roll_back(state: &mut SessionState, server: &mut ServerConnection) {
     if let Some(transaction) = &state.transaction {
         let begin = transaction.at_begin.clone();
@@ -235,7 +266,7 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
             server.parameters = Arc::default();
             state.local = None;
             state.pins = Pins::NONE;
-            state.unnamed.forget();
+            // The unnamed statement outlives it, unless it was a simple query, which has ended it already.
             server.unnamed = UNKNOWN_UNNAMED;
             state.named_pins = None;
         }

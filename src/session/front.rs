@@ -1,12 +1,16 @@
 //! The front door: what every connection shares, who is let in, and a connection's whole life.
 
+use super::access::{Denied, failure_limits, too_many_failures};
 use super::exchange::ClientSide;
-use super::login::{Login, LoginEnd, log_in};
+use super::login::{Arrival, Login, LoginEnd, log_in};
+use super::peers::PASSING_ON_MAX;
+use super::placement::Placement;
+use super::replication::ReplicationSession;
 use super::run::{Session, SessionEnd, SessionLimits};
-use crate::auth::KeyCache;
+use crate::auth::{FailureBook, KeyCache};
 use crate::config::{AdminSettings, FrontSettings};
-use crate::database::{Clients, Directory};
-use crate::metrics::{FrontMetrics, RefusalReason};
+use crate::database::{ClientEntry, Clients, Directory};
+use crate::metrics::{FrontMetrics, GaugeHold, RefusalReason};
 use crate::net::Stream;
 use crate::net::stream::Peer;
 use crate::net::tls::ClientTls;
@@ -18,6 +22,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::Semaphore;
 
 /// Key derivations at once, so that a burst of log-ins leaves a core to the relay.
@@ -60,8 +65,14 @@ pub struct Front {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Which relay thread serves which session.
+    pub placement: Arc<Placement>,
     /// No new clients: pgyard stops.
     pub draining: AtomicBool,
+    /// Log-ins that failed.
+    pub(super) failures: FailureBook,
+    /// Cancel requests on their way to peers.
+    pub(super) passing_on: Semaphore,
     pub(super) deriving: Semaphore,
     logging_in: AtomicUsize,
     connected: AtomicUsize,
@@ -88,11 +99,14 @@ pub struct FrontParts {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Relay threads.
+    pub workers: usize,
 }
 
 impl Front {
     /// The front door of a process.
     pub fn new(parts: FrontParts) -> Self {
+        parts.clients.set_peer(parts.settings.peers.id as u8);
         Front {
             directory: parts.directory,
             clients: parts.clients,
@@ -103,11 +117,40 @@ impl Front {
             keys: parts.keys,
             metrics: parts.metrics,
             console: parts.console,
+            placement: Arc::new(Placement::new(parts.workers)),
             draining: AtomicBool::new(false),
+            failures: FailureBook::default(),
+            passing_on: Semaphore::new(PASSING_ON_MAX),
             deriving: Semaphore::new(DERIVING_MAX),
             logging_in: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
             addresses: Mutex::default(),
+        }
+    }
+
+    /// Applies changed settings of the front door.
+    pub fn apply(&self, settings: FrontSettings) {
+        self.clients.set_peer(settings.peers.id as u8);
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Whether a client may try to log in, for all that have failed before it.
+    ///
+    /// # Errors
+    /// Too many have.
+    pub(super) fn failures_of(&self, arrival: &Arrival) -> Result<(), Denied> {
+        let limits = failure_limits(&self.settings.load());
+        let outcome = self.failures.check((arrival.peer.ip(), &arrival.user), &limits, Instant::now());
+        outcome.map_err(|limit| too_many_failures(limit, &arrival.user))
+    }
+
+    /// Notes whether a client could prove who it is.
+    pub(super) fn note_login(&self, arrival: &Arrival, succeeded: bool) {
+        let limits = failure_limits(&self.settings.load());
+        let who = (arrival.peer.ip(), arrival.user.as_str());
+        match succeeded {
+            true => self.failures.succeeded(who, &limits, Instant::now()),
+            false => self.failures.failed(who, &limits, Instant::now()),
         }
     }
 
@@ -172,30 +215,40 @@ impl Drop for Admission {
     }
 }
 
-/// Serves one accepted connection to its end. A panic ends this connection only, and is counted.
-pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) {
+/// Lets an accepted connection in, and serves it if it wants anything but a database. What comes back is a session that is still
+/// to be served: see [`Resident::stay`]. A panic ends this connection only, and is counted.
+pub async fn serve_client(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident> {
     front.metrics.connections.increment();
-    let guarded = AssertUnwindSafe(serve(front.clone(), stream, peer)).catch_unwind();
-    if guarded.await.is_err() {
+    let outcome = AssertUnwindSafe(serve(front.clone(), stream, peer)).catch_unwind().await;
+    unless_panicked(&front, peer, outcome).flatten()
+}
+
+/// What came of work that may panic.
+fn unless_panicked<T>(front: &Front, peer: Peer, outcome: std::thread::Result<T>) -> Option<T> {
+    if outcome.is_err() {
         front.metrics.panics.increment();
         tracing::error!(%peer, "a session ended in a panic; please report it with the lines above");
     }
+    outcome.ok()
 }
 
-async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
+async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident> {
     let mut admission = match front.admit(&peer) {
         Ok(admission) => admission,
-        Err(reason) => return refuse(&front, stream, peer, reason).await,
+        Err(reason) => {
+            refuse(&front, stream, peer, reason).await;
+            return None;
+        }
     };
-    // The log-in is rare and large: it does not stay in the session's future.
     let login = {
         let _logging_in = front.metrics.logging_in.hold();
         let limit = front.settings.load().login_timeout;
-        Box::pin(tokio::time::timeout(limit, log_in(front.clone(), stream, peer))).await
+        tokio::time::timeout(limit, log_in(front.clone(), stream, peer)).await
     };
     admission.logged_in();
     match login {
-        Ok(Ok(Login::Session(session))) => run(&front, session).await,
+        Ok(Ok(Login::Replication(session))) => replicate(front, session, admission).await,
+        Ok(Ok(Login::Session(session))) => return Some(Resident::new(front, session, admission)),
         Ok(Ok(Login::Console(console))) => front.console.serve(console).await,
         Ok(Ok(Login::Nothing)) => {}
         Ok(Err(LoginEnd { reason, text })) => {
@@ -213,31 +266,73 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) {
             tracing::info!(%peer, "log-in took longer than limits.login_timeout");
         }
     }
+    None
 }
 
-async fn run(front: &Front, mut session: Box<Session>) {
+async fn replicate(front: Arc<Front>, mut session: Box<ReplicationSession>, admission: Admission) {
     let entry = session.entry.clone();
     let _connected = session.database.metrics.clients.hold();
-    let leaving = Leaving { front, entry: &entry };
     front.metrics.logins.increment();
-    tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
-    let end = session.run().await;
-    drop(leaving);
-    match end {
-        SessionEnd::Protocol(error) => tracing::warn!(client = entry.process, peer = %entry.peer, %error, "protocol violation"),
-        end => tracing::debug!(client = entry.process, ?end, "session ended"),
+    tracing::info!(client = entry.process, user = &*entry.user, peer = %entry.peer, "replication begins");
+    let place = BookedPlace { front, entry, _admission: admission, _connected };
+    session.run().await;
+    tracing::info!(client = place.entry.process, user = &*place.entry.user, peer = %place.entry.peer, "replication ends");
+}
+
+/// A logged-in session with its place in the books; dropping it takes the client out of them.
+pub struct Resident {
+    session: Session,
+    place: BookedPlace,
+}
+
+/// What a logged-in client holds apart from its session; given back also when that panics.
+struct BookedPlace {
+    front: Arc<Front>,
+    entry: Arc<ClientEntry>,
+    _admission: Admission,
+    _connected: GaugeHold,
+}
+
+impl Drop for BookedPlace {
+    fn drop(&mut self) {
+        self.front.clients.leave(&self.entry);
     }
 }
 
-/// Takes the client out of the book, also when its session panics.
-struct Leaving<'a> {
-    front: &'a Front,
-    entry: &'a crate::database::ClientEntry,
-}
+impl Resident {
+    fn new(front: Arc<Front>, session: Box<Session>, admission: Admission) -> Self {
+        let entry = session.entry.clone();
+        front.metrics.logins.increment();
+        tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
+        let _connected = session.database.metrics.clients.hold();
+        Resident { session: *session, place: BookedPlace { front, entry, _admission: admission, _connected } }
+    }
 
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.front.clients.leave(self.entry);
+    /// Serves the session on this thread; it comes back if it has to go on on another one. A panic ends this session only.
+    pub async fn stay(self: Box<Self>) -> Option<Box<Resident>> {
+        let mut this = self;
+        let outcome = AssertUnwindSafe(this.session.run()).catch_unwind().await;
+        let Resident { place, .. } = &*this;
+        let entry = &place.entry;
+        match unless_panicked(&place.front, entry.peer, outcome)? {
+            SessionEnd::Moves => {
+                place.front.metrics.sessions_moved.increment();
+                return Some(this);
+            }
+            SessionEnd::Protocol(error) => {
+                tracing::warn!(client = entry.process, peer = %entry.peer, %error, "protocol violation")
+            }
+            end => tracing::debug!(client = entry.process, ?end, "session ended"),
+        }
+        None
+    }
+
+    /// Has this thread watch the client's socket from now on.
+    ///
+    /// # Errors
+    /// The socket can't be registered; the session ends.
+    pub fn arrive(&mut self) -> std::io::Result<()> {
+        self.session.client.stream.rehome()
     }
 }
 
@@ -265,4 +360,26 @@ async fn refuse(front: &Front, mut stream: Stream, peer: Peer, reason: RefusalRe
     report.put(&mut out);
     // Nobody waits for a client that does not read.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.write_all(&out)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Largest task of a session, without its [`Session`]. An idle client costs both and little else. Bytes.
+    const TASK_MAX: usize = 1152;
+    /// Largest [`Session`]. Bytes.
+    const SESSION_MAX: usize = 960;
+
+    fn size_of_task<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        let task = size_of_task(Resident::stay);
+        assert!(task <= TASK_MAX, "a session's task has grown to {task} bytes: box what is rare in it");
+        let session = size_of::<Session>();
+        assert!(session <= SESSION_MAX, "a session has grown to {session} bytes: box what is rare in it");
+    }
 }

@@ -8,7 +8,7 @@ use crate::server::{ServerConnection, TransactionStatus, cancel};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A borrowed server connection. Dropping it gives a clean connection back, clears one that is quiet, and closes any other; a
 /// request that is still running is cancelled, so that the server does not work on for nobody.
@@ -21,8 +21,15 @@ pub struct Link {
     /// Whether the host was taken as the primary or as a replica.
     pub route: QueryRoute,
     entry: Arc<ClientEntry>,
+    /// When its last answer was complete.
+    pub answered: Option<Instant>,
     /// The session has left things on the server that no other may find.
     pub needs_reset: bool,
+    /// Something ran that the catalogue did not know yet: what it left on the server is not known either.
+    pub must_forget: bool,
+    /// It is closed and not given back: something is on the server that `DISCARD ALL` does not take away, or it was opened for
+    /// this session alone.
+    pub is_spent: bool,
 }
 
 /// Longest time for a server to forget a session.
@@ -39,7 +46,17 @@ impl Link {
     ) -> Self {
         entry.attach(&server, &pool.key.host);
         host.in_flight.fetch_add(1, Ordering::Relaxed);
-        Link { server: Some(server), pool, host, route, entry, needs_reset: false }
+        Link {
+            server: Some(server),
+            pool,
+            host,
+            route,
+            entry,
+            answered: None,
+            needs_reset: false,
+            must_forget: false,
+            is_spent: false,
+        }
     }
 
     /// The connection.
@@ -62,13 +79,14 @@ impl Drop for Link {
         self.host.in_flight.fetch_sub(1, Ordering::Relaxed);
         let undisturbed = self.entry.detach();
         let Some(server) = self.server.take() else { return };
-        if undisturbed && server.is_clean() && !self.needs_reset {
-            return self.pool.give_back(server);
+        if undisturbed && server.is_clean() && !self.needs_reset && !self.must_forget && !self.is_spent {
+            let now = self.answered.unwrap_or_else(Instant::now);
+            return self.pool.give_back_at(server, now);
         }
-        let quiet = server.incoming.is_quiet() && server.outbox.is_empty();
+        let quiet = server.incoming.is_quiet() && server.outbox.is_empty() && !server.mid_request;
         let pool = self.pool.clone();
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !server.broken && undisturbed && quiet => drop(runtime.spawn(reset(server, pool))),
+            Ok(runtime) if !server.broken && undisturbed && quiet && !self.is_spent => drop(runtime.spawn(reset(server, pool))),
             Ok(runtime) if !server.broken && !quiet => drop(runtime.spawn(interrupt(server, pool))),
             _ => pool.discard(server),
         }

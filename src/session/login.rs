@@ -1,21 +1,24 @@
 //! Logging a client in: who it is, whether it may, and what a server would tell it first.
 
+use super::access::{Admitted, Denied, Entrance, admit, lookup_database};
+use super::candidate::{Candidate, candidate};
+use super::console_login::console;
 use super::exchange::ClientSide;
 use super::front::{ConsoleClient, Front};
+use super::replication::{
+    ReplicationKind, ReplicationSession, Walsender, connect_walsender, no_physical_database, physical_database, replication_kind,
+};
 use super::run::Session;
-use super::startup::{Started, negotiate, start, startup_parameters};
+use super::startup::{ClientIdentity, Started, negotiate, start, startup_parameters};
 use super::state::SessionState;
 use super::welcome::welcome;
-use crate::auth::{
-    AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, StoredSecret, TransportSecurity, message,
-};
-use crate::cluster::LookupError;
-use crate::config::{AuthMethod, DatabaseSettings};
-use crate::database::{Database, NewClient};
+use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
+use crate::config::{AuthMethod, REPLICATION_KEYWORD};
+use crate::database::{ClientEntry, Database, NewClient};
 use crate::metrics::LoginFailureReason;
+use crate::net::Stream;
 use crate::net::stream::Peer;
-use crate::net::{Buffer, Stream};
-use crate::types::{Secret, SqlState};
+use crate::types::SqlState;
 use crate::wire::reply::{Report, put_backend_key, put_parameter_status, put_ready};
 use crate::wire::startup::StartupMessage;
 use std::io;
@@ -31,6 +34,8 @@ const CATALOGUE_WAIT: std::time::Duration = std::time::Duration::from_millis(500
 pub enum Login {
     /// A session.
     Session(Box<Session>),
+    /// A replication connection.
+    Replication(Box<ReplicationSession>),
     /// A console session.
     Console(ConsoleClient),
     /// It was a cancel request.
@@ -63,15 +68,35 @@ impl LoginEnd {
     }
 }
 
-/// Who wants in, and what is known of the role.
-struct Candidate {
-    user: String,
-    method: AuthMethod,
-    secret: Option<StoredSecret>,
-    server_password: Option<Secret>,
-    /// Why it may not come in although it proves who it is.
-    barred: Option<Report>,
-    looked_up: bool,
+/// A client that has said what it wants.
+pub(super) struct Arrival {
+    pub(super) stream: Stream,
+    pub(super) message: StartupMessage,
+    pub(super) security: TransportSecurity,
+    pub(super) identity: ClientIdentity,
+    pub(super) peer: Peer,
+    pub(super) user: String,
+    /// The database that it names.
+    pub(super) name: String,
+    pub(super) kind: ReplicationKind,
+}
+
+impl Arrival {
+    pub(super) fn entrance(&self) -> Entrance<'_> {
+        Entrance {
+            user: &self.user,
+            database: &self.name,
+            physical: self.kind == ReplicationKind::Physical,
+            peer: &self.peer,
+            security: &self.security,
+            identity: &self.identity,
+        }
+    }
+
+    /// Tells the client why it may not come in.
+    pub(super) async fn refuse(&mut self, (reason, report): Denied) -> LoginEnd {
+        LoginEnd::told(&mut self.stream, reason, report).await
+    }
 }
 
 /// Logs one connection in.
@@ -79,53 +104,112 @@ struct Candidate {
 /// # Errors
 /// See [`LoginEnd`].
 pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Login, LoginEnd> {
-    let Some(Started { mut stream, message, security }) = start(&front, stream).await? else { return Ok(Login::Nothing) };
+    let Some(Started { mut stream, message, security, identity }) = start(&front, stream).await? else {
+        return Ok(Login::Nothing);
+    };
     let mut out = Vec::new();
     negotiate(&message, &mut out);
     stream.write_all(&out).await.map_err(LoginEnd::gone)?;
-    match check_start(&front, &message, &security, &peer) {
-        Ok(()) => {}
+    let kind = match check_start(&front, &message, &security, &peer) {
+        Ok(kind) => kind,
         Err((reason, report)) => return Err(LoginEnd::told(&mut stream, reason, report).await),
-    }
+    };
     let user = message.get("user").unwrap_or_default().to_owned();
     let name = message.get("database").filter(|name| !name.is_empty()).unwrap_or(&user).to_owned();
-    if name == CONSOLE_DATABASE {
-        return console(&front, stream, &message, security, peer).await.map(Login::Console);
+    let mut arrival = Arrival { stream, message, security, identity, peer, user, name, kind };
+    if arrival.name == CONSOLE_DATABASE && kind == ReplicationKind::None {
+        return console(&front, arrival).await.map(Login::Console);
     }
-    let Some(database) = front.directory.find(&name) else {
-        let report = Report::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
-            .hint("pgyard's configuration lists neither it nor \"*\" under databases.");
-        return Err(LoginEnd::told(&mut stream, LoginFailureReason::UnknownDatabase, report).await);
+    let settings = front.settings.load_full();
+    let admitted = match admit(&settings, &arrival.entrance()).await {
+        Ok(admitted) => admitted,
+        Err(denied) => return Err(arrival.refuse(denied).await),
     };
-    let outcome = session(&front, &mut stream, &message, &database, security).await;
-    let (startup, credential, reported) = match outcome {
-        Ok(accepted) => accepted,
-        Err(end) => {
-            front.directory.forget_unused(&name);
-            return Err(end);
+    if !admitted.proven
+        && let Err(denied) = front.failures_of(&arrival)
+    {
+        return Err(arrival.refuse(denied).await);
+    }
+    let database = match find_database(&front, &arrival) {
+        Ok(database) => database,
+        Err(denied) => return Err(arrival.refuse(denied).await),
+    };
+    let outcome = match kind {
+        ReplicationKind::None => session(&front, &mut arrival, &database, admitted).await.map(Either::Session),
+        _ => replication(&front, &mut arrival, &database, admitted).await.map(|found| Either::Walsender(Box::new(found))),
+    };
+    match outcome {
+        Ok(Either::Session(accepted)) => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)))),
+        Ok(Either::Walsender(walsender)) => {
+            Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, *walsender))))
         }
+        Err(end) => {
+            front.directory.forget_unused(&database.name);
+            Err(end)
+        }
+    }
+}
+
+/// What a log-in led to.
+enum Either {
+    Session(Accepted),
+    Walsender(Box<Walsender>),
+}
+
+fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Denied> {
+    let name = &arrival.name;
+    let found = match arrival.kind {
+        _ if name == CONSOLE_DATABASE => None,
+        ReplicationKind::Physical => physical_database(&front.directory, name),
+        ReplicationKind::None | ReplicationKind::Logical => front.directory.find(name),
     };
-    let role = database.role(&user, credential);
-    let settings = database.settings();
-    let own = settings.users.iter().find(|known| known.name == user);
-    let consistency = own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency);
-    let entry = front.clients.enter(NewClient {
+    found.ok_or_else(|| match name.as_str() {
+        REPLICATION_KEYWORD if arrival.kind == ReplicationKind::Physical => no_physical_database(),
+        name => {
+            let report = Report::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
+                .hint("pgyard's configuration lists neither it nor \"*\" under databases.");
+            (LoginFailureReason::UnknownDatabase, report)
+        }
+    })
+}
+
+fn enter(front: &Front, arrival: &Arrival, database: &Database) -> Arc<ClientEntry> {
+    front.clients.enter(NewClient {
         database: database.name.clone(),
-        user: user.as_str().into(),
-        peer,
-        tls: stream.is_tls(),
-        application_name: message.get("application_name").unwrap_or_default().into(),
-        key_len: if message.minor >= 2 { 32 } else { 4 },
-    });
-    let mut client = ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
+        user: arrival.user.as_str().into(),
+        peer: arrival.peer,
+        tls: arrival.stream.is_tls(),
+        application_name: arrival.message.get("application_name").unwrap_or_default().into(),
+        key_len: if arrival.message.minor >= 2 { 32 } else { 4 },
+    })
+}
+
+fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accepted: Accepted) -> Session {
+    let (startup, credential, reported) = accepted;
+    let role = database.role(&arrival.user, credential);
+    let settings = database.settings();
+    let own = settings.users.iter().find(|known| known.name == arrival.user);
+    let consistency = own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency);
+    let entry = enter(front, &arrival, &database);
+    let mut client = ClientSide::new(arrival.stream);
     let out = client.outbox.writer();
     reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     put_backend_key(out, entry.process, &entry.key);
     put_ready(out, b'I');
-    let state = SessionState::new(startup, consistency, settings.routing.split);
+    let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     drop(settings);
-    let session = Session::new(client, (database, role), entry, state, front.limits.clone());
-    Ok(Login::Session(Box::new(session)))
+    Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
+}
+
+fn open_replication(front: &Front, arrival: Arrival, database: Arc<Database>, walsender: Walsender) -> ReplicationSession {
+    let entry = enter(front, &arrival, &database);
+    let mut client = ClientSide::new(arrival.stream);
+    let out = client.outbox.writer();
+    out.extend_from_slice(&message::authentication_ok());
+    walsender.server.incoming.reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
+    put_backend_key(out, entry.process, &entry.key);
+    put_ready(out, b'I');
+    ReplicationSession::new(client, walsender, database, entry)
 }
 
 /// What can be said without looking anything up.
@@ -134,7 +218,7 @@ fn check_start(
     message: &StartupMessage,
     security: &TransportSecurity,
     peer: &Peer,
-) -> Result<(), (LoginFailureReason, Report)> {
+) -> Result<ReplicationKind, Denied> {
     if message.get("user").is_none_or(str::is_empty) {
         let report = Report::fatal(SqlState::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet");
         return Err((LoginFailureReason::Protocol, report));
@@ -145,12 +229,7 @@ fn check_start(
             .hint("Connect with sslmode=require, or set tls.required to false.");
         return Err((LoginFailureReason::TlsRequired, report));
     }
-    if message.get("replication").is_some_and(|value| !matches!(value, "" | "false" | "off" | "0" | "no")) {
-        let report = Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, "pgyard does not relay replication connections")
-            .hint("Connect to the primary itself.");
-        return Err((LoginFailureReason::NotPermitted, report));
-    }
-    Ok(())
+    replication_kind(message).map_err(|report| (LoginFailureReason::Protocol, report))
 }
 
 type Accepted = (crate::server::ParameterSet, ServerCredential, crate::server::ReportedParameters);
@@ -158,118 +237,89 @@ type Accepted = (crate::server::ParameterSet, ServerCredential, crate::server::R
 /// Authenticates the client and finds out what a server would report to it.
 async fn session(
     front: &Arc<Front>,
-    stream: &mut Stream,
-    message: &StartupMessage,
+    arrival: &mut Arrival,
     database: &Arc<Database>,
-    security: TransportSecurity,
+    admitted: Admitted,
 ) -> Result<Accepted, LoginEnd> {
-    let user = message.get("user").unwrap_or_default();
-    let startup = match startup_parameters(message) {
+    let startup = match startup_parameters(&arrival.message) {
         Ok(startup) => startup,
-        Err(report) => return Err(LoginEnd::told(stream, LoginFailureReason::Protocol, report).await),
+        Err(report) => return Err(arrival.refuse((LoginFailureReason::Protocol, report)).await),
     };
-    let candidate = match candidate(database, user).await {
+    let credential = prove(front, arrival, database, admitted).await?;
+    database.catalogue_loaded(CATALOGUE_WAIT).await;
+    match welcome(database, &arrival.user, credential.clone(), &startup).await {
+        Ok(reported) => {
+            arrival.stream.write_all(&message::authentication_ok()).await.map_err(LoginEnd::gone)?;
+            Ok((startup, credential, reported))
+        }
+        Err(report) => Err(arrival.refuse((LoginFailureReason::Lookup, report)).await),
+    }
+}
+
+/// Authenticates a replication client and connects it to the primary.
+async fn replication(
+    front: &Arc<Front>,
+    arrival: &mut Arrival,
+    database: &Arc<Database>,
+    admitted: Admitted,
+) -> Result<Walsender, LoginEnd> {
+    let credential = prove(front, arrival, database, admitted).await?;
+    match connect_walsender(database, &arrival.message, &credential).await {
+        Ok(walsender) => Ok(walsender),
+        Err(report) => Err(arrival.refuse((LoginFailureReason::NotPermitted, report)).await),
+    }
+}
+
+/// Lets the client prove who it is, and looks whether it may come in; with what servers are logged in to on its behalf.
+async fn prove(
+    front: &Arc<Front>,
+    arrival: &mut Arrival,
+    database: &Arc<Database>,
+    admitted: Admitted,
+) -> Result<ServerCredential, LoginEnd> {
+    let user = arrival.user.clone();
+    let lookup_name = lookup_database(arrival.kind == ReplicationKind::Physical, database.server_name());
+    let candidate = match candidate(database, &user, admitted, &lookup_name).await {
         Ok(candidate) => candidate,
-        Err((reason, report)) => return Err(LoginEnd::told(stream, reason, report).await),
+        Err(denied) => return Err(arrival.refuse(denied).await),
     };
     let limit = database.settings().users.iter().find(|known| known.name == user).map_or(0, |known| known.max_clients);
     let (barred, looked_up, server_password) = (candidate.barred.clone(), candidate.looked_up, candidate.server_password.clone());
-    let proven = match authenticate(front, stream, candidate, security).await {
+    let proven = match authenticate(front, arrival, candidate).await {
         Ok(credential) => credential,
         Err(end) => {
             if looked_up && end.reason == LoginFailureReason::WrongPassword {
                 // The password may have been changed: the next try sees the role as it is now. An error says nothing new.
-                let _ = database.upstream().cluster.lookup().find_anew(user, &database.server_name()).await;
+                let _ = database.upstream().cluster.lookup().find_anew(&user, &lookup_name).await;
             }
             return Err(end);
         }
     };
     if let Some(report) = barred {
-        return Err(LoginEnd::told(stream, LoginFailureReason::NotPermitted, report).await);
+        return Err(arrival.refuse((LoginFailureReason::NotPermitted, report)).await);
     }
     if limit > 0
-        && front.clients.all().iter().filter(|entry| &*entry.user == user && entry.database == database.name).count() >= limit
+        && front.clients.all().iter().filter(|entry| *entry.user == user && entry.database == database.name).count() >= limit
     {
         let report = Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{user}\""))
             .hint("Raise max_clients of this user.");
-        return Err(LoginEnd::told(stream, LoginFailureReason::TooManyClients, report).await);
+        return Err(arrival.refuse((LoginFailureReason::TooManyClients, report)).await);
     }
-    let credential = server_password.map_or(proven, ServerCredential::Password);
-    database.catalogue_loaded(CATALOGUE_WAIT).await;
-    match welcome(database, user, credential.clone(), &startup).await {
-        Ok(reported) => {
-            stream.write_all(&message::authentication_ok()).await.map_err(LoginEnd::gone)?;
-            Ok((startup, credential, reported))
-        }
-        Err(report) => Err(LoginEnd::told(stream, LoginFailureReason::Lookup, report).await),
-    }
+    Ok(server_password.map_or(proven, ServerCredential::Password))
 }
 
-/// What is known of a role: from the configuration, else looked up.
-async fn candidate(database: &Database, user: &str) -> Result<Candidate, (LoginFailureReason, Report)> {
-    let settings: Arc<DatabaseSettings> = database.settings().clone();
-    let method = settings.auth.method;
-    let own = settings.users.iter().find(|known| known.name == user);
-    let server_password = own.and_then(|known| known.server_password.clone());
-    let mut candidate =
-        Candidate { user: user.to_owned(), method, secret: None, server_password, barred: None, looked_up: false };
-    if let Some(secret) = own.and_then(|known| known.secret.as_ref()) {
-        let parsed = StoredSecret::parse(secret).map_err(|error| {
-            let text = format!("the configured password of \"{user}\" can't be used: {error}");
-            (LoginFailureReason::Lookup, Report::fatal(SqlState::INVALID_AUTHORIZATION, text))
-        })?;
-        candidate.secret = Some(parsed);
-        return Ok(candidate);
-    }
-    if method == AuthMethod::Trust || settings.auth.lookup_query.is_none() {
-        return Ok(candidate);
-    }
-    let server_name = database.server_name();
-    let found = database.upstream().cluster.lookup().find(user, &server_name).await.map_err(|error| lookup_report(&error))?;
-    candidate.looked_up = true;
-    let Some(role) = found else { return Ok(candidate) };
-    if !role.expired {
-        candidate.secret = role.verifier.as_ref().and_then(|verifier| StoredSecret::parse(verifier).ok());
-    }
-    candidate.barred = if !role.may_log_in {
-        Some(Report::fatal(SqlState::INVALID_AUTHORIZATION, format!("role \"{user}\" is not permitted to log in")))
-    } else if !role.may_connect {
-        let text = format!("permission denied for database \"{server_name}\"");
-        Some(Report::fatal(SqlState::INSUFFICIENT_PRIVILEGE, text).detail("User does not have CONNECT privilege."))
-    } else {
-        None
-    };
-    Ok(candidate)
-}
-
-fn lookup_report(error: &LookupError) -> (LoginFailureReason, Report) {
-    tracing::warn!(%error, "a role could not be looked up");
-    let report = match error {
-        LookupError::NoSuchDatabase(text) => {
-            return (LoginFailureReason::UnknownDatabase, Report::fatal(SqlState::INVALID_CATALOG_NAME, text.clone()));
-        }
-        LookupError::Off | LookupError::PermissionDenied { .. } | LookupError::WrongShape(_) => {
-            Report::fatal(SqlState::INVALID_AUTHORIZATION, "the role could not be looked up")
-                .hint("pgyard's log says why; see lookup_query in its documentation.")
-        }
-        LookupError::Unavailable(_) | LookupError::Busy => {
-            Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the role could not be looked up: no server answers")
-                .hint("See `SHOW HOSTS` in the console.")
-        }
-    };
-    (LoginFailureReason::Lookup, report)
-}
-
-/// Lets the client prove who it is.
-async fn authenticate(
+/// Lets the client prove who it is, and notes whether it could.
+pub(super) async fn authenticate(
     front: &Front,
-    stream: &mut Stream,
+    arrival: &mut Arrival,
     candidate: Candidate,
-    security: TransportSecurity,
 ) -> Result<ServerCredential, LoginEnd> {
     let known = candidate.secret.is_some() || candidate.method == AuthMethod::Trust;
+    let asked = candidate.method != AuthMethod::Trust;
+    let security = arrival.security.clone();
     let request = ClientAuthRequest { method: candidate.method, secret: candidate.secret, security, user: candidate.user };
     let (mut login, mut step) = ClientLogin::new(request, front.keys.clone());
+    let stream = &mut arrival.stream;
     loop {
         step = match step {
             ClientLoginStep::Send(bytes) => {
@@ -285,9 +335,18 @@ async fn authenticate(
             }
             ClientLoginStep::Accepted { credential, final_message } => {
                 stream.write_all(&final_message.unwrap_or_default()).await.map_err(LoginEnd::gone)?;
+                if asked {
+                    front.note_login(arrival, true);
+                }
                 return Ok(credential);
             }
-            ClientLoginStep::Refused(error) => return Err(refused(stream, &error, known).await),
+            ClientLoginStep::Refused(error) => {
+                let end = refused(stream, &error, known).await;
+                if matches!(error, AuthError::PasswordFailed { .. }) {
+                    front.note_login(arrival, false);
+                }
+                return Err(end);
+            }
         };
     }
 }
@@ -319,44 +378,4 @@ async fn read_password(stream: &mut Stream) -> Result<Vec<u8>, LoginEnd> {
     let mut body = vec![0; length - 4];
     stream.read_exact(&mut body).await.map_err(LoginEnd::gone)?;
     Ok(body)
-}
-
-/// Lets a console user in.
-async fn console(
-    front: &Front,
-    mut stream: Stream,
-    message: &StartupMessage,
-    security: TransportSecurity,
-    peer: Peer,
-) -> Result<ConsoleClient, LoginEnd> {
-    let user = message.get("user").unwrap_or_default().to_owned();
-    let admin = front.admin.load_full();
-    let open = admin.users.is_empty();
-    if open && !(peer.is_local() && user == CONSOLE_DATABASE) {
-        let report = Report::fatal(SqlState::INVALID_AUTHORIZATION, "the console is not open to you").hint(
-            "Without users under admin.users it serves the user pgyard from this machine only; with them, each by its password.",
-        );
-        return Err(LoginEnd::told(&mut stream, LoginFailureReason::NotPermitted, report).await);
-    }
-    let secret = admin.users.iter().find(|known| known.name == user).and_then(|known| StoredSecret::parse(&known.secret).ok());
-    let method = if open { AuthMethod::Trust } else { AuthMethod::Auto };
-    let candidate = Candidate { user: user.clone(), method, secret, server_password: None, barred: None, looked_up: false };
-    authenticate(front, &mut stream, candidate, security).await?;
-    let mut client = ClientSide { stream, inbox: Buffer::new(), outbox: Buffer::new(), ended: false };
-    let out = client.outbox.writer();
-    out.extend_from_slice(&message::authentication_ok());
-    let version = format!("15.0 (pgyard {})", env!("CARGO_PKG_VERSION"));
-    let reported = [
-        ("server_version", version.as_str()),
-        ("server_encoding", "UTF8"),
-        ("client_encoding", "UTF8"),
-        ("DateStyle", "ISO, MDY"),
-        ("standard_conforming_strings", "on"),
-        ("integer_datetimes", "on"),
-        ("TimeZone", "UTC"),
-    ];
-    reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
-    put_backend_key(out, 0, &[0; 4]);
-    put_ready(out, b'I');
-    Ok(ConsoleClient { client, user, peer })
 }

@@ -7,10 +7,12 @@ use super::run::{Session, SessionEnd};
 use super::send::put_own_query;
 use super::unit::Unit;
 use crate::cluster::HostReport;
+use crate::config::PoolMode;
 use crate::database::ClientState;
 use crate::metrics::{QueryRoute, RetryReason};
-use crate::server::ServerTarget;
+use crate::server::{ServerTarget, greets};
 use crate::sql::{Access, Command, StatementFacts};
+use crate::types::SqlState;
 use std::time::Duration;
 
 /// How long a host may take to show that it still listens.
@@ -24,7 +26,9 @@ impl Session {
         self.client.outbox.clear();
         self.state.undo_names(0);
         self.database.metrics.retries(RetryReason::StalePlan).increment();
+        self.state.unnamed_before = None;
         if let Some(link) = self.link.as_mut() {
+            link.server().incoming.replies.take_dropped_messages();
             put_own_query(link.server(), "DEALLOCATE ALL");
             link.server().incoming.prepared.clear();
             link.server().own_names.clear();
@@ -58,42 +62,60 @@ impl Session {
         drop(link);
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
         let answer = &exchange.answer;
+        // The primary said that it ends the session. If it takes others, it was an administrator who ended this one.
+        let turned_away = answer.refused == Some(RetryReason::PrimaryLost);
+        let killed =
+            turned_away && !answer.noticed && accepts_sessions(&target, &self.database.server_name(), &self.role.role).await;
         let in_transaction = self.state.transaction.is_some();
         let commits = |statement: &StatementFacts| matches!(statement.command, Command::Commit { .. } | Command::TwoPhase);
         let loss = Loss {
             route,
-            harmless: !held && unit.access == Access::Read && unit.pins.is_empty(),
-            kept: unit.len <= self.database.settings().routing.retry_buffer,
-            committed: answer.committed,
+            harmless: !held && unit.is_harmless(),
+            no_effect: !held && (turned_away && !answer.noticed || exchange.unsent && unit.stands_or_falls()),
+            killed,
+            kept: unit.total_len() <= attempt.tuning.retry_buffer,
+            committed: answer.forwarded(),
             cut_off: cut_off && answer.bytes > 0 && answer.committed,
             explained: answer.error.is_some() && answer.fatal && answer.committed,
+            protocol: answer.fatal && answer.error == Some(SqlState::PROTOCOL_VIOLATION),
             in_transaction,
             may_have_committed: match in_transaction {
                 true => unit.run_statements().any(commits),
-                false => unit.access > Access::Server || unit.run_statements().any(commits),
+                false => !unit.is_harmless() && unit.access > Access::Server || unit.run_statements().any(commits),
             },
-            said_something: answer.fatal,
+            said_something: answer.fatal || exchange.unsent,
             // Asked only when it decides: a second loss without a word.
-            host_is_gone: !attempt.failed.is_empty() && !answer.fatal && is_gone(&target).await,
-            losses: attempt.failed.len(),
+            host_is_gone: attempt.losses > 0 && !answer.fatal && !exchange.unsent && is_gone(&target).await,
+            losses: attempt.losses,
         };
         match after_loss(&loss) {
             LossAction::Again => {
                 attempt.failed.push(host_id);
+                attempt.losses += usize::from(!loss.said_something);
                 self.start_again(if route == QueryRoute::Replica { RetryReason::ReplicaLost } else { RetryReason::PrimaryLost });
                 return Ok(true);
             }
             LossAction::Close => return Err(AttachError::End(SessionEnd::CutOff)),
+            // A session that has one server connection for its life ends with it, as it would without pgyard.
+            LossAction::Ready if self.mode == PoolMode::Session => {
+                self.abandon_link();
+                return Err(AttachError::End(SessionEnd::ServerGone(None)));
+            }
             LossAction::Ready => {
                 self.abandon_link();
+                self.state.lost_transaction &= !unit.ends_transaction();
                 self.end_answer(unit);
             }
             LossAction::Fail(report) => {
-                if !answer.committed {
+                if !answer.forwarded() {
                     self.client.outbox.clear();
                 }
                 self.state.undo_names(0);
                 self.abandon_link();
+                self.state.lost_transaction &= !unit.ends_transaction();
+                if self.mode == PoolMode::Session {
+                    return Err(AttachError::End(SessionEnd::ServerGone(Some(report.ending_the_session()))));
+                }
                 self.refuse(unit, &report);
             }
         }
@@ -101,6 +123,24 @@ impl Session {
         self.state_is(ClientState::Idle);
         Ok(false)
     }
+}
+
+impl Session {
+    /// The host of the unit does not answer its probe any more, and the client has seen nothing of the answer yet: it goes
+    /// elsewhere.
+    pub(super) fn leave_silent_host(&mut self, attempt: &mut Attempt) {
+        if let Some(mut link) = self.link.take() {
+            tracing::debug!(host = link.host.settings.name, "a read leaves a host that does not answer");
+            link.server().broken = true;
+            attempt.failed.push(link.host.id);
+        }
+        self.start_again(RetryReason::HostSilent);
+    }
+}
+
+/// Whether the server lets new sessions begin. One that shuts down says 57P03 before it asks for a password.
+async fn accepts_sessions(target: &ServerTarget, database: &str, role: &str) -> bool {
+    matches!(tokio::time::timeout(GONE_CHECK_TIMEOUT, greets(target, database, role)).await, Ok(true))
 }
 
 /// Whether nothing listens at a server's address: then its machine or its postmaster is gone, which no statement does. After a

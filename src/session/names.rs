@@ -145,8 +145,8 @@ impl Session {
     }
 
     /// Prepares what a unit needs under own names and cannot be given on its way: what a simple query mentions, and everything if it
-    /// may look at everything.
-    pub(super) async fn prepare_names(&mut self, unit: &Unit) -> Result<(), NamesError> {
+    /// may look at everything. `movable`: another host can be asked instead.
+    pub(super) async fn prepare_names(&mut self, unit: &Unit, movable: bool) -> Result<(), NamesError> {
         let own = self.uses_own_names(unit);
         let Some(link) = self.link.as_mut() else { return Ok(()) };
         let server = link.server();
@@ -159,18 +159,18 @@ impl Session {
         put_stale_closed(server, &self.state, !own);
         if !server.incoming.replies.is_empty() {
             put_quiet_sync(server);
-            self.run_own().await.map_err(NamesError::Own)?;
+            self.run_own(movable).await.map_err(NamesError::Own)?;
         }
         if unit.kind == UnitKind::Query {
             let mentioned: Vec<Arc<str>> = unit.query_facts().iter().flat_map(|facts| mentioned(facts)).cloned().collect();
             for name in mentioned {
-                self.prepare_name(name.as_bytes()).await?;
+                self.prepare_name(name.as_bytes(), movable).await?;
             }
         }
-        if unit.whole { self.prepare_all_names().await } else { Ok(()) }
+        if unit.whole { self.prepare_all_names(movable).await } else { Ok(()) }
     }
 
-    async fn prepare_name(&mut self, name: &[u8]) -> Result<(), NamesError> {
+    async fn prepare_name(&mut self, name: &[u8], movable: bool) -> Result<(), NamesError> {
         let Some(link) = self.link.as_mut() else { return Ok(()) };
         let server = link.server();
         server.incoming.replies.take_failure();
@@ -179,7 +179,7 @@ impl Session {
             return Ok(());
         }
         put_quiet_sync(server);
-        let outcome = self.run_own().await;
+        let outcome = self.run_own(movable).await;
         if let Some(link) = self.link.as_mut() {
             let failed_at = link.server().incoming.replies.take_failure();
             link.server().own_names.settle(failed_at);
@@ -192,7 +192,7 @@ impl Session {
     }
 
     /// A statement that can't be prepared any more (its table is gone) is left out, and does no harm to a transaction.
-    async fn prepare_all_names(&mut self) -> Result<(), NamesError> {
+    async fn prepare_all_names(&mut self, movable: bool) -> Result<(), NamesError> {
         let names: Vec<Box<[u8]>> = self.state.statements.iter().flat_map(|known| known.keys().cloned()).collect();
         for name in names {
             let Some(link) = self.link.as_mut() else { return Ok(()) };
@@ -204,10 +204,10 @@ impl Session {
             if open {
                 put_own_query(server, "SAVEPOINT pgyard_names");
             }
-            let outcome = self.prepare_name(&name).await;
+            let outcome = self.prepare_name(&name, movable).await;
             if let (true, Some(link)) = (open, self.link.as_mut()) {
                 put_own_query(link.server(), "ROLLBACK TO SAVEPOINT pgyard_names;RELEASE SAVEPOINT pgyard_names");
-                self.run_own().await.map_err(NamesError::Own)?;
+                self.run_own(movable).await.map_err(NamesError::Own)?;
             }
             match outcome {
                 Ok(()) | Err(NamesError::Refused(_)) => {}

@@ -3,19 +3,20 @@
 use super::attach::{AttachError, Attempt};
 use super::exchange::{Exchange, ExchangeEnd};
 use super::names::NamesError;
-use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
+use crate::config::PoolMode;
+use crate::database::with_view;
 use crate::server::TransactionStatus;
 use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 
 impl Session {
-    /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
-    pub(super) async fn prepare_link(&mut self, unit: &Unit, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
-        let Some(link) = self.link.as_mut() else { return Ok(false) };
+    /// Puts what the server must be told before the unit into its outbox; false if there is nothing.
+    pub(super) fn put_own_queries(&mut self, unit: &Unit, held: bool) -> bool {
+        let Some(link) = self.link.as_mut() else { return false };
         let server = link.server();
         if held && !self.state.pipeline_open {
             put_parameters(server, &self.state);
@@ -31,19 +32,25 @@ impl Session {
             server.own_names.clear();
             server.prepared_unknown = false;
         }
-        if !server.incoming.replies.is_empty() {
-            let outcome = self.run_own().await;
-            if outcome.is_err() {
-                return self.not_prepared(outcome, attempt, held);
-            }
-        }
+        !server.incoming.replies.is_empty()
+    }
+
+    /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
+    pub(super) async fn run_own_queries(&mut self, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
+        let outcome = Box::pin(self.run_own(!held)).await;
+        self.not_prepared(outcome, attempt, held)
+    }
+
+    /// Sees to the names and parameters that a unit's statements depend on, where that can't be done on its way. `Ok(false)`: the
+    /// connection was lost, another is needed.
+    pub(super) async fn prepare_for(&mut self, unit: &Unit, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
         if self.state.local.is_some() {
             self.learn_local_settings(unit).await;
         }
         if !(unit.own_names || unit.whole) {
             return Ok(true);
         }
-        match self.prepare_names(unit).await {
+        match self.prepare_names(unit, !held).await {
             Ok(()) => Ok(true),
             Err(NamesError::Own(error)) => self.not_prepared(Err(error), attempt, held),
             Err(NamesError::Refused(body)) => {
@@ -55,7 +62,7 @@ impl Session {
         }
     }
 
-    /// Queries of pgyard's own, before a unit, were not answered.
+    /// What becomes of a unit when queries of pgyard's own before it have ended so.
     fn not_prepared(&mut self, outcome: Result<(), OwnError>, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
         match outcome {
             Ok(()) => Ok(true),
@@ -66,7 +73,11 @@ impl Session {
             }
             Err(OwnError::Lost) => {
                 self.abandon_link();
-                Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, "the server closed the connection")))
+                let report = Report::error(SqlState::ADMIN_SHUTDOWN, "the server closed the connection");
+                Err(match self.mode {
+                    PoolMode::Session => AttachError::End(SessionEnd::ServerGone(Some(report.ending_the_session()))),
+                    PoolMode::Transaction => AttachError::Refused(report),
+                })
             }
             Err(OwnError::Failed { message, .. }) => {
                 self.break_link();
@@ -79,15 +90,17 @@ impl Session {
         }
     }
 
-    /// Waits for the answers to queries of pgyard's own.
-    pub(super) async fn run_own(&mut self) -> Result<(), OwnError> {
-        let mut exchange = Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false);
-        match self.exchange(&mut exchange).await {
+    /// Waits for the answers to queries of pgyard's own. `movable`: they can be asked of another host instead.
+    pub(super) async fn run_own(&mut self, movable: bool) -> Result<(), OwnError> {
+        let mut exchange = Exchange::of_own_queries();
+        exchange.movable = movable;
+        let limit = with_view(&self.database, |view| view.settings().pool.query_timeout);
+        match self.exchange(&mut exchange, limit).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
                 Some((message, body)) => Err(OwnError::Failed { message, body }),
                 None => Ok(()),
             },
-            ExchangeEnd::ServerLost(_) | ExchangeEnd::ServerProtocol(_) => Err(OwnError::Lost),
+            ExchangeEnd::ServerLost(_) | ExchangeEnd::ServerProtocol(_) | ExchangeEnd::HostSilent => Err(OwnError::Lost),
             ExchangeEnd::Stopped => Err(OwnError::End(SessionEnd::Stopped)),
             ExchangeEnd::ClientLost => Err(OwnError::End(SessionEnd::ClientGone)),
             ExchangeEnd::ClientProtocol(error) => Err(OwnError::End(SessionEnd::Protocol(error))),

@@ -14,6 +14,10 @@ pub struct Loss {
     pub route: QueryRoute,
     /// The unit is proven to read only, and was sent outside a transaction and without a pin.
     pub harmless: bool,
+    /// It can't have had an effect: it was not sent whole, or it is a plain write that the server has turned away.
+    pub no_effect: bool,
+    /// An administrator ended the session: its host goes on.
+    pub killed: bool,
     /// It is small enough to have been kept.
     pub kept: bool,
     /// Something of the answer was forwarded.
@@ -22,6 +26,8 @@ pub struct Loss {
     pub cut_off: bool,
     /// The server said why it ends the connection, and the client has seen it.
     pub explained: bool,
+    /// The server says that the client has broken the protocol.
+    pub protocol: bool,
     /// A transaction block was open.
     pub in_transaction: bool,
     /// The unit, or what it contains, may have been committed.
@@ -30,7 +36,7 @@ pub struct Loss {
     pub said_something: bool,
     /// Its host does not take connections any more: it was not a statement that ended the session.
     pub host_is_gone: bool,
-    /// Connections that this unit has lost before.
+    /// Connections that this unit has lost before without a word of the server.
     pub losses: usize,
 }
 
@@ -43,16 +49,19 @@ pub enum LossAction {
     Fail(Report),
     /// The client has seen an error already; it only waits for ReadyForQuery.
     Ready,
-    /// The client's stream can't be put right: it is closed.
+    /// The client's stream can't be put right, or the client itself is to blame: it is closed.
     Close,
 }
 
 /// Decides.
 pub fn after_loss(loss: &Loss) -> LossAction {
-    if loss.cut_off {
+    if loss.cut_off || loss.protocol {
         return LossAction::Close;
     }
-    if loss.harmless && loss.kept && !loss.committed {
+    if loss.killed && !loss.committed {
+        return LossAction::Fail(Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
+    }
+    if (loss.harmless || loss.no_effect) && loss.kept && !loss.committed {
         let suspected = !loss.said_something && !loss.host_is_gone && loss.losses + 1 >= DEATHS_MAX;
         if !suspected {
             return LossAction::Again;
@@ -87,10 +96,13 @@ mod tests {
     const READ: Loss = Loss {
         route: QueryRoute::Replica,
         harmless: true,
+        no_effect: false,
+        killed: false,
         kept: true,
         committed: false,
         cut_off: false,
         explained: false,
+        protocol: false,
         in_transaction: false,
         may_have_committed: false,
         said_something: false,
@@ -113,10 +125,16 @@ mod tests {
         check(Loss { losses: 1, host_is_gone: true, ..READ }, "Again");
         check(Loss { committed: true, ..READ }, "57P01");
         check(Loss { committed: true, cut_off: true, ..READ }, "Close");
+        check(Loss { committed: true, explained: true, protocol: true, ..READ }, "Close");
         check(Loss { kept: false, ..READ }, "57P01");
         let write = Loss { route: QueryRoute::Primary, harmless: false, may_have_committed: true, ..READ };
         check(write, "08007");
         check(Loss { explained: true, committed: true, ..write }, "Ready");
+        check(Loss { no_effect: true, said_something: true, ..write }, "Again");
+        check(Loss { no_effect: true, said_something: true, kept: false, ..write }, "08007");
+        check(Loss { no_effect: true, committed: true, ..write }, "08007");
+        check(Loss { killed: true, said_something: true, ..write }, "57P01");
+        check(Loss { killed: true, said_something: true, ..READ }, "57P01");
         check(Loss { in_transaction: true, may_have_committed: false, ..write }, "57P01");
     }
 }

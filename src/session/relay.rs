@@ -8,16 +8,21 @@ use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
 use crate::server::login::note_parameter;
-use crate::server::{Expected, Incoming, TransactionStatus, Verdict};
+use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, Verdict};
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, header, put_message};
+use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header, put_message};
 
 /// What reports "cached plan must not change result type".
 ///
 /// Spec: `src/backend/utils/cache/plancache.c`.
 const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
+
+/// What reports "unexpected message type during COPY from stdin".
+///
+/// Spec: PostgreSQL `src/backend/commands/copyfromparse.c`.
+const COPY_ROUTINE: &[u8] = b"CopyGetData";
 
 /// A message that must be whole is passed unseen beyond this. Bytes.
 const INSPECT_MAX: usize = 1024 * 1024;
@@ -37,6 +42,8 @@ pub enum CopyPhase {
 pub struct Answer {
     /// The unit may be sent again: on a replica, outside a transaction, for a session that is not pinned.
     pub may_retry: bool,
+    /// The unit may be sent again if the primary says that it ends the connection: a read, or a write that has no effect then.
+    pub may_resend: bool,
     /// The unit prepares or describes named statements outside a transaction: one whose plan has become invalid is made again.
     pub may_replan: bool,
     /// The client was told that a plan has become invalid.
@@ -61,6 +68,8 @@ pub struct Answer {
     pub hidden: bool,
     /// The unit's Sync counts for nothing, since a COPY's data comes behind it; or it is held back until that is known.
     pub holds_sync: bool,
+    /// The server has met a message that does not belong into COPY data: it ends the connection.
+    pub lost_sync: bool,
     /// A COPY FROM STDIN has begun.
     pub copy_began: bool,
     /// The last CommandComplete was a ROLLBACK.
@@ -69,16 +78,23 @@ pub struct Answer {
     pub completed: usize,
     /// A ReadyForQuery of the client's was forwarded: the pipeline is over, also where its Sync came behind COPY data.
     pub ready: bool,
-    /// ParseCompletes that the server sent.
-    pub parsed: usize,
+    /// Extended messages that the server answered without an error.
+    pub answered: usize,
     /// A Sync was added behind a refused part of a pipeline.
     pub synced: bool,
     /// Parameters were reported.
     pub reported: bool,
+    /// ReadyForQuery and parameter reports are kept from the client, which was last told these: the session's parameters are
+    /// put right first.
+    pub withheld: Option<Box<ReportedParameters>>,
     /// Whether the rest of the message under way is forwarded.
     pub(super) body_forward: bool,
     /// The server has said, in a notice or an error, that it ends the connection.
     pub farewell: bool,
+    /// It said so in a notice: a commit that waited for a standby was cut short, and has taken effect.
+    pub noticed: bool,
+    /// The replica refused behind rows that came in the same chunk.
+    pub(super) late_refusal: Option<RetryReason>,
     /// Bytes forwarded.
     pub bytes: u64,
 }
@@ -86,7 +102,12 @@ pub struct Answer {
 impl Answer {
     /// Whether the unit may have to be sent again once its first messages have come.
     pub fn may_be_taken_back(&self) -> bool {
-        self.may_retry || self.may_replan
+        self.may_retry || self.may_replan || self.may_resend
+    }
+
+    /// Whether the client has got something of the answer, or what can't be taken back is on its way.
+    pub fn forwarded(&self) -> bool {
+        self.committed || (self.bytes > 0 && !self.may_be_taken_back())
     }
 }
 
@@ -119,7 +140,7 @@ impl Ranges<'_> {
 }
 
 /// Judges `chunk`, which follows what is in the server's inbox. Forwarded bytes are appended to `outbox`, except the last range
-/// when nothing is before it: that range of `chunk` is returned, to be written without a copy.
+/// unless answers are held back: that range of `chunk` is returned, to be written behind `outbox` without a copy.
 ///
 /// # Errors
 /// The server broke the protocol; its connection can't be used any more.
@@ -141,56 +162,94 @@ pub(super) fn take_chunk_for(
     outbox: &mut Buffer,
 ) -> Result<std::ops::Range<usize>, WireError> {
     let committed = answer.committed;
-    if server.inbox.is_empty() {
-        let mut ranges = Ranges { chunk, start: 0, end: 0, outbox, session };
-        let used = judge_all(&mut ranges, server, answer)?;
-        take_back(committed, &mut ranges, answer);
-        let direct = ranges.outbox.is_empty() && (answer.committed || !answer.may_be_taken_back());
-        if !direct {
-            ranges.flush();
-        }
-        let range = ranges.start..ranges.end;
-        server.inbox.push(&chunk[used..]);
-        return Ok(range);
-    }
-    let mut whole = std::mem::take(&mut server.inbox);
-    whole.push(chunk);
-    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox, session };
-    let used = judge_all(&mut ranges, server, answer)?;
+    let from = if server.inbox.is_empty() { 0 } else { complete_head(session, chunk, server, answer, outbox)? };
+    let mut ranges = Ranges { chunk, start: from, end: from, outbox, session };
+    let used = judge_all(&mut ranges, from, server, answer)?;
     take_back(committed, &mut ranges, answer);
-    ranges.flush();
-    whole.consume(used);
-    server.inbox = whole;
-    Ok(0..0)
+    if !answer.committed && answer.may_be_taken_back() {
+        ranges.flush();
+    }
+    let range = ranges.start..ranges.end;
+    server.inbox.push(&chunk[used..]);
+    Ok(range)
 }
 
-/// A server that goes down in the middle of an answer flushes what it has and says goodbye at once: none of that has been
-/// forwarded yet, so the unit can still go elsewhere.
+/// Judges the message whose head is in the inbox as soon as enough of it has come; returns how many bytes of `chunk` that took.
+/// What follows it is not copied.
+fn complete_head(
+    session: Option<&SessionState>,
+    chunk: &[u8],
+    server: &mut Incoming,
+    answer: &mut Answer,
+    outbox: &mut Buffer,
+) -> Result<usize, WireError> {
+    let mut whole = std::mem::take(&mut server.inbox);
+    let mut from = 0;
+    loop {
+        let missing = match header(whole.as_slice())? {
+            None => HEADER_LEN - whole.len(),
+            Some(head) if is_inspected(head) => head.total - whole.len(),
+            Some(_) => 0,
+        };
+        if missing == 0 {
+            break;
+        }
+        let added = missing.min(chunk.len() - from);
+        whole.push(&chunk[from..from + added]);
+        from += added;
+        if added < missing {
+            server.inbox = whole;
+            return Ok(from);
+        }
+    }
+    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox, session };
+    judge_all(&mut ranges, 0, server, answer)?;
+    ranges.flush();
+    Ok(from)
+}
+
+/// A server that goes down in the middle of an answer flushes what it has and says goodbye at once, and one whose query conflicts
+/// with replay sends its rows and the error together: none of that has been forwarded yet, so the unit can still go elsewhere.
 fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answer) {
-    if answer.farewell && answer.may_retry && !committed_before && answer.refused.is_none() {
-        answer.refused = Some(RetryReason::ReplicaLost);
+    let late = answer.late_refusal.take();
+    let reason = if answer.farewell { Some(RetryReason::ReplicaLost) } else { late };
+    if reason.is_some() && answer.may_retry && !committed_before && answer.refused.is_none() {
+        answer.refused = reason;
         answer.committed = false;
         ranges.start = ranges.end;
         ranges.outbox.clear();
     }
 }
 
-/// Judges the messages in the ranges' chunk; returns how many bytes were used. What is left is the head of a message.
-fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer) -> Result<usize, WireError> {
+/// Judges the messages in the ranges' chunk from `from` on; returns up to where it was used. What is left is the head of a message.
+fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer: &mut Answer) -> Result<usize, WireError> {
     let chunk = ranges.chunk;
-    let mut place = server.body_left.min(chunk.len());
-    if place > 0 {
-        server.body_left -= place;
+    let mut place = from;
+    if server.body_left > 0 {
+        let end = from + server.body_left.min(chunk.len() - from);
+        server.body_left -= end - from;
         if answer.body_forward {
-            forward(ranges, answer, 0, place);
+            forward(ranges, answer, from, end);
         }
+        place = end;
     }
     put_fakes(ranges, server, answer);
     while place < chunk.len() {
         let rest = &chunk[place..];
+        if matches!(rest[0], b'D' | b'd') && server.replies.is_at_rows() && answer.refused.is_none() {
+            let rows = rows_len(rest);
+            if rows > 0 {
+                let end = place + rows.min(rest.len());
+                (answer.committed, answer.body_forward) = (true, true);
+                forward(ranges, answer, place, end);
+                server.body_left = rows - (end - place);
+                place = end;
+                continue;
+            }
+        }
         let Some(head) = header(rest)? else { break };
         let whole = rest.len() >= head.total;
-        if !whole && must_be_whole(head.tag) && head.total <= INSPECT_MAX {
+        if !whole && is_inspected(head) {
             break;
         }
         let end = place + head.total.min(rest.len());
@@ -205,6 +264,20 @@ fn judge_all(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &mut Answer
         put_fakes(ranges, server, answer);
     }
     Ok(place)
+}
+
+/// Length of the run of rows and COPY data at the front, of which the last may not be all there: the length may be beyond the
+/// end. A message that is not one of them, or whose length can't be, ends it.
+fn rows_len(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(head) = bytes.get(end..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        if !matches!(head[0], b'D' | b'd') || !(4..=LARGE_MESSAGE_MAX + 4).contains(&length) {
+            break;
+        }
+        end += length as usize + 1;
+    }
+    end
 }
 
 fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {
@@ -230,8 +303,9 @@ fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
     }
 }
 
-fn must_be_whole(tag: u8) -> bool {
-    matches!(tag, b'E' | b'N' | b'S' | b'Z' | b'A')
+/// Whether the message's body is looked at, and so waits until it is whole.
+fn is_inspected(head: Header) -> bool {
+    matches!(head.tag, b'C' | b'E' | b'N' | b'S' | b'Z' | b'A') && head.total <= INSPECT_MAX
 }
 
 fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Result<Verdict, WireError> {
@@ -247,13 +321,15 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         b'E' => note_error(body, server, answer),
         b'N' if ErrorFields::read(body).state.class() == *b"57" => {
             answer.farewell = true;
+            answer.noticed = true;
             return Ok(Verdict::Forward);
         }
         b'N' => return Ok(if answer.hidden || server.replies.is_quiet() { Verdict::Skip } else { Verdict::Forward }),
         b'S' => {
             note_parameter(body, &mut server.reported);
             answer.reported = true;
-            return Ok(if answer.hidden || server.replies.is_quiet() { Verdict::Skip } else { Verdict::Forward });
+            let hidden = answer.hidden || answer.withheld.is_some() || server.replies.is_quiet();
+            return Ok(if hidden { Verdict::Skip } else { Verdict::Forward });
         }
         b'A' => return Ok(Verdict::Forward),
         other => return Err(WireError::Type(other)),
@@ -267,10 +343,18 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         return Ok(if answer.hidden { Verdict::Skip } else { verdict });
     }
     match tag {
-        b'1' => answer.parsed += 1,
-        b'Z' => answer.ready |= verdict == Verdict::Forward,
+        b'1' | b'2' | b'3' | b'T' | b'n' | b'I' | b's' => answer.answered += 1,
+        b'Z' => {
+            answer.ready |= verdict == Verdict::Forward;
+            if answer.withheld.is_some() {
+                return Ok(Verdict::Skip);
+            }
+        }
         b'G' => begin_copy(server, answer),
+        // The server's last words are waited for.
+        b'E' if answer.lost_sync && server.replies.is_empty() => server.replies.push(Expected::Sync),
         b'C' => {
+            answer.answered += 1;
             answer.completed += 1;
             answer.rolled_back = body.starts_with(b"ROLLBACK\0");
         }
@@ -299,10 +383,14 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
         return;
     }
     answer.error = Some(fields.state);
+    answer.lost_sync |=
+        answer.copy == CopyPhase::In && fields.state == SqlState::PROTOCOL_VIOLATION && fields.routine == COPY_ROUTINE;
     answer.copy = CopyPhase::None;
     let stale = fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE;
     answer.stale_plan = stale;
     if answer.committed || answer.refused.is_some() {
+        // The rows before it may have come with it, and not have been forwarded yet.
+        answer.late_refusal = if answer.may_retry { refusal(fields.state) } else { None };
         return;
     }
     if stale {
@@ -313,6 +401,8 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
         answer.refused = Some(RetryReason::StalePlan);
     } else if answer.may_retry {
         answer.refused = refusal(fields.state);
+    } else if answer.may_resend && fields.is_fatal() && fields.state == SqlState::ADMIN_SHUTDOWN {
+        answer.refused = Some(RetryReason::PrimaryLost);
     }
 }
 

@@ -15,12 +15,15 @@ use crate::wire::reply::Report;
 use std::sync::Arc;
 
 impl Session {
-    /// A READ ONLY transaction, or an open pipeline, that runs on a replica goes on on the primary when the unit needs it there.
-    pub(super) async fn leave_replica(&mut self, unit: &Unit, attempt: &mut Attempt) -> Result<(), AttachError> {
-        let Some(link) = self.link.as_mut().filter(|link| link.is_replica()) else { return Ok(()) };
-        if unit.statements().all(stays_on_replica) && unit.access <= Access::Server {
-            return Ok(());
-        }
+    /// Whether a READ ONLY transaction, or an open pipeline, runs on a replica and the unit needs the primary.
+    pub(super) fn must_leave_replica(&self, unit: &Unit) -> bool {
+        let on_replica = self.link.as_ref().is_some_and(|link| link.is_replica());
+        on_replica && !(unit.access <= Access::Server && unit.statements().all(stays_on_replica))
+    }
+
+    /// A READ ONLY transaction, or an open pipeline, goes on on the primary.
+    pub(super) async fn leave_replica(&mut self, attempt: &mut Attempt) -> Result<(), AttachError> {
+        let Some(link) = self.link.as_mut() else { return Ok(()) };
         let begin = match &self.state.transaction {
             None if self.state.pipeline_open => None,
             None => return Ok(()),
@@ -41,12 +44,14 @@ impl Session {
             put_own_query(server, "ROLLBACK");
             server.parameters = self.state.transaction.as_ref().map_or_else(Arc::default, |open| open.at_begin.server.clone());
         }
-        if self.run_own().await.is_err() {
+        if self.run_own(false).await.is_err() {
             self.break_link();
             let message = "the server closed the connection in the middle of a transaction";
             return Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, message)));
         }
-        self.link = None;
+        if let Some(mut link) = self.link.take() {
+            link.server().mid_request = false;
+        }
         self.state.pipeline_open = false;
         attempt.need.target = Target::Primary;
         attempt.need.reason = QueryReason::Retry;
@@ -70,7 +75,7 @@ impl Session {
         for text in self.state.transaction.iter().flat_map(|transaction| &transaction.replay) {
             put_own_query(link.server(), text);
         }
-        match self.run_own().await {
+        match self.run_own(false).await {
             Ok(()) => Ok(()),
             Err(OwnError::End(end)) => Err(AttachError::End(end)),
             Err(OwnError::Lost | OwnError::Failed { .. }) => {

@@ -2,14 +2,15 @@
 
 use super::exchange::ClientSide;
 use super::link::Link;
+use super::placement::Placement;
 use super::relay::Answer;
 use super::state::SessionState;
 use super::unit::{Cut, Unit, cut};
 use crate::cluster::HostReport;
 use crate::config::PoolMode;
-use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest};
+use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest, with_view};
 use crate::net::scratch::poll_read_with;
-use crate::pool::WaitSlot;
+use crate::pool::{Pool, WaitSlot};
 use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::WireError;
@@ -32,6 +33,10 @@ pub enum SessionEnd {
     Protocol(WireError),
     /// A server's answer was cut off in the middle of a message.
     CutOff,
+    /// Nothing: another relay thread goes on with it.
+    Moves,
+    /// Session pooling: the one server connection ended. What the client is told, if the server has not told it.
+    ServerGone(Option<Report>),
     /// The transaction or the client was idle for too long.
     TimedOut(Duration),
 }
@@ -53,13 +58,17 @@ pub struct Session {
     pub(super) role: Arc<RolePools>,
     pub(super) entry: Arc<ClientEntry>,
     pub(super) state: SessionState,
-    pub(super) link: Option<Box<Link>>,
+    pub(super) link: Option<Link>,
     pub(super) worker: usize,
     pub(super) mode: PoolMode,
     pub(super) client_hash: u64,
-    pub(super) limits: Arc<arc_swap::ArcSwap<SessionLimits>>,
+    pub(super) limits: arc_swap::Cache<Arc<arc_swap::ArcSwap<SessionLimits>>, Arc<SessionLimits>>,
+    pub(super) pools: arc_swap::Cache<Arc<arc_swap::ArcSwap<Vec<Arc<Pool>>>>, Arc<Vec<Arc<Pool>>>>,
     slot: Option<Arc<WaitSlot>>,
     scanned: usize,
+    placement: Arc<Placement>,
+    /// The round of its thread in which it last served a unit.
+    round: u32,
     /// The server went away while nothing was asked of it: the next unit is told.
     pub(super) lost: Option<Report>,
 }
@@ -71,13 +80,14 @@ impl Session {
         (database, role): (Arc<Database>, Arc<RolePools>),
         entry: Arc<ClientEntry>,
         state: SessionState,
-        limits: Arc<arc_swap::ArcSwap<SessionLimits>>,
+        (limits, placement): (Arc<arc_swap::ArcSwap<SessionLimits>>, Arc<Placement>),
     ) -> Self {
         let mode = role.mode(&database);
         let client_hash = entry.peer.ip().map_or(0, |ip| {
             use std::hash::BuildHasher;
             foldhash::fast::FixedState::with_seed(1).hash_one(ip)
         });
+        let pools = arc_swap::Cache::new(role.pools_cell().clone());
         let worker = crate::metrics::worker_index().unwrap_or(0);
         Session {
             client,
@@ -89,15 +99,19 @@ impl Session {
             worker,
             mode,
             client_hash,
-            limits,
+            limits: arc_swap::Cache::new(limits),
+            pools,
             slot: None,
             scanned: 0,
+            placement,
+            round: 0,
             lost: None,
         }
     }
 
     /// Serves the client until it goes or is told to, and says why it ended.
     pub async fn run(&mut self) -> SessionEnd {
+        self.worker = crate::metrics::worker_index().unwrap_or(0);
         let end = loop {
             let unit = match self.next_unit().await {
                 Ok(unit) => unit,
@@ -105,6 +119,10 @@ impl Session {
             };
             if let Err(end) = self.serve(unit).await {
                 break end;
+            }
+            let thread = self.placement.thread(self.worker);
+            if thread.unit_ended(&mut self.round) && self.may_move() && thread.take_leave() {
+                return SessionEnd::Moves;
             }
         };
         if let Some(link) = self.link.as_mut().filter(|_| self.state.pipeline_open) {
@@ -118,9 +136,18 @@ impl Session {
         end
     }
 
+    /// Whether another thread could go on with the session here and now.
+    fn may_move(&self) -> bool {
+        let nothing_held = self.link.is_none() && self.lost.is_none() && self.state.transaction.is_none();
+        nothing_held && self.client.outbox.is_empty() && self.client.inbox.is_empty() && !self.client.ended
+    }
+
     async fn next_unit(&mut self) -> Result<Unit, SessionEnd> {
-        let limit = self.database.settings().pool.idle_transaction_timeout;
-        if limit.is_zero() || self.state.transaction.is_none() {
+        if self.state.transaction.is_none() {
+            return std::future::poll_fn(|cx| self.poll_unit(cx)).await;
+        }
+        let limit = with_view(&self.database, |view| view.settings().pool.idle_transaction_timeout);
+        if limit.is_zero() {
             return std::future::poll_fn(|cx| self.poll_unit(cx)).await;
         }
         let next = tokio::time::timeout(limit, std::future::poll_fn(|cx| self.poll_unit(cx)));
@@ -129,16 +156,21 @@ impl Session {
 
     async fn say_goodbye(&mut self, end: &SessionEnd) {
         let report = match end {
-            SessionEnd::Stopped => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"),
-            SessionEnd::Protocol(error) => Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string()),
+            SessionEnd::Stopped => {
+                Some(Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"))
+            }
+            SessionEnd::Protocol(error) => Some(Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string())),
             SessionEnd::TimedOut(limit) => {
                 let message = "terminating connection due to idle-in-transaction timeout";
-                Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, message)
-                    .detail(format!("idle_transaction_timeout is {limit:?}."))
+                let report = Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, message);
+                Some(report.detail(format!("idle_transaction_timeout is {limit:?}.")))
             }
-            SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff => return,
+            SessionEnd::ServerGone(report) => report.clone(),
+            SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff | SessionEnd::Moves => return,
         };
-        report.put(self.client.outbox.writer());
+        if let Some(report) = report {
+            report.put(self.client.outbox.writer());
+        }
         let ClientSide { stream, outbox, .. } = &mut self.client;
         let write = std::future::poll_fn(|cx| stream.poll_drain(cx, outbox));
         // A client that does not read is not waited for.
@@ -177,9 +209,13 @@ impl Session {
             }
             match self.cut() {
                 Err(error) => return Poll::Ready(Err(SessionEnd::Protocol(error))),
-                Ok(Cut::Whole(unit)) => return Poll::Ready(Ok(unit)),
+                Ok(Cut::Whole(unit)) => {
+                    self.client.rest = unit.rest;
+                    return Poll::Ready(Ok(unit));
+                }
                 Ok(Cut::Ignore(count)) => {
-                    self.client.inbox.consume(count);
+                    self.client.rest = count;
+                    self.drop_rest();
                     continue;
                 }
                 Ok(Cut::NeedMore) => {}
@@ -189,6 +225,11 @@ impl Session {
             }
             if self.link.is_some() && self.lost.is_none() {
                 self.watch_server(cx);
+                if self.mode == PoolMode::Session
+                    && let Some(report) = self.lost.take()
+                {
+                    return Poll::Ready(Err(SessionEnd::ServerGone(Some(report.ending_the_session()))));
+                }
                 if !self.client.outbox.is_empty() {
                     continue;
                 }
@@ -206,7 +247,17 @@ impl Session {
         }
     }
 
+    /// Drops what has come of a message that nobody wants any more.
+    fn drop_rest(&mut self) {
+        let count = self.client.rest.min(self.client.inbox.len());
+        self.client.inbox.consume(count);
+        self.client.rest -= count;
+    }
+
     fn cut(&mut self) -> Result<Cut, WireError> {
+        if self.client.rest > 0 {
+            self.drop_rest();
+        }
         if self.client.inbox.is_empty() {
             return Ok(Cut::NeedMore);
         }

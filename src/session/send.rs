@@ -29,6 +29,9 @@ pub enum Sent {
 
 static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(1);
 
+/// Storage of an unnamed statement's definition that is kept for the next one. Bytes.
+const DEFINITION_KEPT_MAX: usize = 16 * 1024;
+
 /// Appends a query of pgyard's own, whose answer nobody sees.
 pub fn put_own_query(server: &mut ServerConnection, sql: &str) {
     put_message(server.outbox.writer(), b'Q', |body| put_string(body, sql.as_bytes()));
@@ -70,7 +73,7 @@ pub fn put_unit(
             put_quiet_sync(server);
         }
     }
-    put_shown_setting(unit, state, server);
+    put_shown_setting(unit, state, server, database);
     match unit.kind {
         UnitKind::Query => Ok(put_query(state, server)),
         UnitKind::Function => {
@@ -81,6 +84,9 @@ pub fn put_unit(
             if unit.verbatim && !state.pipeline_open && (own_names || !(reuses(database) && unit.has_unnamed_parse())) =>
         {
             if let Some(parse) = first_unnamed(&input[..unit.len])? {
+                if input.first() != Some(&b'P') {
+                    super::unnamed::set_aside(state);
+                }
                 remember_unnamed(&parse, state);
                 server.unnamed = state.unnamed.tag;
             }
@@ -96,17 +102,15 @@ pub fn put_unit(
     }
 }
 
-/// `SHOW pgyard.route` of a session that has not set it: the server is told the value first.
-fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConnection) {
+/// `SHOW pgyard.route`: the server is told the value first.
+fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConnection, database: &Database) {
     if !unit.needs_care || state.pipeline_open {
         return;
     }
-    let Some(name) = local::shown_setting(unit, state) else { return };
-    if let Some(value) = local::default_setting(&name, state) {
-        put_own_query(server, &format!("SET {name} = '{value}'"));
-        let mut parameters = server.parameters.as_ref().clone();
-        parameters.set_text(&name, value);
-        server.parameters = Arc::new(parameters);
+    let Some(name) = local::shown_setting(unit) else { return };
+    let max_lag = database.settings().health.max_lag;
+    if let Some(value) = local::setting_value(&name, state, max_lag) {
+        put_own_query(server, &format!("SET {name} = {value}"));
     }
 }
 
@@ -128,9 +132,14 @@ fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireEr
     Ok(last)
 }
 
+/// Makes a Parse the session's unnamed statement.
 pub(super) fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
     state.unnamed.tag = NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed);
     state.unnamed.definition.clear();
+    if state.unnamed.definition.capacity() > DEFINITION_KEPT_MAX {
+        // A long one is not to be paid for by an idle session.
+        state.unnamed.definition = Vec::new();
+    }
     state.unnamed.definition.extend_from_slice(parse.definition);
     state.unnamed.text_len = parse.text.len();
     (state.unnamed.kept, state.unnamed.meaning) = (None, None);

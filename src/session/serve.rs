@@ -1,14 +1,17 @@
 //! One unit from its need to its answer: attach, send, exchange, and again where that is safe.
 
-use super::attach::{AttachError, Attempt};
+use super::attach::{AttachError, Attempt, Tuning};
 use super::exchange::{Exchange, ExchangeEnd};
+use super::link::Link;
+use super::local::{LSN, shown_setting};
 use super::relay::Answer;
 use super::run::{Session, SessionEnd};
 use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
+use crate::cluster::CommitMode;
 use crate::config::PoolMode;
-use crate::database::{ClientState, StopRequest};
+use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
@@ -34,16 +37,27 @@ impl Session {
         if unit.changes_catalogue {
             self.database.catalogue_changed();
         }
-        self.state.view.catalogue_is_current = self.database.catalogue_is_current();
+        // What a transaction has changed nobody else can read before it commits.
+        let changed = self.state.transaction.as_ref().is_some_and(|transaction| transaction.changed_catalogue);
+        self.state.view.catalogue_is_current = self.database.catalogue_is_current() && !changed;
         let mut attempt = Attempt {
             need: self.need(&unit),
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE) || unit.own_names,
             replanned: false,
+            losses: 0,
+            held: None,
             since: Instant::now(),
+            waited: Duration::ZERO,
+            tuning: with_view(&self.database, Tuning::of),
         };
         self.state_is(ClientState::Active);
-        let outcome = match self.leave_replica(&unit, &mut attempt).await {
+        if unit.needs_care && shown_setting(&unit).is_some_and(|name| *name == *LSN) {
+            Box::pin(self.learn_own_position()).await;
+        }
+        // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
+        let left = if self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
+        let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
         };
@@ -61,11 +75,27 @@ impl Session {
                 Ok(())
             }
             Err(AttachError::Refused(report)) => {
+                if self.link.is_none() {
+                    // It was sent once, and could not be sent again.
+                    self.end_write_mark();
+                }
                 self.refuse(&unit, &report);
                 self.client.inbox.consume(unit.len);
                 self.state_is(ClientState::Idle);
                 Ok(())
             }
+        }
+    }
+
+    /// Waits until the position of the session's last write is known: it is asked for it.
+    async fn learn_own_position(&mut self) {
+        let Freshness::Pending(ticket) = self.state.freshness else { return };
+        let sampler = self.database.upstream().cluster.sampler().clone();
+        let limit = self.database.settings().routing.failover_wait;
+        let position = async move { sampler.wait_for(ticket, CommitMode::MaybeAsynchronous).await };
+        // Without a primary it stays unknown, and the statement itself says why.
+        if let Ok(Some(floor)) = tokio::time::timeout(limit, position).await {
+            self.state.freshness = Freshness::Floor(floor);
         }
     }
 
@@ -89,19 +119,28 @@ impl Session {
             } else {
                 self.attach(attempt).await?;
             }
-            if !self.prepare_link(unit, attempt, held).await? {
+            if self.put_own_queries(unit, held) && !self.run_own_queries(attempt, held).await? {
                 continue;
             }
-            let waited = attempt.since.elapsed();
-            let (mut exchange, route) = match self.start(unit, held, attempt.replanned)? {
+            if (unit.own_names || unit.whole || self.state.local.is_some())
+                && !Box::pin(self.prepare_for(unit, attempt, held)).await?
+            {
+                continue;
+            }
+            let (mut exchange, route) = match self.start(unit, held, attempt)? {
                 Some(started) => started,
                 None => continue,
             };
-            let end = self.exchange(&mut exchange).await;
+            let end = self.exchange(&mut exchange, attempt.tuning.query_timeout).await;
             match end {
                 ExchangeEnd::Done => {
-                    self.finish(unit, attempt, &exchange, (route, waited));
-                    self.check_advisory_locks(unit).await;
+                    self.finish(unit, attempt, &exchange, route);
+                    if let Some(told) = exchange.answer.withheld {
+                        Box::pin(self.put_startup_back(unit, &told)).await?;
+                    }
+                    if self.state.pins.intersects(Pins::ADVISORY) {
+                        Box::pin(self.check_advisory_locks(unit)).await;
+                    }
                     return Ok(());
                 }
                 ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
@@ -110,18 +149,19 @@ impl Session {
                     attempt.need.target = Target::Primary;
                     attempt.need.reason = QueryReason::Retry;
                 }
+                ExchangeEnd::HostSilent => self.leave_silent_host(attempt),
                 ExchangeEnd::Stopped => return Err(AttachError::End(SessionEnd::Stopped)),
                 ExchangeEnd::ClientLost => return Err(AttachError::End(SessionEnd::ClientGone)),
                 ExchangeEnd::ClientProtocol(error) => return Err(AttachError::End(SessionEnd::Protocol(error))),
                 ExchangeEnd::ServerLost(error) => {
                     tracing::warn!(host = self.host_name(), %error, "a server connection broke in use");
-                    if !self.server_lost(unit, attempt, &exchange, held).await? {
+                    if !Box::pin(self.server_lost(unit, attempt, &exchange, held)).await? {
                         return Ok(());
                     }
                 }
                 ExchangeEnd::ServerProtocol(error) => {
                     tracing::error!(host = self.host_name(), %error, "a server broke the protocol");
-                    if !self.server_lost(unit, attempt, &exchange, held).await? {
+                    if !Box::pin(self.server_lost(unit, attempt, &exchange, held)).await? {
                         return Ok(());
                     }
                 }
@@ -131,7 +171,7 @@ impl Session {
 
     /// The pin of an advisory lock ends when the server holds none for the session any more; only the server knows.
     async fn check_advisory_locks(&mut self, unit: &Unit) {
-        let may_have_ended = self.state.pins.intersects(Pins::ADVISORY) && unit.access > Access::Server;
+        let may_have_ended = unit.access > Access::Server;
         let Some(link) = self.link.as_mut().filter(|_| may_have_ended && !self.state.pipeline_open) else { return };
         if link.server().incoming.status != TransactionStatus::Idle || !link.server().incoming.is_quiet() {
             return;
@@ -161,12 +201,13 @@ impl Session {
     }
 
     /// Puts the unit into the server's outbox.
-    fn start(&mut self, unit: &Unit, held: bool, replanned: bool) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
+    fn start(&mut self, unit: &Unit, held: bool, attempt: &Attempt) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
         let own_names = self.uses_own_names(unit);
         let Some(link) = self.link.as_mut() else { return Ok(None) };
         let route = link.route;
-        let kept = unit.len <= self.database.settings().routing.retry_buffer;
+        let kept = unit.total_len() <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
+        let may_resend = !held && kept && route == QueryRoute::Primary && unit.is_turned_away_whole();
         if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
         }
@@ -176,29 +217,34 @@ impl Session {
             Ok(sent) => {
                 let may_replan = unit.is_extended()
                     && unit.describes
-                    && !(unit.verbatim || replanned)
+                    && !(unit.verbatim || attempt.replanned)
                     && self.state.transaction.is_none()
                     && !(self.state.pipeline_open || own_names)
                     && kept;
-                let holds_sync = sent == Sent::WithoutSync;
-                let answer = Answer { may_retry, may_replan, extended: unit.is_extended(), holds_sync, ..Answer::default() };
-                Ok(Some((Exchange::new(answer, unit.len, sent == Sent::AsItIs), route)))
+                let withheld = super::reset::withheld(unit, &self.state, link.server());
+                let (extended, holds_sync) = (unit.is_extended(), sent == Sent::WithoutSync);
+                let answer = Answer { may_retry, may_resend, may_replan, extended, holds_sync, withheld, ..Answer::default() };
+                let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
+                exchange.movable = !held && kept && unit.is_harmless();
+                Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),
         }
     }
 
     /// Moves bytes until the exchange ends.
-    pub(super) async fn exchange(&mut self, exchange: &mut Exchange) -> ExchangeEnd {
+    pub(super) async fn exchange(&mut self, exchange: &mut Exchange, limit: Duration) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
-        let (client, state, entry) = (&mut self.client, &self.state, &self.entry);
-        let limit = self.database.settings().pool.query_timeout;
+        let (client, state, entry, database) = (&mut self.client, &self.state, &self.entry, &self.database);
         let relay = std::future::poll_fn(|cx| {
-            if let Poll::Ready(end) = exchange.poll(cx, (client, state), link) {
+            if let Poll::Ready(end) = exchange.poll(cx, (client, Some(state)), link) {
                 return Poll::Ready(end);
             }
             match entry.stop_requested(cx) {
                 StopRequest::Now => Poll::Ready(ExchangeEnd::Stopped),
+                _ if exchange.can_move() && entry.take_host_is_silent() && is_silent(database, link) => {
+                    Poll::Ready(ExchangeEnd::HostSilent)
+                }
                 StopRequest::None | StopRequest::Drain => Poll::Pending,
             }
         });
@@ -210,7 +256,7 @@ impl Session {
             return end;
         }
         // The server answers a cancelled statement with an error, as it would for the client's own request.
-        if let Err(error) = entry.cancel().await {
+        if let Err(error) = Box::pin(entry.cancel()).await {
             tracing::warn!(%error, "a statement over query_timeout could not be cancelled");
         }
         relay.await
@@ -227,31 +273,40 @@ impl Session {
     /// The server is gone, and with it what bound the session to it.
     pub(super) fn abandon_link(&mut self) {
         self.link = None;
-        // Whether its write took effect is not known: its reads must see it if it did.
-        if let Some(mark) = self.state.write_mark.take() {
-            self.state.freshness = Freshness::Pending(mark.acknowledged());
-        }
+        self.end_write_mark();
         self.state.lost_transaction |= self.state.end_transaction().is_some();
         self.state.pipeline_open = false;
         self.state.pins = Pins::NONE;
         self.note_pins();
     }
 
+    /// Whether the session's write took effect is not known: its reads must see it if it did.
+    fn end_write_mark(&mut self) {
+        if let Some(mark) = self.state.write_mark.take() {
+            self.state.freshness = Freshness::Pending(mark.acknowledged());
+        }
+    }
+
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
-    fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, (route, waited): (QueryRoute, Duration)) {
+    fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
         let text = self.text_of_query(unit, exchange, route);
         if exchange.answer.stale_plan {
             self.note_stale_plan(unit, exchange);
         }
+        if exchange.answer.error.is_some() || self.state.unnamed_before.is_some() {
+            self.settle_unnamed(unit, exchange);
+        }
         self.client.inbox.consume(exchange.unit_len);
-        let elapsed = attempt.since.elapsed();
+        let now = Instant::now();
+        let (elapsed, waited) = (now.saturating_duration_since(attempt.since), attempt.waited);
         let metrics = &self.database.metrics;
         metrics.record_query(route, attempt.need.reason, elapsed);
         metrics.checkout_duration(route).record(waited);
-        metrics.bytes(ByteDirection::ClientIn).add(unit.len as u64);
+        metrics.bytes(ByteDirection::ClientIn).add(unit.len as u64 + exchange.passed);
         metrics.bytes(ByteDirection::ClientOut).add(exchange.answer.bytes);
         self.entry.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if let Some(link) = &self.link {
+        if let Some(link) = &mut self.link {
+            link.answered = Some(now);
             link.host.record_latency(elapsed.saturating_sub(waited));
         }
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {
@@ -295,4 +350,10 @@ impl Session {
             "slow query"
         );
     }
+}
+
+/// Whether the server's host does not answer its probe.
+fn is_silent(database: &Database, link: &Link) -> bool {
+    let fleet = database.upstream().cluster.fleet();
+    fleet.index_of(link.host.id).is_some_and(|index| fleet.hosts[index].standing.is_silent())
 }

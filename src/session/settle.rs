@@ -8,9 +8,12 @@ use super::unit::{Unit, UnitKind};
 use crate::config::{Consistency, PoolMode};
 use crate::database::ClientState;
 use crate::metrics::{PinCause, QueryRoute};
-use crate::server::{TransactionStatus, UNKNOWN_UNNAMED};
-use crate::sql::Pins;
+use crate::server::TransactionStatus;
+use crate::sql::{Access, Pins, WriteReason};
 use std::time::{Duration, Instant};
+
+/// What `DISCARD ALL` does not take away: loaded libraries, the temporary schema, and what nobody can see.
+const INDELIBLE: Pins = Pins(Pins::LOAD.0 | Pins::TEMPORARY.0 | Pins::OPAQUE.0);
 
 impl Session {
     /// Takes in what the unit did, once all its answers have come, which took `elapsed`. `text` is that of a simple query in a transaction that may move.
@@ -24,13 +27,6 @@ impl Session {
         if let Some(failed_at) = failed_at {
             self.state.undo_names(failed_at);
         }
-        if answer.error.is_some() && unit.has_unnamed_parse() {
-            // A Parse that failed, or was dropped behind another error, leaves nothing of the session's.
-            server.unnamed = UNKNOWN_UNNAMED;
-            if !(unit.verbatim && answer.parsed == unit.parse_count()) {
-                self.state.unnamed.forget();
-            }
-        }
         self.state.pipeline_open = match unit.kind {
             _ if answer.ready => false,
             UnitKind::Pipeline => answer.holds_sync,
@@ -38,19 +34,32 @@ impl Session {
             UnitKind::Part => true,
             UnitKind::Flush => unit.binds || self.state.pipeline_open,
         };
+        server.mid_request = self.state.pipeline_open;
         let status = server.incoming.status;
+        if !self.state.view.catalogue_is_current && answer.completed > 0 && self.mode == PoolMode::Transaction {
+            self.pin_what_is_not_known(unit);
+        }
+        let Some(link) = self.link.as_mut() else { return };
+        let server = link.server();
         let open = self.state.transaction.is_some();
         let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }
-        self.state.journal.clear();
         server.own_names.settle(failed_at);
         if let Some(at) = server.forgets_at.take()
             && failed_at.is_none_or(|failed| at < failed)
         {
             server.incoming.prepared.clear();
         }
+        if !self.state.view.catalogue_is_current
+            && unit.may_write()
+            && let Some(link) = &mut self.link
+        {
+            // A function or trigger that is not known yet may set, lock or create what the text does not show.
+            link.must_forget = true;
+        }
+        self.state.journal.clear();
         self.note_writes(unit, answer, (route, host_id), (status, elapsed));
         if !answer.ready && (self.state.pipeline_open || unit.kind == UnitKind::Flush) {
             self.state.skipping |= answer.error.is_some();
@@ -59,12 +68,32 @@ impl Session {
             self.note_pins();
             if let Some(link) = &mut self.link {
                 link.needs_reset = !self.state.pins.is_empty() || self.mode == PoolMode::Session;
+                link.is_spent |= self.state.pins.union(unit.pins).intersects(INDELIBLE);
             }
         }
-        if status == TransactionStatus::Idle {
+        if status == TransactionStatus::Idle && answer.withheld.is_none() {
             self.release_if_free();
         }
         self.state_is(if status == TransactionStatus::Idle { ClientState::Idle } else { ClientState::InTransaction });
+    }
+
+    /// A function that the catalogue does not know yet may leave anything behind in the session; so may a write after the session
+    /// has made functions or triggers that have not been read.
+    #[cold]
+    fn pin_what_is_not_known(&mut self, unit: &Unit) {
+        let unread = |change| !self.database.catalogue_contains(change);
+        let in_transaction = self.state.transaction.as_ref().is_some_and(|transaction| transaction.defined_code);
+        let own = unit.defines_code || in_transaction || self.state.unread_code.is_some_and(unread);
+        let hides = |access| match access {
+            Access::Write(WriteReason::UnknownFunction) => true,
+            Access::Write(reason) => {
+                own && !matches!(reason, WriteReason::Utility | WriteReason::Lock | WriteReason::SessionBound)
+            }
+            Access::Read | Access::Session | Access::Server => false,
+        };
+        if unit.run_statements().any(|statement| hides(statement.access)) {
+            self.state.pins = self.state.pins.union(Pins::OPAQUE);
+        }
     }
 
     /// Gives the server connection back if nothing binds the session to it. The server is idle.
@@ -86,8 +115,10 @@ impl Session {
         (status, mut elapsed): (TransactionStatus, Duration),
     ) {
         let mut changed_catalogue = unit.changes_catalogue | std::mem::take(&mut self.state.pipeline_changed_catalogue);
+        let mut defined_code = unit.defines_code | std::mem::take(&mut self.state.pipeline_defined_code);
         if let Some(transaction) = &mut self.state.transaction {
             transaction.changed_catalogue |= changed_catalogue;
+            transaction.defined_code |= defined_code;
             transaction.statements += answer.completed as u64;
             if status != TransactionStatus::Idle {
                 return;
@@ -95,12 +126,13 @@ impl Session {
         }
         if self.state.pipeline_open {
             // It commits at its Sync: until then nothing was acknowledged.
-            self.state.pipeline_changed_catalogue = changed_catalogue;
+            (self.state.pipeline_changed_catalogue, self.state.pipeline_defined_code) = (changed_catalogue, defined_code);
             return;
         }
         if status == TransactionStatus::Idle {
             if let Some(ended) = self.state.transaction.take() {
                 changed_catalogue |= ended.changed_catalogue;
+                defined_code |= ended.defined_code;
                 elapsed = ended.since.elapsed();
             }
             self.database.metrics.record_transaction(route, elapsed);
@@ -112,7 +144,10 @@ impl Session {
             }
         }
         if changed_catalogue {
-            self.database.catalogue_changed();
+            let change = self.database.catalogue_changed();
+            if defined_code {
+                self.state.unread_code = Some(change);
+            }
         }
     }
 

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn names_are_shown_as_the_client_gave_them() {
-        let mut state = SessionState::new(ParameterSet::default(), Consistency::Session, true);
+        let mut state = SessionState::new(ParameterSet::default(), std::sync::Arc::default(), Consistency::Session, true);
         let statement = Statements::default().intern(b"1\0\0\0", 1, "");
         state.name_statement(b"mine", statement.clone(), 0);
         let name = server_name(statement.id);

@@ -5,8 +5,9 @@
 
 use super::front::Front;
 use super::login::LoginEnd;
+use super::peers::cancel;
 use crate::auth::TransportSecurity;
-use crate::metrics::{CancelOutcome, LoginFailureReason};
+use crate::metrics::LoginFailureReason;
 use crate::net::Stream;
 use crate::net::stream::Socket;
 use crate::net::tls::ALPN_POSTGRESQL;
@@ -14,6 +15,7 @@ use crate::server::ParameterSet;
 use crate::types::SqlState;
 use crate::wire::reply::{Report, put_negotiate_version};
 use crate::wire::startup::{StartupMessage, StartupPacket, packet_length};
+use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -30,6 +32,33 @@ pub struct Started {
     pub message: StartupMessage,
     /// How safe it is.
     pub security: TransportSecurity,
+    /// What is known of the client before it says anything of itself.
+    pub identity: ClientIdentity,
+}
+
+/// What a client's connection tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The certificate that it has shown and that `client_ca` vouches for.
+    pub certificate: Option<CertificateDer<'static>>,
+    /// The user that the process at the other end of a Unix socket runs as.
+    pub uid: Option<u32>,
+}
+
+impl ClientIdentity {
+    fn of(stream: &Stream) -> Self {
+        match stream {
+            Stream::ClientTls(tls) => {
+                let chain = tls.get_ref().1.peer_certificates();
+                let certificate = chain.and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
+                ClientIdentity { certificate, uid: None }
+            }
+            Stream::Plain(Socket::Unix(socket)) => {
+                ClientIdentity { certificate: None, uid: socket.peer_cred().ok().map(|credentials| credentials.uid()) }
+            }
+            Stream::Plain(Socket::Tcp(_)) | Stream::ServerTls(_) => ClientIdentity::default(),
+        }
+    }
 }
 
 /// Reads up to the StartupMessage; `None` when the connection was for something else and is done.
@@ -42,12 +71,20 @@ pub async fn start(front: &Arc<Front>, stream: Stream) -> Result<Option<Started>
     if is_direct_tls(&stream).await? {
         (stream, security) = shake_hands(front, stream, true).await?;
     }
-    // SSLRequest, GSSENCRequest and StartupMessage: no client needs more than three packets.
+    // SSLRequest, GSSENCRequest and StartupMessage: no client needs more than three packets, nor one of them twice.
+    let (mut asked_tls, mut asked_gss) = (stream.is_tls(), stream.is_tls());
     for _ in 0..3 {
-        match read_packet(&mut stream).await? {
-            StartupPacket::Tls if stream.is_tls() => {
-                return Err(protocol(&mut stream, "SSLRequest over TLS").await);
-            }
+        let packet = read_packet(&mut stream).await?;
+        let again = match packet {
+            StartupPacket::Tls => std::mem::replace(&mut asked_tls, true),
+            StartupPacket::Gss => std::mem::replace(&mut asked_gss, true) || stream.is_tls(),
+            _ => false,
+        };
+        if again {
+            let text = if stream.is_tls() { "a request for encryption within TLS" } else { "a second request for encryption" };
+            return Err(protocol(&mut stream, text).await);
+        }
+        match packet {
             StartupPacket::Tls if front.tls.load().is_some() && security == TransportSecurity::Plaintext => {
                 stream.write_all(b"S").await.map_err(LoginEnd::gone)?;
                 (stream, security) = shake_hands(front, stream, false).await?;
@@ -57,10 +94,17 @@ pub async fn start(front: &Arc<Front>, stream: Stream) -> Result<Option<Started>
                 stream.flush().await.map_err(LoginEnd::gone)?;
             }
             StartupPacket::Cancel { process, key } => {
-                cancel(front, process, &key).await;
+                cancel(front, process, &key, false).await;
                 return Ok(None);
             }
-            StartupPacket::Start(message) => return Ok(Some(Started { stream, message, security })),
+            StartupPacket::PeerCancel { process, key } => {
+                cancel(front, process, &key, true).await;
+                return Ok(None);
+            }
+            StartupPacket::Start(message) => {
+                let identity = ClientIdentity::of(&stream);
+                return Ok(Some(Started { stream, message, security, identity }));
+            }
         }
     }
     Err(protocol(&mut stream, "no StartupMessage").await)
@@ -107,21 +151,6 @@ async fn read_packet(stream: &mut Stream) -> Result<StartupPacket, LoginEnd> {
 
 async fn protocol(stream: &mut Stream, text: &str) -> LoginEnd {
     LoginEnd::told(stream, LoginFailureReason::Protocol, Report::fatal(SqlState::PROTOCOL_VIOLATION, text)).await
-}
-
-async fn cancel(front: &Arc<Front>, process: i32, key: &[u8]) {
-    let outcome = match front.clients.find(process, key) {
-        None => CancelOutcome::UnknownKey,
-        Some(entry) if entry.state() == crate::database::ClientState::Idle => CancelOutcome::Idle,
-        Some(entry) => match entry.cancel().await {
-            Ok(()) => CancelOutcome::Forwarded,
-            Err(error) => {
-                tracing::warn!(%error, "a cancel request could not be passed on");
-                CancelOutcome::Failed
-            }
-        },
-    };
-    front.metrics.cancels(outcome).increment();
 }
 
 /// Tells a client that wants more than is spoken what is.

@@ -2,15 +2,15 @@
 
 use super::meaning::LocalSettings;
 use crate::cluster::Ticket;
-use crate::config::Consistency;
+use crate::config::{Consistency, parse_duration};
 use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
-use crate::server::{ParameterSet, TransactionStatus};
+use crate::server::{ParameterSet, ParameterSets, TransactionStatus};
 use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
-use crate::types::Floor;
+use crate::types::{Floor, Lsn, Timeline};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a read of this session must see.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub enum Freshness {
 }
 
 /// The unnamed statement, kept so that it can be made again on another server.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct UnnamedStatement {
     /// Which Parse it came from; 0 is none. Unique in this process.
     pub tag: u64,
@@ -81,6 +81,8 @@ pub struct OpenTransaction {
     pub statements: u64,
     /// It changed the catalogue.
     pub changed_catalogue: bool,
+    /// It made or changed functions, triggers and the like.
+    pub defined_code: bool,
 }
 
 impl OpenTransaction {
@@ -98,6 +100,7 @@ impl OpenTransaction {
             deferrable: modes.deferrable == Some(true),
             statements: 0,
             changed_catalogue: false,
+            defined_code: false,
         }
     }
 }
@@ -142,10 +145,14 @@ pub struct SessionState {
     pub parameters: Arc<ParameterSet>,
     /// What it asked for in its start-up packet: RESET goes back to this.
     pub startup: Arc<ParameterSet>,
+    /// The sets that sessions of the database have: equal ones are one.
+    known_parameters: Arc<ParameterSets>,
     /// Named statements.
     pub statements: Option<Box<NamedStatements>>,
     /// The unnamed statement.
     pub unnamed: UnnamedStatement,
+    /// The one before it, while the unit that replaces it may fail first.
+    pub unnamed_before: Option<Box<UnnamedStatement>>,
     /// Names given and taken by the unit under way.
     pub journal: Vec<StatementChange>,
     /// What binds the session to its server.
@@ -159,6 +166,8 @@ pub struct SessionState {
     /// Channels that it listens on, names of its WITH HOLD cursors, names of its SQL-prepared statements: the pins end with the
     /// last of each.
     pub named_pins: Option<Box<NamedPins>>,
+    /// The change of the catalogue, by its number, with which it last made or changed functions, triggers and the like.
+    pub unread_code: Option<u64>,
     /// The server connection that it used last, by id.
     pub last_server: u64,
     /// Its transaction block, if one is open.
@@ -171,6 +180,8 @@ pub struct SessionState {
     pub pipeline_open: bool,
     /// That pipeline changes the catalogue.
     pub pipeline_changed_catalogue: bool,
+    /// It has defined functions or triggers.
+    pub pipeline_defined_code: bool,
     /// How texts are read.
     pub lexing: Lexing,
     /// What its transaction has set to its end.
@@ -181,36 +192,43 @@ pub struct SessionState {
     pub consistency: Consistency,
     /// The same without `SET pgyard.consistency`.
     pub configured_consistency: Consistency,
+    /// What it has asked its reads to show, beyond its own writes.
+    pub asked: AskedFreshness,
     /// What the route depends on.
     pub view: SessionView,
 }
 
 impl SessionState {
     /// A session that has just logged in.
-    pub fn new(startup: ParameterSet, consistency: Consistency, split: bool) -> Self {
-        let startup = Arc::new(startup);
+    pub fn new(startup: ParameterSet, known_parameters: Arc<ParameterSets>, consistency: Consistency, split: bool) -> Self {
+        let startup = known_parameters.intern(&Arc::new(startup));
         let mut state = SessionState {
             parameters: startup.clone(),
             startup,
+            known_parameters,
             statements: None,
             unnamed: UnnamedStatement::default(),
+            unnamed_before: None,
             journal: Vec::new(),
             pins: Pins::NONE,
             freshness: Freshness::Any,
             last_read: None,
             write_mark: None,
             named_pins: None,
+            unread_code: None,
             last_server: 0,
             transaction: None,
             lost_transaction: false,
             skipping: false,
             pipeline_open: false,
             pipeline_changed_catalogue: false,
+            pipeline_defined_code: false,
             lexing: Lexing { standard_conforming_strings: true, ascii_safe_encoding: true },
             local: None,
             meaning: Box::default(),
             consistency,
             configured_consistency: consistency,
+            asked: AskedFreshness::default(),
             view: SessionView {
                 split,
                 setting: None,
@@ -289,6 +307,7 @@ impl SessionState {
 
     /// Draws the conclusions from a change of `parameters`.
     pub fn parameters_changed(&mut self) {
+        self.parameters = self.known_parameters.intern(&self.parameters);
         let now = match &self.local {
             Some(local) => meaning(&local.over(&self.parameters)),
             None => meaning(&self.parameters),
@@ -306,6 +325,10 @@ impl SessionState {
         self.view.setting = parameters.plain("pgyard.route").and_then(|route| route_setting(&route).flatten());
         let asked = parameters.plain("pgyard.consistency").as_deref().and_then(consistency_setting);
         self.consistency = asked.unwrap_or(self.configured_consistency);
+        self.asked = AskedFreshness {
+            min_lsn: parameters.plain("pgyard.min_lsn").and_then(|text| min_lsn_setting(&text).flatten()),
+            max_lag: parameters.plain("pgyard.max_lag").and_then(|text| max_lag_setting(&text)),
+        };
         self.view.read_only_by_default = parameters.is_on("default_transaction_read_only").unwrap_or(false);
         self.view.isolation_by_default = match parameters.plain("default_transaction_isolation").as_deref() {
             Some("serializable") => Isolation::Serializable,
@@ -313,6 +336,38 @@ impl SessionState {
             _ => Isolation::ReadCommitted,
         };
     }
+}
+
+/// What a session has asked its reads to show, with `SET`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedFreshness {
+    /// `pgyard.min_lsn`: a point of the log, which another session may have seen.
+    pub min_lsn: Option<(Timeline, Lsn)>,
+    /// `pgyard.max_lag`: replicas further behind are not read.
+    pub max_lag: Option<Duration>,
+}
+
+impl AskedFreshness {
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.min_lsn.is_none() && self.max_lag.is_none()
+    }
+}
+
+/// A value of `pgyard.min_lsn`, such as `1:0/16B3748`; the outer `None` is a value that it can't have.
+pub fn min_lsn_setting(value: &str) -> Option<Option<(Timeline, Lsn)>> {
+    if value.is_empty() {
+        return Some(None);
+    }
+    let (timeline, lsn) = value.split_once(':')?;
+    let digits = (1..=10).contains(&timeline.len()) && timeline.bytes().all(|byte| byte.is_ascii_digit());
+    let timeline = timeline.parse().ok().filter(|timeline| digits && *timeline > 0)?;
+    Some(Some((Timeline(timeline), lsn.parse().ok()?)))
+}
+
+/// A value of `pgyard.max_lag`; `None` is a value that it can't have.
+pub fn max_lag_setting(value: &str) -> Option<Duration> {
+    parse_duration(value).ok()
 }
 
 /// A value of `pgyard.route`; the outer `None` is a value that it can't have.
@@ -370,7 +425,7 @@ mod tests {
     use crate::database::Statements;
 
     fn state() -> SessionState {
-        SessionState::new(ParameterSet::default(), Consistency::Session, true)
+        SessionState::new(ParameterSet::default(), Arc::default(), Consistency::Session, true)
     }
 
     #[test]
@@ -389,6 +444,24 @@ mod tests {
         assert_eq!(state.view.isolation_by_default, Isolation::Serializable);
         assert!(state.view.read_only_by_default);
         assert!(is_ascii_safe("UTF8") && is_ascii_safe("latin1") && is_ascii_safe("EUC_JP"));
+    }
+
+    #[test]
+    fn points_and_bounds_are_read_strictly() {
+        let check = |value, expect: Option<Option<(u32, u64)>>| {
+            let expect = expect.map(|point| point.map(|(timeline, lsn)| (Timeline(timeline), Lsn(lsn))));
+            assert_eq!(min_lsn_setting(value), expect, "{value}");
+        };
+        check("", Some(None));
+        check("1:0/16b3748", Some(Some((1, 0x016B_3748))));
+        check("4294967295:FFFFFFFF/FFFFFFFF", Some(Some((u32::MAX, u64::MAX))));
+        for bad in
+            ["0/16B3748", "1:", ":0/1", "0:0/1", "+1:0/1", "-1:0/1", "4294967296:0/1", "1:0/1 ", "1 :0/1", "1:0", "one:0/1"]
+        {
+            check(bad, None);
+        }
+        assert_eq!(max_lag_setting("100ms"), Some(Duration::from_millis(100)));
+        assert!(["", "100", "-1s", "soon", "off"].into_iter().all(|bad| max_lag_setting(bad).is_none()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::server::prepared::server_name;
 use crate::server::{Expected, ServerConnection, UNKNOWN_UNNAMED};
 use crate::sql::{Command, Facts, Pins, SessionEffect};
 use crate::wire::bind::BindMessage;
-use crate::wire::frame::put_message;
+use crate::wire::frame::{HEADER_LEN, put_message};
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::{Cursor, Frame, WireError, frame_at};
@@ -36,6 +36,8 @@ pub(super) struct Translation<'a> {
     copy_begins: bool,
     /// The unit's Sync was held back.
     pub(super) held_sync: bool,
+    /// The message under way is the unit's first.
+    first: bool,
 }
 
 impl<'a> Translation<'a> {
@@ -46,8 +48,8 @@ impl<'a> Translation<'a> {
         (database, own_names): (&'a Database, bool),
     ) -> Self {
         let (pending, meaning, bound) = (Vec::new(), UnitMeaning::AsBefore, Vec::new());
-        let (copy_begins, held_sync) = (false, false);
-        Translation { unit, state, server, database, own_names, pending, meaning, bound, copy_begins, held_sync }
+        let (copy_begins, held_sync, first) = (false, false, true);
+        Translation { unit, state, server, database, own_names, pending, meaning, bound, copy_begins, held_sync, first }
     }
 
     pub(super) fn put_messages(&mut self, mut messages: &[u8]) -> Result<(), WireError> {
@@ -55,7 +57,7 @@ impl<'a> Translation<'a> {
             let (message, rest) = messages.split_at(frame.total);
             match frame.tag {
                 b'P' => self.put_parse(message, &frame)?,
-                b'B' => self.put_bind(message, &frame)?,
+                b'B' => self.put_bind(message, frame.body, 0)?,
                 b'D' => self.put_describe(message, &frame)?,
                 b'C' => self.put_close(message, &frame)?,
                 b'E' => self.put_execute(message, &frame)?,
@@ -64,8 +66,12 @@ impl<'a> Translation<'a> {
             }
             self.copy_begins &= frame.tag == b'E';
             messages = rest;
+            self.first = false;
         }
-        if self.unit.kind == UnitKind::Part {
+        if self.unit.rest > 0 {
+            // The Flush follows when the rest of the Bind has been passed on.
+            self.put_bind(messages, &messages[HEADER_LEN..], self.unit.rest)?;
+        } else if self.unit.kind == UnitKind::Part {
             // The server answers a pipeline at its end or at a Flush; without one this part would wait for ever.
             put_message(self.server.outbox.writer(), b'H', |_| {});
         }
@@ -135,6 +141,9 @@ impl<'a> Translation<'a> {
     }
 
     fn put_unnamed_parse(&mut self, message: &[u8], parse: &ParseMessage<'_>, facts: &Facts) {
+        if !self.first {
+            super::unnamed::set_aside(self.state);
+        }
         remember_unnamed(parse, self.state);
         if !self.own_names && reuses(self.database) && matches!(self.meaning, UnitMeaning::AsBefore) {
             let meaning = &self.state.meaning;
@@ -186,14 +195,10 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// A Parse that gives a name. A second name for the same text is a statement of its own, so that each id has one name.
+    /// A Parse that gives a name.
     fn put_new_name(&mut self, parse: &ParseMessage<'_>) {
         let meaning = self.meaning.get(self.state).unwrap_or_default();
-        let mut statement = self.database.statements.intern(parse.definition, parse.text.len(), meaning);
-        if self.state.name_of(statement.id).is_some() {
-            let form = StatementForm::Shared;
-            statement = PreparedStatement::of_one_session(parse.definition, parse.text.len(), statement.meaning(), form);
-        }
+        let statement = new_statement(parse, meaning, self.state, self.database);
         let at = self.next_number();
         self.state.name_statement(parse.name, statement.clone(), at);
         self.put_named_parse(&statement, parse.definition);
@@ -250,8 +255,10 @@ impl<'a> Translation<'a> {
         Some((facts, statement.text().into()))
     }
 
-    fn put_bind(&mut self, message: &[u8], frame: &Frame<'_>) -> Result<(), WireError> {
-        let bind = BindMessage::read(frame.body)?;
+    /// A Bind, of which `to_come` bytes follow behind the unit.
+    fn put_bind(&mut self, message: &[u8], body: &[u8], to_come: usize) -> Result<(), WireError> {
+        let bind = BindMessage::read(body)?;
+        let rest_len = bind.rest.len() + to_come;
         self.look_at_name(bind.statement);
         if let Some((facts, text)) = self.facts_of(bind.statement) {
             self.put_mentioned(&facts);
@@ -265,7 +272,7 @@ impl<'a> Translation<'a> {
         }
         if let (true, false, Some(kept)) = (bind.statement.is_empty(), self.own_names, self.state.unnamed.kept.clone()) {
             self.ensure(&kept);
-            bind.put_head(self.server.outbox.writer(), server_name(kept.id).as_bytes(), bind.rest.len());
+            bind.put_head(self.server.outbox.writer(), server_name(kept.id).as_bytes(), rest_len);
             self.server.incoming.replies.push(Expected::Bind);
             return Ok(());
         }
@@ -275,7 +282,7 @@ impl<'a> Translation<'a> {
             return Ok(());
         }
         let name = self.server_side_name(bind.statement);
-        bind.put_head(self.server.outbox.writer(), &name, bind.rest.len());
+        bind.put_head(self.server.outbox.writer(), &name, rest_len);
         self.server.incoming.replies.push(Expected::Bind);
         Ok(())
     }
@@ -358,19 +365,36 @@ impl<'a> Translation<'a> {
             }
             return Ok(());
         }
+        if close.statement && self.state.unnamed_before.is_none() {
+            self.state.unnamed_before = Some(Box::new(self.state.unnamed.clone()));
+        }
         if close.statement && self.state.unnamed.kept.is_some() && !self.own_names {
             self.state.unnamed.forget();
             self.server.incoming.replies.push(Expected::Fake(b'3'));
             return Ok(());
         }
         if close.statement {
-            // An error before it may drop it.
             self.state.unnamed.forget();
             self.server.unnamed = UNKNOWN_UNNAMED;
         }
         self.put(message, Expected::Close { show: true });
         Ok(())
     }
+}
+
+/// The statement of a Parse that gives a name. A second name for the same text is a statement of its own, so that each id has one
+/// name.
+pub(super) fn new_statement(
+    parse: &ParseMessage<'_>,
+    meaning: &str,
+    state: &SessionState,
+    database: &Database,
+) -> Arc<PreparedStatement> {
+    let statement = database.statements.intern(parse.definition, parse.text.len(), meaning);
+    if state.name_of(statement.id).is_none() {
+        return statement;
+    }
+    PreparedStatement::of_one_session(parse.definition, parse.text.len(), statement.meaning(), StatementForm::Shared)
 }
 
 fn changes_names(statement: &crate::sql::StatementFacts) -> bool {

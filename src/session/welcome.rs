@@ -33,9 +33,9 @@ pub async fn welcome(
             reported
         }
     };
-    if let Some(name) = startup.get("application_name") {
-        let plain = name.trim().trim_start_matches('E').trim_matches('\'').replace("''", "'");
-        reported.set("application_name", &plain);
+    if let Some(name) = startup.text("application_name") {
+        let escapes = reported.get("server_version").and_then(major_version).is_some_and(|major| major >= 16);
+        reported.set("application_name", &clean_name(&name, escapes));
     }
     // Reads may go to replicas, writes go to the primary: the session is not in hot standby.
     if reported.get("in_hot_standby").is_some() {
@@ -43,6 +43,30 @@ pub async fn welcome(
     }
     Ok(reported)
 }
+
+fn major_version(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The name as a server shows it: cut to the length of an identifier, and plain ASCII.
+///
+/// Spec: `pg_clean_ascii` in `src/common/string.c`, which writes question marks before version 16; `GUC_IS_NAME`.
+fn clean_name(name: &str, escapes: bool) -> String {
+    let mut clean = String::new();
+    for byte in name[..name.floor_char_boundary(NAME_MAX)].bytes() {
+        match byte {
+            b' '..=b'~' => clean.push(byte as char),
+            _ if escapes => clean.push_str(&format!("\\x{byte:02x}")),
+            _ => clean.push('?'),
+        }
+    }
+    clean
+}
+
+/// Longest identifier. Bytes.
+///
+/// Spec: `NAMEDATALEN` in `src/include/pg_config_manual.h`.
+const NAME_MAX: usize = 63;
 
 /// A server connection of the role: the primary's, or a replica's while there is no primary.
 async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<ServerConnection>), Report> {
@@ -57,8 +81,14 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
         let fleet = cluster.fleet().clone();
         let failed = |index: &usize| excluded.contains(&fleet.hosts[*index].host.id);
         let tried = (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with);
-        let request =
-            |want| PickRequest { want, floor: None, excluded: tried, reads_on_primary: ReadsOnPrimary::Fallback, client_hash: 0 };
+        let request = |want| PickRequest {
+            want,
+            floor: None,
+            max_lag: None,
+            excluded: tried,
+            reads_on_primary: ReadsOnPrimary::Fallback,
+            client_hash: 0,
+        };
         let balancer = database.upstream().balancer().clone();
         let chosen = pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));
         let left = limit.saturating_sub(since.elapsed());
@@ -82,9 +112,9 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
             return Err(Report::fatal(SqlState::CANNOT_CONNECT, format!("host {} can't be used", host.settings.name)));
         };
         match pool.checkout(&slot, worker).await {
-            Ok(server) => match server.adopt(worker) {
-                Ok(server) => return Ok((pool, server)),
-                Err(_) => pool.lost(),
+            Ok(mut server) => match server.adopt(worker) {
+                Ok(()) => return Ok((pool, server)),
+                Err(_) => pool.discard(server),
             },
             Err(CheckoutError::Connect(error)) if !error.is_host_well() => excluded.push(host.id),
             Err(error) => return Err(report(&error)),

@@ -1,9 +1,11 @@
 //! Facts of texts seen before. One cache per relay thread, so that it needs no lock.
 //!
-//! Two levels: by the exact text, and by its shape (see [`mod@crate::sql::shape`]), so that a statement whose literals change
-//! every time costs a scan but no parse and no allocation. Both compare the whole key, not its hash only.
+//! Three levels: by the exact text; by templates, texts whose literals' values do not matter, so that a statement whose literals
+//! change every time costs two comparisons; and by shape (see [`mod@crate::sql::shape`]), which costs a scan but no parse. None
+//! allocates on a hit, and all compare the whole key, not its hash only.
 
 mod shelf;
+mod template;
 
 use crate::sql::catalogue::Catalogue;
 use crate::sql::classify::classify_shareable;
@@ -13,9 +15,14 @@ use crate::sql::shape::shape;
 use shelf::Shelf;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use template::Templates;
 
 /// Longer texts are neither kept nor looked up. Bytes.
 const TEXT_LENGTH_MAX: usize = 16 * 1024;
+
+/// One in so many texts found by their shape becomes a template: often enough for any text that keeps coming, and seldom enough where
+/// templates crowd one another out.
+const TEMPLATE_EVERY: u64 = 8;
 
 /// Facts of recent texts.
 ///
@@ -30,6 +37,7 @@ pub struct FactsCache {
     pub misses: u64,
     texts: Shelf,
     shapes: Shelf,
+    templates: Templates,
     /// Hashes of texts seen once: only a text that comes again is kept, so that changing literals fill no memory.
     seen_once: Box<[u64]>,
     hasher: foldhash::fast::RandomState,
@@ -49,6 +57,7 @@ impl FactsCache {
             misses: 0,
             texts: Shelf::new(each, bytes / 2),
             shapes: Shelf::new(each, bytes / 2),
+            templates: Templates::new((each / 16).max(1)),
             seen_once: vec![0; each].into(),
             hasher: foldhash::fast::RandomState::default(),
             scratch: Vec::new(),
@@ -61,11 +70,16 @@ impl FactsCache {
         if self.catalogue != catalogue.id {
             self.texts.clear();
             self.shapes.clear();
+            self.templates.clear();
             self.catalogue = catalogue.id;
         }
         if text.len() > TEXT_LENGTH_MAX {
             self.misses += 1;
             return Arc::new(classify_shareable(text, catalogue, lexing).facts);
+        }
+        if let Some(facts) = self.templates.get(text, lexing) {
+            self.shape_hits += 1;
+            return Arc::clone(facts);
         }
         let hash = self.hasher.hash_one((lexing, text));
         if let Some(facts) = self.texts.get(hash, text, lexing) {
@@ -84,6 +98,9 @@ impl FactsCache {
         let hash = self.hasher.hash_one(self.scratch.as_slice());
         if told && let Some(facts) = self.shapes.get(hash, &self.scratch, lexing) {
             self.shape_hits += 1;
+            if self.shape_hits % TEMPLATE_EVERY == 0 {
+                self.templates.insert(text, lexing, facts);
+            }
             return Arc::clone(facts);
         }
         self.misses += 1;

@@ -106,10 +106,11 @@ fn assemble(outcomes: Vec<Outcome>, hint: Option<RouteHint>, safe: bool) -> Clas
     let access = whole_access(&outcomes);
     let pins = outcomes.iter().fold(Pins::NONE, |pins, outcome| pins.union(outcome.facts.pins));
     let changes_catalogue = outcomes.iter().any(|outcome| outcome.changes_catalogue);
+    let defines_code = outcomes.iter().any(|outcome| outcome.defines_code);
     let needs_care = outcomes.iter().any(Outcome::needs_care);
     let shareable = safe && hint.is_none() && outcomes.len() == 1 && outcomes[0].shareable;
     let statements: Box<[StatementFacts]> = outcomes.into_iter().map(|outcome| outcome.facts).collect();
-    Classified { facts: Facts { statements, access, hint, pins, changes_catalogue, needs_care }, shareable }
+    Classified { facts: Facts { statements, access, hint, pins, changes_catalogue, defines_code, needs_care }, shareable }
 }
 
 /// The neediest access; a text of writes and others says that it is the company which decides.

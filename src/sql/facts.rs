@@ -15,6 +15,9 @@ pub struct Facts {
     pub pins: Pins,
     /// Some statement changes the catalogue, so that it has to be read again afterwards.
     pub changes_catalogue: bool,
+    /// Some statement makes or changes a function, a trigger, or something else that runs code: what a statement leaves behind
+    /// in the session can't be told until the catalogue has been read.
+    pub defines_code: bool,
     /// Some statement has a session effect, a transaction effect or a pin: the session must look closer. False for plain
     /// reads and writes, which is the fast path.
     pub needs_care: bool,

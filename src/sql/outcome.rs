@@ -11,6 +11,8 @@ pub(crate) struct Outcome {
     pub(crate) facts: StatementFacts,
     /// It changes the catalogue.
     pub(crate) changes_catalogue: bool,
+    /// It makes or changes a function, a trigger, or something else that runs code.
+    pub(crate) defines_code: bool,
     /// Nothing depends on the values of its literals, so that texts which differ only there may share it.
     pub(crate) shareable: bool,
 }
@@ -26,7 +28,7 @@ impl Outcome {
             plain_write: false,
             span: Range::default(),
         };
-        Outcome { facts, changes_catalogue: false, shareable: false }
+        Outcome { facts, changes_catalogue: false, defines_code: false, shareable: false }
     }
 
     /// A command of the session or transaction.
@@ -65,6 +67,12 @@ impl Outcome {
     /// Marks the catalogue as changed.
     pub(crate) fn changing_catalogue(mut self) -> Self {
         self.changes_catalogue = true;
+        self
+    }
+
+    /// Marks the catalogue as changed in what runs when somebody else is called or written to.
+    pub(crate) fn defining_code(mut self, defines: bool) -> Self {
+        self.defines_code |= defines;
         self
     }
 

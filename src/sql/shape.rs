@@ -5,6 +5,7 @@
 
 use crate::sql::scan::{Lexing, Scanner, StringKind, Token, TokenKind};
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 /// Stands before the kind of a literal that was taken out; no text from the wire has it outside of quotes.
 const LITERAL_MARK: u8 = 0;
@@ -16,12 +17,29 @@ const FINGERPRINT_SEED: u64 = 0x7067_7961_7264;
 pub fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
     shape.clear();
     shape.push(u8::from(lexing.standard_conforming_strings) | u8::from(lexing.ascii_safe_encoding) << 1);
+    walk(text, lexing, |token, taken_out| {
+        shape.push(b' ');
+        match taken_out {
+            Some(kind) => shape.extend_from_slice(&[LITERAL_MARK, kind]),
+            None => shape.extend_from_slice(token.bytes(text)),
+        }
+        true
+    })
+}
+
+/// Shows the places of the literals that the shape does not hold, until `show` says no. False if it did, or where [`shape()`] is.
+pub fn taken_out(text: &[u8], lexing: Lexing, mut show: impl FnMut(Range<usize>) -> bool) -> bool {
+    walk(text, lexing, |token, taken_out| taken_out.is_none() || show(token.start..token.end))
+}
+
+/// Goes through the tokens; with each comes the kind of a literal that is to be taken out.
+#[inline]
+fn walk(text: &[u8], lexing: Lexing, mut each: impl FnMut(Token, Option<u8>) -> bool) -> bool {
     let mut scanner = Scanner::new(text, lexing);
     let mut depth = 0usize;
     // The depth at which an ordering clause began; its literals stay.
     let mut ordering: Option<usize> = None;
     for token in scanner.by_ref() {
-        shape.push(b' ');
         match token.kind {
             TokenKind::Bad => return false,
             TokenKind::OpenParen => depth += 1,
@@ -32,9 +50,8 @@ pub fn shape(text: &[u8], lexing: Lexing, shape: &mut Vec<u8>) -> bool {
             TokenKind::Word if ordering.is_none() && orders(token.bytes(text)) => ordering = Some(depth),
             _ => {}
         }
-        match literal_kind(token) {
-            Some(kind) if ordering.is_none() => shape.extend_from_slice(&[LITERAL_MARK, kind]),
-            _ => shape.extend_from_slice(token.bytes(text)),
+        if !each(token, literal_kind(token).filter(|_| ordering.is_none())) {
+            return false;
         }
     }
     scanner.hint().is_none()

@@ -23,6 +23,7 @@ states! {
     CANNOT_CONNECT = b"08001", "sqlclient_unable_to_establish_sqlconnection";
     FEATURE_NOT_SUPPORTED = b"0A000", "feature_not_supported";
     INVALID_PARAMETER_VALUE = b"22023", "invalid_parameter_value";
+    CANT_CHANGE_RUNTIME_PARAM = b"55P02", "cant_change_runtime_param";
     ACTIVE_SQL_TRANSACTION = b"25001", "active_sql_transaction";
     READ_ONLY_SQL_TRANSACTION = b"25006", "read_only_sql_transaction";
     IDLE_IN_TRANSACTION_TIMEOUT = b"25P03", "idle_in_transaction_session_timeout";

@@ -56,6 +56,11 @@ impl Report {
         Report { severity: ReportSeverity::Fatal, ..Report::error(state, message) }
     }
 
+    /// The same, of a session that ends with it.
+    pub fn ending_the_session(self) -> Self {
+        Report { severity: ReportSeverity::Fatal, ..self }
+    }
+
     /// With a detail.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());

@@ -10,6 +10,8 @@ pub const STARTUP_MAX: usize = 10_000;
 const CANCEL_CODE: u32 = 80_877_102;
 const TLS_CODE: u32 = 80_877_103;
 const GSS_CODE: u32 = 80_877_104;
+/// A CancelRequest that one pgyard passes on to another. Not PostgreSQL's: it takes it for an unknown protocol, and closes.
+const PEER_CANCEL_CODE: u32 = (1234 << 16) | 26_478;
 
 /// A first packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,13 @@ pub enum StartupPacket {
         /// Which session.
         process: i32,
         /// Its key: 4 bytes under protocol 3.0, up to 256 under 3.2.
+        key: Vec<u8>,
+    },
+    /// A CancelRequest that another pgyard has passed on: it is not passed on again.
+    PeerCancel {
+        /// Which session.
+        process: i32,
+        /// Its key.
         key: Vec<u8>,
     },
     /// StartupMessage.
@@ -67,13 +76,18 @@ impl StartupPacket {
         match code {
             TLS_CODE => cursor.end().map(|()| StartupPacket::Tls),
             GSS_CODE => cursor.end().map(|()| StartupPacket::Gss),
-            CANCEL_CODE => {
+            CANCEL_CODE | PEER_CANCEL_CODE => {
                 let process = cursor.int32()?;
                 let key = cursor.rest();
                 if key.is_empty() || key.len() > 256 {
                     return Err(WireError::Field("cancel key"));
                 }
-                Ok(StartupPacket::Cancel { process, key: key.to_vec() })
+                let key = key.to_vec();
+                Ok(if code == CANCEL_CODE {
+                    StartupPacket::Cancel { process, key }
+                } else {
+                    StartupPacket::PeerCancel { process, key }
+                })
             }
             _ if code >> 16 == 3 => Self::start((code & 0xFFFF) as u16, cursor).map(StartupPacket::Start),
             _ => Err(WireError::Field("protocol version")),
@@ -122,8 +136,17 @@ pub fn put_tls_request(out: &mut Vec<u8>) {
 
 /// Appends a CancelRequest.
 pub fn put_cancel(out: &mut Vec<u8>, process: i32, key: &[u8]) {
+    put_cancel_code(out, CANCEL_CODE, process, key);
+}
+
+/// Appends a CancelRequest for another pgyard, which does not pass it on.
+pub fn put_peer_cancel(out: &mut Vec<u8>, process: i32, key: &[u8]) {
+    put_cancel_code(out, PEER_CANCEL_CODE, process, key);
+}
+
+fn put_cancel_code(out: &mut Vec<u8>, code: u32, process: i32, key: &[u8]) {
     out.extend_from_slice(&((12 + key.len()) as u32).to_be_bytes());
-    out.extend_from_slice(&CANCEL_CODE.to_be_bytes());
+    out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(&process.to_be_bytes());
     out.extend_from_slice(key);
 }
@@ -148,6 +171,9 @@ mod tests {
         let mut out = Vec::new();
         put_cancel(&mut out, 7, &[1, 2, 3, 4]);
         assert_eq!(StartupPacket::read(&out[4..]), Ok(StartupPacket::Cancel { process: 7, key: vec![1, 2, 3, 4] }));
+        let mut out = Vec::new();
+        put_peer_cancel(&mut out, 7, &[9; 32]);
+        assert_eq!(StartupPacket::read(&out[4..]), Ok(StartupPacket::PeerCancel { process: 7, key: vec![9; 32] }));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod client;
 pub mod guard;
 pub mod programs;
 pub mod proxy;
+pub mod secure;
 pub mod server_log;
 
 pub use client::RawClient;
@@ -28,6 +29,21 @@ pub fn shared_pgyard() -> &'static Pgyard {
 /// A fleet for a test that breaks hosts.
 pub fn own_fleet(replicas: usize) -> LocalFleet {
     LocalFleet::start(FleetOptions { replicas, log_statements: true, ..FleetOptions::default() }, &mut |_| ()).unwrap()
+}
+
+/// A configuration in front of the fleet, whose first replica is reached over another port.
+pub fn config(fleet: &LocalFleet, first_replica: Option<u16>, settings: &str) -> String {
+    let url = |port: Option<u16>, index: usize| {
+        let replica = &fleet.replicas()[index];
+        replica.superuser_url().replace(&format!(":{}/", replica.port()), &format!(":{}/", port.unwrap_or(replica.port())))
+    };
+    let replicas: Vec<String> =
+        (0..fleet.replicas().len()).map(|index| format!("{:?}", url(first_replica.filter(|_| index == 0), index))).collect();
+    format!(
+        "listen = \"{{listen}}\"\nhttp = \"{{http}}\"\n[databases.app]\nprimary = {:?}\nreplicas = [{}]\n{settings}",
+        fleet.primary().superuser_url(),
+        replicas.join(", ")
+    )
 }
 
 /// What a test's clients connect to. Tests of clients run against both, so that PostgreSQL itself says that they are right.

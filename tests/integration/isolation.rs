@@ -5,19 +5,22 @@
 
 use super::harness::client::{RawClient, Reply, bind, execute, frame, parse, query, sync};
 use super::harness::{Pgyard, own_fleet};
+use super::streams::large_bind;
 use pgyard::demo::LocalFleet;
 
 /// One message or several, sent by a client; then everything up to ReadyForQuery is read.
-struct Step {
+pub struct Step {
     client: usize,
     bytes: Vec<u8>,
 }
 
-fn q(client: usize, sql: &str) -> Step {
+/// A simple query.
+pub fn q(client: usize, sql: &str) -> Step {
     Step { client, bytes: query(sql) }
 }
 
-fn pipeline(client: usize, messages: &[Vec<u8>]) -> Step {
+/// Messages and a Sync.
+pub fn pipeline(client: usize, messages: &[Vec<u8>]) -> Step {
     Step { client, bytes: [messages.concat(), sync()].concat() }
 }
 
@@ -31,7 +34,7 @@ fn until_ready(client: &mut RawClient) -> std::io::Result<Vec<Reply>> {
 }
 
 /// The answers of a whole script, one line a step.
-fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
+pub(super) fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
     let mut lines = Vec::new();
     for step in script {
         let client = &mut clients[step.client];
@@ -47,7 +50,8 @@ fn play(clients: &mut [RawClient], script: &[Step]) -> Vec<String> {
     lines
 }
 
-fn check(fleet: &LocalFleet, name: &str, script: &[Step]) {
+/// Plays the script directly and through pgyard, whose two clients share one server connection.
+pub fn check(fleet: &LocalFleet, name: &str, script: &[Step]) {
     let yard = Pgyard::start_with_config(
         fleet,
         &format!(
@@ -298,6 +302,9 @@ fn a_client_that_vanishes_behind_its_copy_data_frees_the_connection() {
         [parse("", "copy lines from stdin"), bind("", ""), execute(""), frame(b'd', b"1\n"), frame(b'c', b"")].concat(),
         [query("copy lines from stdin"), frame(b'd', b"1\n"), frame(b'd', b"23")[..6].to_vec()].concat(),
         [parse("", "select pg_sleep(60)"), bind("", ""), execute("")].concat(),
+        [parse("", "insert into lines values (1)"), bind("", ""), execute(""), frame(b'H', b"")].concat(),
+        [parse("", "insert into lines values (length($1))"), large_bind("", 1 << 20)[..400_000].to_vec()].concat(),
+        [parse("", "insert into nosuch values (length($1))"), large_bind("", 1 << 20)[..400_000].to_vec()].concat(),
     ] {
         let mut client = yard.client();
         client.send(&left).unwrap();
@@ -306,4 +313,124 @@ fn a_client_that_vanishes_behind_its_copy_data_frees_the_connection() {
         assert_eq!(yard.client().column("SELECT 1").unwrap(), ["1"]);
     }
     assert_eq!(yard.client().column("SELECT count(*) FROM lines").unwrap(), ["0"], "nothing was committed");
+}
+
+#[test]
+fn a_statement_is_closed_without_a_server() {
+    let fleet = own_fleet(0);
+    let close = |what: &str| frame(b'C', format!("{what}\0").as_bytes());
+    check(
+        &fleet,
+        "closing",
+        &[
+            pipeline(0, &[parse("a", "select 1"), parse("", "select 2")]),
+            pipeline(0, &[close("Sa"), close("Snope"), close("Pnope"), frame(b'H', b""), close("S")]),
+            pipeline(0, &[bind("", "a"), execute("")]),
+            pipeline(0, &[bind("", ""), execute("")]),
+            pipeline(0, &[parse("a", "select 3"), bind("", "a"), execute("")]),
+        ],
+    );
+    let yard = Pgyard::start(&fleet, &[]);
+    let mut client = [yard.client()];
+    play(&mut client, &[pipeline(0, &[parse("a", "select 1")])]);
+    fleet.primary().stop(pgyard::demo::StopMode::Fast).unwrap();
+    assert_eq!(play(&mut client, &[pipeline(0, &[close("Sa")])]), ["0: 3 Z:I"]);
+}
+
+/// In PostgreSQL a COMMIT or ROLLBACK that fails has ended its transaction.
+#[test]
+fn an_end_that_is_lost_ends_the_transaction() {
+    let fleet = own_fleet(0);
+    fleet.primary().sql("SET ROLE app; CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)").unwrap();
+    // A COMMIT that takes long enough to be interrupted.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'; \
+                CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()";
+    fleet.primary().sql(&format!("SET ROLE app; {slow}")).unwrap();
+    let yard = Pgyard::start(&fleet, &[]);
+    let end = |state: &str| {
+        let count = format!("FROM pg_stat_activity WHERE usename = 'app' AND state = '{state}'");
+        super::harness::eventually(&format!("a session is {state}"), std::time::Duration::from_secs(20), || {
+            fleet.primary().sql(&format!("SELECT count(pg_terminate_backend(pid)) {count}")).unwrap() == "1"
+        });
+    };
+    let mut client = [yard.client()];
+    for ending in ["commit", "rollback"] {
+        // Its server is gone before it is sent.
+        play(&mut client, &[q(0, "begin"), q(0, "select txid_current()")]);
+        end("idle in transaction");
+        let lines = play(&mut client, &[q(0, ending), q(0, "select 1")]);
+        assert!(
+            lines[0].starts_with("0: E:") && lines[0].ends_with("Z:I") && lines[1].contains("SELECT 1"),
+            "{ending}: {lines:?}"
+        );
+    }
+    for commit in [query("commit"), [parse("", "commit"), bind("", ""), execute(""), sync()].concat()] {
+        play(&mut client, &[q(0, "begin"), q(0, "insert into late values (1)")]);
+        let lines = std::thread::scope(|scope| {
+            let committing = scope.spawn(|| play(&mut client, &[Step { client: 0, bytes: commit }]));
+            end("active");
+            committing.join().unwrap()
+        });
+        assert!(lines[0].contains("E:") && lines[0].ends_with("Z:I"), "{lines:?}");
+        assert!(play(&mut client, &[q(0, "select 1")])[0].contains("SELECT 1"));
+    }
+}
+
+/// PostgreSQL itself cannot show what follows when a server is lost in a transaction, for the client is lost too. To the client
+/// it is a failed transaction.
+#[test]
+fn a_lost_transaction_is_a_failed_one() {
+    let fleet = own_fleet(0);
+    let yard = Pgyard::start(&fleet, &[]);
+    let describe = |name: &str| frame(b'D', format!("S{name}\0").as_bytes());
+    let close = |name: &str| frame(b'C', format!("S{name}\0").as_bytes());
+    let flush = || frame(b'H', b"");
+    let scripts: [(&str, Vec<Step>); 5] = [
+        (
+            "a Flush",
+            vec![
+                pipeline(0, &[parse("", "select 1"), flush()]),
+                q(0, "select 1"),
+                pipeline(0, &[parse("end", "rollback"), describe("end"), flush(), bind("", "end"), execute(""), flush()]),
+                q(0, "select 1"),
+            ],
+        ),
+        (
+            "names are closed and given again",
+            vec![
+                pipeline(0, &[close("a")]),
+                pipeline(0, &[parse("a", "select 1")]),
+                q(0, "rollback"),
+                pipeline(0, &[parse("a", "select 2"), bind("", "a"), execute("")]),
+            ],
+        ),
+        (
+            "an end that is only prepared ends nothing",
+            vec![
+                pipeline(0, &[parse("end", "rollback"), describe("end")]),
+                q(0, "select 1"),
+                pipeline(0, &[bind("", "end"), execute("")]),
+                q(0, "select 1"),
+                pipeline(0, &[parse("end", "select 2")]),
+                pipeline(0, &[close("end"), parse("end", "select 2"), bind("", "end"), execute("")]),
+            ],
+        ),
+        (
+            "an unnamed end",
+            vec![pipeline(0, &[parse("", "commit"), bind("", ""), execute("")]), pipeline(0, &[bind("", "a"), execute("")])],
+        ),
+        ("nothing but a Sync", vec![pipeline(0, &[]), q(0, "commit"), pipeline(0, &[bind("", "a"), execute("")])]),
+    ];
+    for (name, script) in scripts {
+        let begin = [pipeline(0, &[parse("a", "select 41")]), q(0, "begin"), q(0, "select 1")];
+        let log_in = || RawClient::log_in(fleet.primary().port(), "app", fleet.app_password().reveal(), "app").unwrap();
+        let (mut direct, mut through) = ([log_in()], [yard.client()]);
+        play(&mut through, &begin);
+        let busy = "FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'";
+        fleet.primary().sql(&format!("SELECT pg_terminate_backend(pid) {busy}")).unwrap();
+        play(&mut direct, &begin);
+        play(&mut direct, &[q(0, "select 1 / 0")]);
+        assert_eq!(play(&mut through, &[q(0, "select 1")]), ["0: E:57P01 Z:E"], "{name}");
+        assert_eq!(play(&mut through, &script), play(&mut direct, &script), "{name}");
+    }
 }

@@ -2,10 +2,9 @@
 
 use super::harness::client::Protocol;
 use super::harness::proxy::host_of;
-use super::harness::{Pgyard, own_fleet};
+use super::harness::{Pgyard, eventually, own_fleet};
 use pgyard::demo::LocalFleet;
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,20 +18,6 @@ fn config(fleet: &LocalFleet, replicas: usize, more: &str) -> String {
         fleet.primary().superuser_url(),
         urls.join(", ")
     )
-}
-
-/// Rewrites the file of a running pgyard and reloads it; answers what `pgyard reload` said.
-fn reload(yard: &Pgyard, text: &str) -> String {
-    let file = yard.directory().join("pgyard.toml");
-    let old = std::fs::read_to_string(&file).unwrap();
-    let head: Vec<&str> = old.lines().take(2).collect();
-    let body: Vec<&str> = text.lines().skip(2).collect();
-    std::fs::write(&file, format!("{}\n{}\n", head.join("\n"), body.join("\n"))).unwrap();
-    let url = format!("postgres://pgyard@127.0.0.1:{}/pgyard", yard.port());
-    let output = Command::new(env!("CARGO_BIN_EXE_pgyard")).args(["reload", "--admin", &url]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() || said.contains("not reloaded"), "{said}");
-    said
 }
 
 /// How many reads each replica answers in a while. (The primary answers some too: after DDL, until the catalogue was read again.)
@@ -77,13 +62,13 @@ fn replicas_are_added_and_removed_under_load() {
         let with_one = taken(&counts);
         assert_eq!(with_one.keys().collect::<Vec<_>>(), [&one]);
 
-        assert!(reload(&yard, &config(&fleet, 2, "")).contains(": added"));
+        assert!(yard.reload(&config(&fleet, 2, "")).contains(": added"));
         yard.wait_for_replicas(&[&one, &two]);
         let with_two = taken(&counts);
         assert_eq!(with_two.keys().collect::<Vec<_>>(), [&one, &two], "{with_two:?}");
         assert!(with_two.values().all(|count| *count > 20), "{with_two:?}");
 
-        assert!(reload(&yard, &config(&fleet, 1, "")).contains(": removed"));
+        assert!(yard.reload(&config(&fleet, 1, "")).contains(": removed"));
         yard.wait_for_replicas(&[&one]);
         let again_one = taken(&counts);
         assert_eq!(again_one.keys().collect::<Vec<_>>(), [&one]);
@@ -104,15 +89,70 @@ impl Drop for Stop<'_> {
 fn a_reload_says_what_it_changes_and_refuses_what_is_wrong() {
     let fleet = own_fleet(1);
     let yard = Pgyard::start_with_config(&fleet, &config(&fleet, 1, ""));
-    assert!(reload(&yard, &config(&fleet, 1, "")).contains("nothing has changed"));
-    let said = reload(&yard, &config(&fleet, 1, "max_lag = '5s'\npool_size = 7\n[log]\nformat = 'json'\n"));
+    assert!(yard.reload(&config(&fleet, 1, "")).contains("nothing has changed"));
+    let said = yard.reload(&config(&fleet, 1, "max_lag = '5s'\npool_size = 7\n[log]\nformat = 'json'\n"));
     assert!(said.contains("changed: databases.app.max_lag: 1s -> 5s"), "{said}");
     assert!(said.contains("applies after a restart: log.format: text -> json"), "{said}");
-    let wrong = reload(&yard, &config(&fleet, 1, "max_lagg = '5s'\n"));
+    let wrong = yard.reload(&config(&fleet, 1, "max_lagg = '5s'\n"));
     assert!(wrong.contains("not reloaded") && wrong.contains("max_lagg"), "{wrong}");
     // SIGHUP does the same, and what is wrong leaves everything as it is.
     yard.signal("HUP");
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(yard.client().column("SELECT 1").unwrap(), ["1"]);
-    assert!(reload(&yard, &config(&fleet, 1, "")).contains("changed: databases.app.max_lag: 5s -> 1s"));
+    assert!(yard.reload(&config(&fleet, 1, "")).contains("changed: databases.app.max_lag: 5s -> 1s"));
+}
+
+#[test]
+fn sessions_spread_over_the_relay_threads_and_gather_again() {
+    let fleet = own_fleet(1);
+    let with_minimum = |minimum: usize| {
+        let threads = format!("workers = 2\nworkers_min = {minimum}\n[databases.app]");
+        config(&fleet, 1, "").replace("[databases.app]", &threads)
+    };
+    let yard = Pgyard::start_with_config(&fleet, &with_minimum(2));
+    let metric = |name: &str| yard.metric(name, &[]).unwrap_or_default();
+    eventually("two threads are used", Duration::from_secs(30), || metric("pgyard_workers_in_use") == 2.0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (yard, stop) = (&yard, &stop);
+            scope.spawn(move || {
+                let mut client = yard.client();
+                client.column(&format!("SET app.client = '{number}'")).unwrap();
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    round += 1;
+                    // Every answer is the client's own, and its settings follow it, whichever thread serves it.
+                    let token = format!("{number}-{round}");
+                    let seen = client.column(&format!("SELECT current_setting('app.client') || '-{round}'")).unwrap();
+                    assert_eq!(seen, [token]);
+                    // A light load: one thread can carry it.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        assert!(yard.reload(&with_minimum(1)).contains("workers_min"));
+        eventually("one thread is enough", Duration::from_secs(60), || metric("pgyard_workers_in_use") == 1.0);
+        // They were spread evenly, so half of them have to move.
+        eventually("all are on one", Duration::from_secs(60), || metric("pgyard_sessions_moved_total") >= (CLIENTS / 2) as f64);
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_wait_for_a_server_connection_ends_with_a_clear_error() {
+    let fleet = own_fleet(0);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, 0, "pool_size = 1\ncheckout_timeout = '400ms'"));
+    let (mut holder, mut waiter) = (yard.client(), yard.client());
+    holder.run(Protocol::Simple, "BEGIN").unwrap();
+    for _ in 0..2 {
+        let begun = std::time::Instant::now();
+        let replies = waiter.run(Protocol::Simple, "SELECT 1").unwrap();
+        let error = replies.iter().find(|reply| reply.tag == b'E').expect("an error");
+        assert_eq!(error.field(b'C').as_deref(), Some("53300"));
+        assert!(error.field(b'H').is_some_and(|hint| hint.contains("checkout_timeout")), "{error:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(400));
+    }
+    holder.run(Protocol::Simple, "COMMIT").unwrap();
+    assert_eq!(waiter.column("SELECT 1").unwrap(), ["1"]);
 }

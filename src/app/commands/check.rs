@@ -44,6 +44,7 @@ fn summary(settings: &Settings) -> String {
     };
     let mut lines = vec![
         format!("clients connect to {} (TLS {tls}); {} worker threads", listen.join(", "), settings.workers),
+        format!("who may come: {}", who_may_come(settings)),
         format!("metrics and health: {http}"),
         format!("console (database pgyard): {admins}"),
     ];
@@ -53,6 +54,16 @@ fn summary(settings: &Settings) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+fn who_may_come(settings: &Settings) -> String {
+    match settings.front.access.as_slice() {
+        [] => "whoever can log in (no access list)".to_owned(),
+        rules => {
+            let lines = rules.iter().enumerate().map(|(index, rule)| format!("\n  {}. {rule}", index + 1));
+            format!("the first of these rules that matches decides, and none is a refusal{}", lines.collect::<String>())
+        }
+    }
 }
 
 fn database_lines(database: &DatabaseSettings) -> Vec<String> {
@@ -150,6 +161,11 @@ mod tests {
                 "20 connections per host and role",
                 "any role of the primary, by its own password (method auto)",
             ],
+        );
+        check(app, &["who may come: whoever can log in"]);
+        check(
+            &format!("[[access]]\naddresses = '10.0.0.0/8'\nusers = ['al', 'b*']\n{app}"),
+            &["and none is a refusal\n  1. any from 10.0.0.0/8 user al,b*: auto\n"],
         );
         check(&format!("{app}split = false\n"), &["reads: from the primary, as everything"]);
         check(

@@ -1,6 +1,7 @@
 //! Settings that exclude each other, and settings that are legal but dangerous.
 
 use super::reader::{Origins, Reader, Section, Span};
+use crate::config::choice::NamedChoice;
 use crate::config::codec::Complaint;
 use crate::config::duration::format_duration;
 use crate::config::problem::ProblemKind;
@@ -167,11 +168,19 @@ fn hosts(reader: &mut Reader, settings: &DatabaseSettings, places: &Places) {
         let message = format!("the weight of `{}` has no effect: balance is not \"weighted\"", host.name);
         reader.warn(places.of(&["balance"]), message, "write balance = \"weighted\", or take the weight out");
     }
-    for host in hosts {
-        if host.tls.ca.is_some() && !matches!(host.tls.mode, ServerTlsMode::VerifyCa | ServerTlsMode::VerifyFull) {
-            let message = format!("sslrootcert of `{}` has no effect: sslmode does not verify certificates", host.name);
-            reader.warn(places.header.clone(), message, "write sslmode \"verify-full\" (or \"verify-ca\")");
-        }
+    for host in hosts.iter().filter(|host| host.tls.ca.is_some()) {
+        let message = match host.tls.mode {
+            ServerTlsMode::Disable => format!("sslrootcert of `{}` has no effect: sslmode is \"disable\"", host.name),
+            ServerTlsMode::Allow | ServerTlsMode::Prefer => {
+                format!(
+                    "sslrootcert of `{}` protects nobody: with sslmode \"{}\" TLS may be left out",
+                    host.name,
+                    host.tls.mode.name()
+                )
+            }
+            ServerTlsMode::Require | ServerTlsMode::VerifyCa | ServerTlsMode::VerifyFull => continue,
+        };
+        reader.warn(places.header.clone(), message, "write sslmode \"verify-full\" (or \"verify-ca\")");
     }
 }
 

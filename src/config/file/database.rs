@@ -158,7 +158,10 @@ fn resolve_hosts(
     for HostSource { mut draft, span } in sources {
         draft.connection.inherit(&connection);
         draft.connection.inherit(&donor);
-        let Some(host) = reader.accept(ProblemKind::MissingKey, &span, host::resolve(draft, &probed)) else { continue };
+        let Some(mut host) = reader.accept(ProblemKind::MissingKey, &span, host::resolve(draft, &probed)) else { continue };
+        let pair = host.tls.certificate.as_ref();
+        let files = [host.tls.ca.as_ref(), pair.map(|(certificate, _)| certificate), pair.map(|(_, key)| key)];
+        host.tls.content = reader.content_of(files.into_iter().flatten());
         if let Some(twin) = hosts.iter().find(|other| other.address == host.address && other.port == host.port) {
             let message = format!("{}:{} is listed twice (as `{}` before)", host.address, host.port, twin.name);
             reader.error(ProblemKind::Contradiction, span, Complaint::new(message, "take one of them out"));

@@ -2,6 +2,7 @@
 
 use super::reader::{Reader, Section, Span};
 use super::unknown::check_unknown;
+use crate::config::choice::NamedChoice;
 use crate::config::codec::{Choice, Codec, Complaint, RawValue};
 use crate::config::defaults::DEFAULT_SERVER_PORT;
 use crate::config::keys::{self, plain_names};
@@ -117,11 +118,7 @@ fn read_value<T>(
 
 /// Reads the keys that say how hosts are reached.
 pub(super) fn read_connection(reader: &mut Reader, section: Section) -> Connection {
-    let mut remarks = Vec::new();
-    let sslmode = read_value_with(reader, section, "sslmode", |text| parse_sslmode(text, &mut remarks));
-    for remark in remarks {
-        reader.warn(section.key_span("sslmode").unwrap_or(0..0), remark.message, remark.help);
-    }
+    let sslmode = read_value_with(reader, section, "sslmode", parse_sslmode);
     let connection = Connection {
         user: reader.text_of(section, "user").map(|(user, _)| user),
         password: reader.secret_of(section, "password", "password_file"),
@@ -178,6 +175,7 @@ pub(in crate::config) fn resolve(draft: HostDraft, database: &str) -> Result<Hos
         (Some(_), None) => return Err(Complaint::new("sslcert is given without sslkey", "give both, or none")),
         (None, Some(_)) => return Err(Complaint::new("sslkey is given without sslcert", "give both, or none")),
     };
+    let tls = server_tls(connection.sslmode, connection.sslrootcert, certificate)?;
     let label = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
     let name = name.unwrap_or(label);
     if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -189,15 +187,26 @@ pub(in crate::config) fn resolve(draft: HostDraft, database: &str) -> Result<Hos
         port,
         role: role.unwrap_or(RoleSetting::Auto),
         weight: weight.unwrap_or(1),
-        tls: ServerTlsSettings {
-            mode: connection.sslmode.unwrap_or(ServerTlsMode::Prefer),
-            ca: connection.sslrootcert.flatten(),
-            certificate,
-        },
+        tls,
         control: ControlCredentials {
             user,
             password: connection.password,
             database: connection.database.unwrap_or_else(|| database.to_owned()),
         },
     })
+}
+
+/// As libpq: the system's roots are those of everybody, so that nothing but verify-full makes sense with them.
+fn server_tls(
+    mode: Option<ServerTlsMode>,
+    root: Option<Option<PathBuf>>,
+    certificate: Option<(PathBuf, PathBuf)>,
+) -> Result<ServerTlsSettings, Complaint> {
+    let system = root == Some(None);
+    let mode = mode.unwrap_or(if system { ServerTlsMode::VerifyFull } else { ServerTlsMode::Prefer });
+    if system && mode != ServerTlsMode::VerifyFull {
+        let message = format!("sslmode \"{}\" is too weak for sslrootcert \"system\"", mode.name());
+        return Err(Complaint::new(message, "write sslmode \"verify-full\", or the file of your own authority as sslrootcert"));
+    }
+    Ok(ServerTlsSettings { mode, ca: root.flatten(), certificate, content: 0 })
 }

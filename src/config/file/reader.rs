@@ -281,6 +281,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number that is another one when the content of one of the files is.
+    pub(in crate::config) fn content_of<'p>(&self, files: impl Iterator<Item = &'p PathBuf>) -> u64 {
+        crate::config::secrets::content_of(files, self.files)
+    }
+
     /// The table that is the value of `key`, or a note that it should be one.
     pub(in crate::config) fn table_of<'t, 'i>(
         &mut self,

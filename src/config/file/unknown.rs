@@ -52,6 +52,8 @@ fn homes() -> Vec<(&'static str, Vec<&'static str>)> {
         ("in [databases.NAME]", plain_names(keys::HOSTS).collect()),
         ("in [log]", names(keys::LOG).collect()),
         ("in [limits]", names(keys::LIMITS).collect()),
+        ("in a rule, below a line [[access]]", names(keys::ACCESS).collect()),
+        ("in [peers]", names(keys::PEERS).chain(plain_names(keys::PEER_LIST)).collect()),
         ("in [tls]", plain_names(keys::TLS).collect()),
         ("in a host's table, such as { host = \"10.0.0.1\", weight = 2 }", plain_names(keys::HOST).collect()),
         ("in [databases.NAME.users.ROLE]", plain_names(keys::USER_SECRETS).collect()),

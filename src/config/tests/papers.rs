@@ -54,6 +54,8 @@ fn the_reference_example_has_every_key_at_its_default() {
     for name in keys::names(keys::TOP)
         .chain(keys::names(keys::LOG))
         .chain(keys::names(keys::LIMITS))
+        .chain(keys::names(keys::ACCESS))
+        .chain(keys::names(keys::PEERS))
         .chain(keys::names(keys::DATABASE))
         .chain(keys::names(keys::USER))
         .chain(keys::plain_names(keys::TLS))

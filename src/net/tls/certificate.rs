@@ -4,11 +4,14 @@
 //! It is preferred to x509-certificate, which pgwire brings along, because that one is about making certificates and its list of signature
 //! algorithms has neither RSA-PSS nor ECDSA with SHA-512.
 
+use crate::config::CertName;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use x509_cert::Certificate;
 use x509_cert::der::asn1::{AnyRef, Ia5StringRef, ObjectIdentifier, PrintableStringRef, Utf8StringRef};
 use x509_cert::der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::spki::AlgorithmIdentifierRef;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -52,6 +55,31 @@ pub fn peer_common_name(chain: &[CertificateDer<'_>]) -> Option<String> {
         _ => return None,
     };
     Some(name).filter(|name| !name.is_empty() && !name.contains('\0'))
+}
+
+/// The names that a field of a certificate holds; only of one that the handshake has verified do they mean anything. Names with a zero byte,
+/// which other programs would cut short, are left out.
+pub fn certificate_names(certificate: &CertificateDer<'_>, field: CertName) -> Vec<String> {
+    let Ok(parsed) = Certificate::from_der(certificate) else { return Vec::new() };
+    let alternatives = || match parsed.tbs_certificate.get::<SubjectAltName>() {
+        Ok(Some((_, names))) => names.0,
+        _ => Vec::new(),
+    };
+    let mut names: Vec<String> = match field {
+        CertName::Cn => peer_common_name(std::slice::from_ref(certificate)).into_iter().collect(),
+        CertName::Dn => vec![parsed.tbs_certificate.subject.to_string()],
+        CertName::Dns | CertName::Email | CertName::Uri => alternatives()
+            .into_iter()
+            .filter_map(|name| match (field, name) {
+                (CertName::Dns, GeneralName::DnsName(name)) => Some(name.to_string()),
+                (CertName::Email, GeneralName::Rfc822Name(name)) => Some(name.to_string()),
+                (CertName::Uri, GeneralName::UniformResourceIdentifier(name)) => Some(name.to_string()),
+                _ => None,
+            })
+            .collect(),
+    };
+    names.retain(|name| !name.is_empty() && !name.contains('\0'));
+    names
 }
 
 /// Whether a certificate is valid at `now`; `None` if it can't be read.
@@ -176,6 +204,26 @@ mod tests {
     }
 
     #[test]
+    fn names_are_read_from_every_field() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["app.test".to_owned()]).unwrap();
+        let text = |text: &str| text.try_into().unwrap();
+        params.subject_alt_names.push(rcgen::SanType::Rfc822Name(text("alice@example.com")));
+        params.subject_alt_names.push(rcgen::SanType::URI(text("spiffe://example.com/app")));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "ops, inc");
+        params.distinguished_name.push(DnType::CommonName, "alice");
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let check = |field, expect: &[&str]| assert_eq!(certificate_names(&certificate, field), expect, "{field:?}");
+        check(CertName::Cn, &["alice"]);
+        check(CertName::Dn, &["CN=alice,O=ops\\, inc"]);
+        check(CertName::Dns, &["app.test"]);
+        check(CertName::Email, &["alice@example.com"]);
+        check(CertName::Uri, &["spiffe://example.com/app"]);
+        assert!(certificate_names(&CertificateDer::from(vec![0x30, 0x00]), CertName::Dn).is_empty());
+    }
+
+    #[test]
     fn validity_is_read() {
         let certificate = certificate(&PKCS_ECDSA_P256_SHA256, &[]);
         let at = |seconds| is_valid_at(&certificate, UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
@@ -194,6 +242,9 @@ mod tests {
                 let der = CertificateDer::from(der);
                 endpoint_hash(&der);
                 peer_common_name(std::slice::from_ref(&der));
+                for field in [CertName::Dn, CertName::Dns, CertName::Email, CertName::Uri] {
+                    certificate_names(&der, field);
+                }
                 is_valid_at(&der, UnixTime::now());
             }
         }

@@ -31,7 +31,7 @@ pub struct ClientTls {
 impl ClientTls {
     /// Reads the files. To reload, load again and swap; connections that exist keep what they have.
     ///
-    /// With `client_ca`, clients must show a certificate that one of its authorities issued.
+    /// With `client_ca`, clients must show a certificate that one of its authorities issued, or, if it is optional, may show none.
     ///
     /// # Errors
     /// Names the file and what would be right.
@@ -45,7 +45,9 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
             Some(path) => {
                 let roots = Arc::new(pem::roots(path)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = if settings.client_cert_optional { verifier.allow_unauthenticated() } else { verifier };
+                let verifier = verifier.build();
                 builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::file(path, error.to_string()))?)
             }
         };

@@ -58,12 +58,19 @@ impl Files {
 
     fn front(&self, name: &str, client_ca: Option<&str>) -> ClientTlsSettings {
         let client_ca = client_ca.map(|ca| self.certificate(ca));
-        ClientTlsSettings { certificate: self.certificate(name), key: self.key(name), client_ca, required: true }
+        ClientTlsSettings {
+            certificate: self.certificate(name),
+            key: self.key(name),
+            client_ca,
+            required: true,
+            client_cert_optional: false,
+            content: 0,
+        }
     }
 
     fn back(&self, mode: ServerTlsMode, ca: Option<&str>, certificate: Option<&str>) -> ServerTlsSettings {
         let certificate = certificate.map(|name| (self.certificate(name), self.key(name)));
-        ServerTlsSettings { mode, ca: ca.map(|ca| self.certificate(ca)), certificate }
+        ServerTlsSettings { mode, ca: ca.map(|ca| self.certificate(ca)), certificate, content: 0 }
     }
 }
 
@@ -190,8 +197,14 @@ fn bad_files_are_named_with_what_would_be_right() {
     write("junk.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
     let check = |certificate: &str, key: &str, client_ca: Option<&str>, named: &str, advice: &str| {
         let path = |name: &str| files.0.path().join(name);
-        let settings =
-            ClientTlsSettings { certificate: path(certificate), key: path(key), client_ca: client_ca.map(path), required: false };
+        let settings = ClientTlsSettings {
+            certificate: path(certificate),
+            key: path(key),
+            client_ca: client_ca.map(path),
+            required: false,
+            client_cert_optional: false,
+            content: 0,
+        };
         let error = ClientTls::load(&settings).unwrap_err().to_string();
         assert!(error.contains(named) && error.contains(advice), "{certificate} {key}: {error}");
     };

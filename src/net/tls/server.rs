@@ -91,7 +91,9 @@ fn trust(settings: &ServerTlsSettings) -> Result<Trust, TlsError> {
         (None, ServerTlsMode::VerifyCa | ServerTlsMode::VerifyFull) => {
             Ok(Trust::Chain { roots: system_roots()?, pinned: Vec::new(), name })
         }
-        (None, ServerTlsMode::Disable | ServerTlsMode::Prefer | ServerTlsMode::Require) => Ok(Trust::Anybody),
+        (None, ServerTlsMode::Disable | ServerTlsMode::Allow | ServerTlsMode::Prefer | ServerTlsMode::Require) => {
+            Ok(Trust::Anybody)
+        }
     }
 }
 

@@ -57,13 +57,52 @@ fn the_same_bytes_come_out_however_they_are_cut() {
 
 #[test]
 fn own_queries_are_not_seen() {
-    let bytes = stream(&[(b'S', b"a\0b\0"), (b'C', b"SET\0"), (b'Z', b"I"), (b'C', b"SELECT 0\0"), (b'Z', b"I")]);
+    let own: [(u8, &[u8]); 5] = [(b'S', b"a\0b\0"), (b'D', b"row"), (b'D', &[1; 40]), (b'C', b"SET\0"), (b'Z', b"I")];
+    let bytes = [stream(&own), stream(&[(b'C', b"SELECT 0\0"), (b'Z', b"I")])].concat();
     for step in [1, 4, 1000] {
         let mut server = server(&[Expected::Own, Expected::Through]);
         let mut answer = Answer::default();
         let seen = feed(&bytes, step, &mut server, &mut answer);
         assert_eq!(seen, stream(&[(b'C', b"SELECT 0\0"), (b'Z', b"I")]));
         assert_eq!(answer.completed, 1);
+    }
+}
+
+#[test]
+fn rows_pass_in_runs_and_between_other_messages() {
+    let long = [7; 3000];
+    let messages: [(u8, &[u8]); 12] = [
+        (b'2', b""),
+        (b'T', b"x"),
+        (b'D', &long),
+        (b'D', b""),
+        (b'N', b"SNOTICE\0\0"),
+        (b'D', &long),
+        (b'C', b"SELECT 3\0"),
+        (b'H', b"\0"),
+        (b'd', &long),
+        (b'd', b"x"),
+        (b'c', b""),
+        (b'C', b"ROLLBACK\0"),
+    ];
+    let expected = [Expected::Bind, Expected::DescribePortal, Expected::Execute, Expected::Execute, Expected::Sync];
+    let bytes = [stream(&messages), stream(&[(b'Z', b"I")])].concat();
+    for may_retry in [false, true] {
+        for step in [1, 2, 5, 11, 1000, 3001, 100_000] {
+            let (mut server, mut answer) = (server(&expected), Answer { may_retry, extended: true, ..Answer::default() });
+            assert_eq!(feed(&bytes, step, &mut server, &mut answer), bytes, "step {step}");
+            assert!(server.is_quiet() && answer.committed);
+            assert_eq!((answer.bytes, answer.completed, answer.rolled_back), (bytes.len() as u64, 2, true), "step {step}");
+        }
+    }
+}
+
+#[test]
+fn a_row_of_an_impossible_length_ends_the_run() {
+    for length in [3, 0x4000_0003_u32] {
+        let bad = [&message(b'D', b"row")[..], b"D", &length.to_be_bytes(), b"row"].concat();
+        let taken = take_chunk(&bad, &mut server(&[Expected::Through]), &mut Answer::default(), &mut Buffer::new());
+        assert_eq!(taken, Err(WireError::Length { tag: b'D', length }));
     }
 }
 
@@ -136,4 +175,27 @@ fn rows_that_come_with_a_farewell_are_taken_back() {
     let mut answer = Answer { may_retry: true, ..Answer::default() };
     assert_eq!(feed(&bytes, 20, &mut second, &mut answer), bytes, "what was forwarded stays");
     assert_eq!(answer.refused, None);
+}
+
+#[test]
+fn rows_that_come_with_a_refusal_are_taken_back() {
+    let rows = stream(&[(b'T', b"columns"), (b'D', b"row")]);
+    let conflict = stream(&[(b'E', b"SERROR\0C40001\0\0"), (b'Z', b"I")]);
+    let check = |chunks: &[&[u8]], refused: Option<RetryReason>, forwarded: &[u8]| {
+        let (mut server, mut outbox, mut client) = (server(&[Expected::Through]), Buffer::new(), Vec::new());
+        let mut answer = Answer { may_retry: true, ..Answer::default() };
+        for chunk in chunks {
+            let range = take_chunk(chunk, &mut server, &mut answer, &mut outbox).expect("right messages");
+            client.extend_from_slice(outbox.as_slice());
+            outbox.clear();
+            client.extend_from_slice(&chunk[range]);
+        }
+        assert_eq!((answer.refused, client.as_slice()), (refused, forwarded));
+        assert!(server.is_quiet());
+    };
+    let together = [rows.clone(), conflict.clone()].concat();
+    check(&[&together], Some(RetryReason::RecoveryConflict), b"");
+    check(&[&rows, &conflict], None, &together);
+    let wrong = [rows, stream(&[(b'E', b"SERROR\0C22012\0\0"), (b'Z', b"I")])].concat();
+    check(&[&wrong], None, &wrong);
 }

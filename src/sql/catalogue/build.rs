@@ -99,8 +99,14 @@ impl Builder {
                 let volatile = if text == "i" || text == "s" || harmless { WordFlags::NONE } else { WordFlags::VOLATILE };
                 let reads = if text == "i" { WordFlags::NONE } else { WordFlags::READS_TABLES };
                 words.add(&name, WordFlags::FUNCTION | volatile | reads);
+                // C code can keep anything in its process. An extension's can be trusted not to, and what promises to change
+                // nothing; a function of somebody's own can't.
+                if volatile != WordFlags::NONE && c.is_none() && b.as_deref() == Some("c") {
+                    words.add(&name, WordFlags::OPAQUE);
+                }
                 self.add_source(words, name, b.as_deref(), c.as_deref(), d);
             }
+            "trigger_function" if c.is_none() && b.as_deref() == Some("c") => drop(words.add(&name, WordFlags::OPAQUE)),
             "trigger_function" => self.add_source(words, name, b.as_deref(), c.as_deref(), d),
             "view" => {
                 words.add(&name, WordFlags::TREE);

@@ -22,10 +22,13 @@ pub(super) fn write(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<
             let outcome = Outcome::write(WriteReason::Command);
             if known { outcome } else { outcome.pinned(Pins::OPAQUE) }
         }
-        Kind::Create if creates_temporary(cursor) => {
-            Outcome::write(WriteReason::SessionBound).pinned(Pins::TEMPORARY).changing_catalogue()
+        Kind::Create if creates_temporary(cursor) => Outcome::write(WriteReason::SessionBound)
+            .pinned(Pins::TEMPORARY)
+            .changing_catalogue()
+            .defining_code(defines_code(setting, survey, cursor)),
+        Kind::Create | Kind::Define => {
+            Outcome::write(WriteReason::Utility).changing_catalogue().defining_code(defines_code(setting, survey, cursor))
         }
-        Kind::Create | Kind::Define => Outcome::write(WriteReason::Utility).changing_catalogue(),
         _ => Outcome::write(WriteReason::Utility),
     };
     if kind == Kind::Create {
@@ -97,6 +100,16 @@ fn creates_temporary(cursor: &Cursor<'_>) -> bool {
     false
 }
 
+/// Whether DDL makes or changes what runs when others are called or written to, or may do so.
+fn defines_code(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> bool {
+    if !survey.lead.is_some_and(|lead| lead.is_word(setting.text, "create") || lead.is_word(setting.text, "alter")) {
+        return false;
+    }
+    let words = ["function", "procedure", "routine", "aggregate", "trigger", "rule", "extension", "language", "operator", "cast"];
+    let mut cursor = cursor.clone();
+    std::iter::from_fn(|| cursor.take()).any(|token| words.iter().any(|word| token.is_word(setting.text, word)))
+}
+
 /// DO: what it does stands in a literal, which is looked at like a function's source.
 fn anonymous_block(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'_>) -> Outcome {
     let mut outcome = Outcome::write(WriteReason::Command);
@@ -122,7 +135,7 @@ fn anonymous_block(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'
     if hidden || opaque || survey.names.has(WordFlags::OPAQUE) {
         outcome = outcome.pinned(Pins::OPAQUE);
     }
-    if body.as_ref().is_none_or(defines) { outcome.changing_catalogue() } else { outcome }
+    if body.as_ref().is_none_or(defines) { outcome.changing_catalogue().defining_code(true) } else { outcome }
 }
 
 /// Whether the body may call something that the catalogue does not know, or that stays behind in the session.

@@ -200,6 +200,11 @@ fn pins_of_functions_and_objects() {
         ("SELECT agg_opaque(a) FROM t", Pins::OPAQUE),
         ("SELECT f_volatile()", Pins::NONE),
         ("SELECT dblink_exec('x')", Pins::OPAQUE),
+        ("SELECT f_own_c()", Pins::OPAQUE),
+        ("SELECT f_own_c_stable()", Pins::NONE),
+        ("SELECT f_extension_c()", Pins::NONE),
+        ("UPDATE t_c_trigger SET a = 1", Pins::OPAQUE),
+        ("UPDATE t_extension_trigger SET a = 1", Pins::NONE),
         ("SELECT setseed(0.1)", Pins::OPAQUE),
         ("INSERT INTO t_trigger VALUES (1)", Pins::OPAQUE),
         ("INSERT INTO t_default VALUES (1)", Pins::OPAQUE),
@@ -255,6 +260,27 @@ fn set_config_is_followed_where_it_can_be() {
         let statement = only(text);
         assert_eq!((statement.effects, statement.pins), (effects, pins), "{text}");
         assert!(matches!(statement.access, Access::Write(_)), "{text}");
+    }
+}
+
+#[test]
+fn what_defines_code() {
+    for (text, expect) in [
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'select 1'", true),
+        ("CREATE TEMP TABLE x (a int); CREATE TRIGGER r BEFORE INSERT ON x EXECUTE FUNCTION f()", true),
+        ("CREATE EXTENSION hstore", true),
+        ("ALTER TABLE t ENABLE TRIGGER ALL", true),
+        ("CREATE OR REPLACE PROCEDURE p() LANGUAGE sql AS ''", true),
+        ("CREATE RULE r AS ON INSERT TO t DO NOTHING", true),
+        ("DO $$ BEGIN EXECUTE 'x'; END $$", true),
+        ("CREATE TABLE t (id serial, function text DEFAULT 'x')", true),
+        ("CREATE TABLE t (id serial, a text DEFAULT 'function')", false),
+        ("GRANT EXECUTE ON FUNCTION f TO x", false),
+        ("DROP FUNCTION f", false),
+        ("SELECT 1 AS function", false),
+        ("INSERT INTO t VALUES (1)", false),
+    ] {
+        assert_eq!(facts(text).defines_code, expect, "{text}");
     }
 }
 

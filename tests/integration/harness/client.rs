@@ -45,16 +45,29 @@ pub struct RawClient {
     buffer: BytesMut,
     /// Process id and secret of BackendKeyData.
     pub key: (i32, i32),
+    /// The whole secret: 4 bytes under protocol 3.0, more under 3.2.
+    pub secret: Vec<u8>,
 }
 
 impl RawClient {
     /// Connects and sends nothing.
     pub fn connect(port: u16) -> io::Result<RawClient> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        // A stray signal may interrupt it (seen once); nothing has been sent then.
+        let stream = loop {
+            match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                connected => break connected?,
+            }
+        };
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
         stream.set_nodelay(true)?;
-        Ok(RawClient { stream, buffer: BytesMut::new(), key: (0, 0) })
+        Ok(RawClient { stream, buffer: BytesMut::new(), key: (0, 0), secret: Vec::new() })
+    }
+
+    /// Changes how long a server may say nothing.
+    pub fn set_silence(&self, limit: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(limit))
     }
 
     /// Connects and logs in, with SCRAM-SHA-256.
@@ -78,8 +91,11 @@ impl RawClient {
                     frontend::sasl_response(scram.message(), &mut out)?;
                 }
                 (b'R', Some(12)) => scram.finish(&reply.body[4..])?,
-                (b'K', Some(pid)) => client.key = (pid, i32::from_be_bytes(reply.body[4..8].try_into().unwrap())),
-                (b'E', _) => return Err(io::Error::other(reply.field(b'M').unwrap_or_default())),
+                (b'K', Some(pid)) => {
+                    client.key = (pid, i32::from_be_bytes(reply.body[4..8].try_into().unwrap()));
+                    client.secret = reply.body[4..].to_vec();
+                }
+                (b'E', _) => return Err(refusal(&reply)),
                 (b'Z', _) => return Ok(client),
                 _ => {}
             }
@@ -215,6 +231,25 @@ impl RawClient {
 pub fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[tag], &length.to_be_bytes()[..], body].concat()
+}
+
+/// A log-in that was refused: SQLSTATE and message.
+fn refusal(reply: &Reply) -> io::Error {
+    let (state, message) = (reply.field(b'C').unwrap_or_default(), reply.field(b'M').unwrap_or_default());
+    io::Error::other(format!("{state}: {message}"))
+}
+
+/// CancelRequest with a key of any length.
+pub fn cancel_request_with(pid: i32, secret: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(12 + secret.len()).unwrap();
+    [&length.to_be_bytes()[..], &80_877_102_i32.to_be_bytes(), &pid.to_be_bytes(), secret].concat()
+}
+
+/// A StartupMessage of protocol 3.2.
+pub fn startup_3_2(parameters: &[(&str, &str)]) -> Vec<u8> {
+    let mut packet = startup(parameters);
+    packet[4..8].copy_from_slice(&196_610_u32.to_be_bytes());
+    packet
 }
 
 /// A StartupMessage of protocol 3.0.

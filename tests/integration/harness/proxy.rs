@@ -32,7 +32,7 @@ impl Pgyard {
         line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let (port, http) = (free_port().unwrap(), free_port().unwrap());
         line.extend(["--listen".to_owned(), format!("127.0.0.1:{port}"), "--http".to_owned(), format!("127.0.0.1:{http}")]);
-        let yard = Pgyard::spawn(fleet, &line, port, http, tempfile::tempdir().unwrap());
+        let yard = Pgyard::spawn((fleet, &[]), &line, (port, http), tempfile::tempdir().unwrap());
         yard.wait_for_replicas(&fleet.replicas().iter().map(|replica| replica.name()).collect::<Vec<_>>());
         yard
     }
@@ -40,16 +40,40 @@ impl Pgyard {
     /// Starts it with a configuration file, in which `{listen}` and `{http}` become the addresses; waits until it is ready.
     #[allow(dead_code, reason = "for tests of configuration and reload")]
     pub fn start_with_config(fleet: &LocalFleet, config: &str) -> Pgyard {
-        let (port, http) = (free_port().unwrap(), free_port().unwrap());
+        Pgyard::start_at(fleet, free_port().unwrap(), config, &[])
+    }
+
+    /// As `start_with_config`, on a port and with variables in its environment.
+    pub fn start_at(fleet: &LocalFleet, port: u16, config: &str, environment: &[(&str, &str)]) -> Pgyard {
+        let http = free_port().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pgyard.toml");
         let text = config.replace("{listen}", &format!("127.0.0.1:{port}")).replace("{http}", &format!("127.0.0.1:{http}"));
         std::fs::write(&file, text).unwrap();
         let line = ["serve".to_owned(), "--config".to_owned(), file.display().to_string()];
-        Pgyard::spawn(fleet, &line, port, http, directory)
+        Pgyard::spawn((fleet, environment), &line, (port, http), directory)
     }
 
-    fn spawn(fleet: &LocalFleet, line: &[String], port: u16, http: u16, directory: tempfile::TempDir) -> Pgyard {
+    /// Rewrites its file below the first two lines, which name its addresses, and reloads it; answers what `pgyard reload` said.
+    pub fn reload(&self, text: &str) -> String {
+        let file = self.directory().join("pgyard.toml");
+        let old = std::fs::read_to_string(&file).unwrap();
+        let head: Vec<&str> = old.lines().take(2).collect();
+        let body: Vec<&str> = text.lines().skip(2).collect();
+        std::fs::write(&file, format!("{}\n{}\n", head.join("\n"), body.join("\n"))).unwrap();
+        let url = format!("postgres://pgyard@127.0.0.1:{}/pgyard", self.port());
+        let output = Command::new(env!("CARGO_BIN_EXE_pgyard")).args(["reload", "--admin", &url]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || said.contains("not reloaded"), "{said}");
+        said
+    }
+
+    fn spawn(
+        (fleet, environment): (&LocalFleet, &[(&str, &str)]),
+        line: &[String],
+        (port, http): (u16, u16),
+        directory: tempfile::TempDir,
+    ) -> Pgyard {
         let log = File::create(directory.path().join("pgyard.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgyard"));
         command.args(line).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -58,6 +82,7 @@ impl Pgyard {
                 command.env_remove(name);
             }
         }
+        command.envs(environment.iter().copied());
         let process = command.spawn().unwrap();
         guard::watch(process.id());
         let password = fleet.app_password().reveal().to_owned();
@@ -141,6 +166,11 @@ impl Pgyard {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells VmRSS");
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Files and sockets that it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
     /// Sends a signal by name: `HUP`, `TERM`.

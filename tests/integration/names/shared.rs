@@ -66,8 +66,8 @@ fn a_table_that_has_changed_is_told_of_as_by_postgresql() {
         &[
             p(0, &[parse("x", all), used("x")]),
             p(1, &[parse("y", all), used("y")]),
-            q(0, "alter table changing add column b int default 2"),
             q(0, "begin"),
+            q(0, "alter table changing add column b int default 2"),
             p(0, &[used("x")]),
             q(0, "rollback"),
             p(0, &[used("x")]),

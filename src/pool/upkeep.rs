@@ -1,0 +1,98 @@
+//! What is done to a pool from time to time: waits that last too long, connections that are idle for too long, its end.
+
+use super::queue::CONNECTING_MAX;
+use super::{CheckoutError, Pool};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+impl Pool {
+    /// Ends the waits that have lasted for `limit`. False when nobody waits any more: then nobody looks after them either.
+    pub(super) fn end_long_waits(&self, limit: Duration) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let size = state.size;
+        for queue in &mut state.waiting {
+            // The first has waited longest.
+            while let Some(first) = queue.front() {
+                let too_long = now.saturating_duration_since(first.since) >= limit;
+                if too_long && first.slot.is_waiting(first.ticket) {
+                    self.timeouts.fetch_add(1, Ordering::Relaxed);
+                    let (host, role) = (self.key.host.clone(), self.key.role.clone());
+                    first.slot.fail(first.ticket, CheckoutError::TimedOut { waited: limit, size, host, role });
+                } else if first.slot.is_waiting(first.ticket) {
+                    break;
+                }
+                queue.pop_front();
+            }
+        }
+        state.expiring = state.waiting.iter().any(|queue| !queue.is_empty());
+        state.expiring
+    }
+
+    /// How long a session may wait.
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.limits.load().checkout_timeout
+    }
+
+    /// Closes connections that were idle for too long and opens those that `min_idle` wants. Called every second or so.
+    pub fn maintain(self: &Arc<Self>) {
+        let limits = self.limits.load_full();
+        let now = Instant::now();
+        let mut expired = Vec::new();
+        let missing = {
+            let mut state = self.lock();
+            if !limits.idle_timeout.is_zero() {
+                let mut may_go = state.idle.iter().map(Vec::len).sum::<usize>().saturating_sub(limits.min_idle);
+                for idle in &mut state.idle {
+                    let old = idle.iter().take_while(|c| now.duration_since(c.returned) > limits.idle_timeout).count();
+                    let going = old.min(may_go);
+                    may_go -= going;
+                    expired.extend(idle.drain(..going));
+                }
+            }
+            let present = state.idle.iter().map(Vec::len).sum::<usize>() + state.connecting - expired.len().min(state.connecting);
+            if state.closed { 0 } else { limits.min_idle.saturating_sub(present) }
+        };
+        for connection in expired {
+            self.discard(connection);
+        }
+        for _ in 0..missing.min(CONNECTING_MAX) {
+            if !self.start_connecting(limits.size) {
+                break;
+            }
+        }
+    }
+
+    /// Closes all idle connections; those in use are closed when they are returned. For a host that was restarted, and for
+    /// changed settings.
+    pub fn renew(self: &Arc<Self>) {
+        let idle: Vec<_> = {
+            let mut state = self.lock();
+            state.valid_from = Instant::now();
+            state.idle.iter_mut().flat_map(|idle| idle.drain(..)).collect()
+        };
+        for connection in idle {
+            self.discard(connection);
+        }
+    }
+
+    /// Sends the waiting sessions away: the host does not answer its probe, and other hosts may.
+    pub fn turn_away(&self) {
+        for waiter in self.lock().waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+            waiter.slot.fail(waiter.ticket, CheckoutError::HostSilent);
+        }
+    }
+
+    /// Ends the pool: idle connections are closed, waiting sessions are told, those in use are closed when they are returned.
+    pub fn close(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            state.closed = true;
+            for waiter in state.waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+                waiter.slot.fail(waiter.ticket, CheckoutError::Closed);
+            }
+        }
+        self.renew();
+    }
+}
