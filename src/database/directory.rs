@@ -79,11 +79,6 @@ impl Database {
         &self.catalogue
     }
 
-    /// The present catalogue's id: facts under another one mean nothing.
-    pub fn catalogue_id(&self) -> u64 {
-        self.catalogue().id
-    }
-
     /// Readings of the catalogue so far: those that succeeded and those that failed.
     pub fn catalogue_readings(&self) -> (u64, u64) {
         self.catalogue.readings()

@@ -111,6 +111,12 @@ impl DatabaseView {
         self.settings.load()
     }
 
+    /// The present catalogue's id: facts under another one mean nothing.
+    #[inline]
+    pub fn catalogue_id(&mut self) -> u64 {
+        self.catalogue.load().as_ref().unwrap_or(&self.builtin).id
+    }
+
     /// The facts of `text` under the present catalogue, and whether they were cached.
     #[inline]
     fn classify(&mut self, text: &[u8], lexing: Lexing) -> (Arc<Facts>, bool) {

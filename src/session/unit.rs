@@ -1,7 +1,7 @@
 //! Cutting the client's bytes into units, and what a unit needs.
 
 use super::state::SessionState;
-use crate::database::{Database, classify};
+use crate::database::{Database, DatabaseView, classify, with_view};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
@@ -429,7 +429,8 @@ fn add_bind(
             unit.add(classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing), true);
         }
     } else if let Some(statement) = state.statement(message.statement) {
-        let facts = statement.facts(database.catalogue_id(), |text| classify(database, text, state.lexing));
+        let facts =
+            statement.facts(with_view(database, DatabaseView::catalogue_id), |text| classify(database, text, state.lexing));
         unit.add(facts, true);
     }
     Ok(())
