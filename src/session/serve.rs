@@ -43,6 +43,7 @@ impl Session {
             need: self.need(&unit),
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE),
+            crowded: false,
             replanned: false,
             losses: 0,
             held: None,
