@@ -3,6 +3,7 @@
 import os
 import pwd
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -32,7 +33,12 @@ def server_user():
 def not_as_root(command):
     """The command, as the user that servers run as."""
     user = server_user()
-    return ["runuser", "-u", user, "--", *command] if user else command
+    if not user:
+        return command
+    # runuser goes back to the user's own limit of open files, 1024: PgBouncer would stop at a thousand clients without a word to them.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = "unlimited" if most == resource.RLIM_INFINITY else most
+    return ["runuser", "-u", user, "--", "prlimit", f"--nofile={files}", *command]
 
 
 def as_server_user(command, **options):

@@ -143,7 +143,7 @@ catalogue! {
     HOST_CIRCUIT: Gauge GaugeMetric Flag "pgyard_host_circuit" ["database", "host", "state"]
         "1, with the state of the host's circuit: closed, open or half_open.";
     HOST_IN_FLIGHT: Gauge GaugeMetric Count "pgyard_host_in_flight" ["database", "host"]
-        "Requests sent to the host and not answered yet.";
+        "Requests that the host works on, and those that wait for one of its connections.";
     PROBE_LATENCY: Gauge GaugeMetric Seconds "pgyard_probe_latency_seconds" ["database", "host"]
         "Round trip of the last good probe.";
     PROBES: Counter CounterMetric Count "pgyard_probes_total" ["database", "host"]

@@ -1,8 +1,10 @@
 //! pgbench through pgyard: no error, by every protocol, and reads spread evenly.
 
+use super::harness::client::query;
 use super::harness::programs::pgbench;
-use super::harness::{Pgyard, own_fleet};
+use super::harness::{Pgyard, config, eventually, own_fleet, shared_fleet};
 use pgyard::demo::LocalFleet;
+use std::time::Duration;
 
 /// Statements that each replica has executed: pgbench's transactions of `-S` are one SELECT each.
 fn selects(fleet: &LocalFleet) -> Vec<u64> {
@@ -41,12 +43,30 @@ fn pgbench_sees_no_error_and_reads_are_spread_evenly() {
             assert_eq!(failed_transactions(&report), 0, "{script} {protocol}: {report}");
             if script == "-S" {
                 // The servers report their statistics with a delay of up to a second.
-                std::thread::sleep(std::time::Duration::from_millis(1500));
+                std::thread::sleep(Duration::from_millis(1500));
                 let after = selects(&fleet);
                 let (one, two) = (after[0] - before[0], after[1] - before[1]);
                 let even = (one + two) / 2;
                 assert!(one.abs_diff(even) * 10 <= even && even > 500, "{protocol}: {one} and {two} reads");
             }
         }
+    }
+}
+
+#[test]
+fn no_read_waits_at_one_replica_while_another_has_a_free_connection() {
+    let fleet = shared_fleet();
+    let yard = Pgyard::start_with_config(fleet, &config(fleet, None, "pool_size = 1\n"));
+    yard.wait_for_replicas(&["replica1", "replica2"]);
+    let (mut sleeper, mut reader) = (yard.client(), yard.client());
+    let sleep = "SELECT pg_sleep(67)";
+    sleeper.send(&query(sleep)).unwrap();
+    let sleeping = format!("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '{sleep}'");
+    eventually("a replica works for the sleeper", Duration::from_secs(10), || {
+        fleet.replicas().iter().any(|replica| replica.sql(&sleeping).unwrap() == "1")
+    });
+    // By turns every other read would have to wait for the end of the sleep, and be refused at checkout_timeout.
+    for _ in 0..20 {
+        assert_eq!(reader.column("SELECT 1").expect("a replica has a free connection"), ["1"]);
     }
 }
