@@ -4,4 +4,4 @@
 
 pub mod map;
 
-pub use map::{Placement, ShardMap, ShardSet, ShardedTable, TableName};
+pub use map::{QualifiedName, ShardMap, ShardSet, ShardedTable, TablePlace};

@@ -1,6 +1,6 @@
 //! The plan of one statement, as values.
 
-use crate::shard::{ShardSet, TableName};
+use crate::shard::{QualifiedName, ShardSet};
 
 /// What is done with one statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub enum KeyCondition {
     /// Rows of a sharded table whose key columns equal these values, one for each key column.
     Key {
         /// The sharded table, by its name in the map.
-        table: TableName,
+        table: QualifiedName,
         /// One for each key column.
         values: Vec<KeyTerm>,
     },
@@ -207,7 +207,7 @@ pub enum WritePlan {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SplitInsert {
     /// The table in the map.
-    pub table: TableName,
+    pub table: QualifiedName,
     /// `INSERT INTO t (columns) VALUES `, the part before the rows.
     pub head: String,
     /// Each row's text with its parentheses; empty when the rows come from a SELECT.

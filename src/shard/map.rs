@@ -70,7 +70,7 @@ impl ShardSet {
 
 /// A table's name as the catalogue stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TableName {
+pub struct QualifiedName {
     /// Its schema.
     pub schema: String,
     /// Its name.
@@ -79,7 +79,7 @@ pub struct TableName {
 
 /// Where a table's rows are.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Placement {
+pub enum TablePlace {
     /// Each row is on the shard that its key says.
     Sharded(Arc<ShardedTable>),
     /// Every shard has all rows.
@@ -92,7 +92,7 @@ pub enum Placement {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardedTable {
     /// Its name.
-    pub table: TableName,
+    pub table: QualifiedName,
     /// The names of its key columns, in the order of the scheme.
     pub key: Vec<String>,
     /// Tables of one group with keys of the same types have rows of equal keys on the same shard.
@@ -105,9 +105,9 @@ pub struct ShardMap {
     /// The shards' names; a shard's number is its place here.
     pub shards: Vec<String>,
     /// The tables that the settings list.
-    pub tables: HashMap<TableName, Placement>,
+    pub tables: HashMap<QualifiedName, TablePlace>,
     /// Where any other table is; `None`: statements that name one are refused.
-    pub unlisted: Option<Placement>,
+    pub unlisted: Option<TablePlace>,
 }
 
 impl ShardMap {
@@ -117,7 +117,7 @@ impl ShardMap {
     }
 
     /// Where a table's rows are; `None` when the settings do not say.
-    pub fn placement(&self, table: &TableName) -> Option<&Placement> {
+    pub fn place(&self, table: &QualifiedName) -> Option<&TablePlace> {
         self.tables.get(table).or(self.unlisted.as_ref())
     }
 }
