@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-type Elements<'a> = Vec<Option<Cow<'a, [u8]>>>;
+/// An element; `None` is NULL.
+type Element<'a> = Option<Cow<'a, [u8]>>;
 
 /// The elements of an array in the text format, such as `{1,NULL,"a \"b\""}`. Other dimensions and lower bounds are not read.
-pub(super) fn split_text(text: &[u8]) -> Option<Elements<'_>> {
+pub(super) fn split_text(text: &[u8]) -> Option<Vec<Element<'_>>> {
     let text = text.trim_ascii();
     let mut rest = text.strip_prefix(b"{")?.strip_suffix(b"}")?;
     let mut elements = Vec::new();
@@ -23,7 +24,7 @@ pub(super) fn split_text(text: &[u8]) -> Option<Elements<'_>> {
     }
 }
 
-fn next_element(text: &[u8]) -> Option<(Option<Cow<'_, [u8]>>, &[u8])> {
+fn next_element(text: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let Some(mut quoted) = text.strip_prefix(b"\"") else {
         let end = text.iter().position(|byte| *byte == b',').unwrap_or(text.len());
         let element = text[..end].trim_ascii_end();
@@ -48,7 +49,7 @@ fn next_element(text: &[u8]) -> Option<(Option<Cow<'_, [u8]>>, &[u8])> {
 }
 
 /// The elements of an array in the binary format. Spec: `array_recv`.
-pub(super) fn split_binary(bytes: &[u8]) -> Option<Elements<'_>> {
+pub(super) fn split_binary(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     let (dimensions, rest) = take_number(bytes)?;
     let (_has_nulls, rest) = take_number(rest)?;
     let (_element_type, rest) = take_number(rest)?;
