@@ -79,7 +79,7 @@ fn chosen(fleet: &Fleet, settings: &DatabaseSettings, target: Target) -> Result<
         excluded: HostSet::NONE,
         reads_on_primary,
         client_hash: rand::random(),
-        crowded: false,
+        crowded: None,
     };
     let balancer = Balancer::new(settings.routing.balance, rand::random());
     let index = pick(fleet, &balancer, &request).map_err(|missing| missing.explain(fleet))?;

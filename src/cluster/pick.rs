@@ -31,8 +31,8 @@ pub struct PickRequest<'a> {
     pub reads_on_primary: ReadsOnPrimary,
     /// A hash of the client's address, for `ip_hash`.
     pub client_hash: u64,
-    /// Whether the host chosen first had no free connection, so that the statement will have to wait for one.
-    pub crowded: bool,
+    /// The host that was chosen first, by its index, if all its connections are in use: its queue is joined unless another is shorter.
+    pub crowded: Option<usize>,
 }
 
 /// Why no host could be chosen.
@@ -72,8 +72,11 @@ pub fn pick(fleet: &Fleet, balancer: &Balancer, request: &PickRequest<'_>) -> Re
     if let (ReadsOnPrimary::Always, Ok(index)) = (request.reads_on_primary, primary) {
         candidates = candidates.with(index);
     }
+    if let Some(chosen) = request.crowded.filter(|chosen| candidates.contains(*chosen)) {
+        return Ok(balancer.less_crowded(fleet, candidates, chosen));
+    }
     if let Some(index) = balancer.choose(fleet, candidates, request.client_hash) {
-        return Ok(if request.crowded { balancer.less_crowded(fleet, candidates, index) } else { index });
+        return Ok(index);
     }
     if let (ReadsOnPrimary::Fallback | ReadsOnPrimary::Always, Ok(index)) = (request.reads_on_primary, primary) {
         return Ok(index);
@@ -191,7 +194,7 @@ mod tests {
         excluded: HostSet::NONE,
         reads_on_primary: ReadsOnPrimary::Fallback,
         client_hash: 0,
-        crowded: false,
+        crowded: None,
     };
     const WRITE: PickRequest<'static> = PickRequest { want: Want::Primary, ..READ };
 
@@ -278,7 +281,7 @@ mod tests {
     #[test]
     fn where_all_must_wait_the_shortest_queue_is_joined_that_will_do() {
         let fleet = fixtures::fleet(&[900, 1000, 1000]);
-        let crowded = PickRequest { crowded: true, ..READ };
+        let crowded = PickRequest { crowded: Some(2), ..READ };
         for (index, load) in [0, 7, 9, 8].into_iter().enumerate() {
             fleet.hosts[index].host.in_flight.store(load, std::sync::atomic::Ordering::Relaxed);
         }
@@ -287,7 +290,9 @@ mod tests {
         let floor = Floor { system: SystemId(7), timeline: Timeline(1), lsn: Lsn(950) };
         assert_eq!(picks(&fleet, &PickRequest { floor: Some(&floor), ..crowded }), [Ok(3); 4]);
         assert_eq!(picks(&fleet, &PickRequest { excluded: set(&[1, 3]), ..crowded }), [Ok(2); 4]);
-        fleet.hosts[1].host.in_flight.store(8, std::sync::atomic::Ordering::Relaxed);
+        // Among equals it is the one that was chosen; one that will not do any more is chosen anew.
+        fleet.hosts[2].host.in_flight.store(7, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(picks(&fleet, &crowded), [Ok(2); 4]);
         assert_eq!(picks(&fleet, &PickRequest { excluded: set(&[2]), ..crowded }), [Ok(1), Ok(3), Ok(1), Ok(3)]);
     }
 

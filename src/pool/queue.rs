@@ -110,6 +110,12 @@ impl Pool {
         found
     }
 
+    /// Whether it has as many connections as it may have: who finds none idle has to wait for one that is returned.
+    pub fn is_full(&self) -> bool {
+        let state = self.lock();
+        state.open >= state.size
+    }
+
     /// The idle connection with this id, if it is here and nobody waits.
     pub fn try_checkout_exactly(&self, id: u64) -> Option<Box<ServerConnection>> {
         let mut state = self.lock();

@@ -35,8 +35,8 @@ pub struct Attempt {
     pub failed: Vec<u32>,
     /// The server connection that the session used last is wanted, if it is free.
     pub same_server: bool,
-    /// The host chosen first had no free connection.
-    pub crowded: bool,
+    /// The host chosen first, by id, if all its connections were in use.
+    pub crowded: Option<u32>,
     /// Its prepared statements were made again once.
     pub replanned: bool,
     /// Connections that it has lost without a word of the server.
@@ -115,8 +115,8 @@ impl Session {
             let server = match found.and_then(|server| adopt(&pool, server, self.worker)) {
                 Some(server) => server,
                 // Another host that would do as well may have one, or fewer who wait for one.
-                None if !(attempt.crowded || attempt.same_server) => {
-                    attempt.crowded = true;
+                None if attempt.crowded.is_none() && !attempt.same_server && pool.is_full() => {
+                    attempt.crowded = Some(place.host.id);
                     continue;
                 }
                 None => match self.check_out(&pool, &place.host, attempt.same_server).await? {

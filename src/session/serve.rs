@@ -46,7 +46,7 @@ impl Session {
             need: self.need(&unit),
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE),
-            crowded: false,
+            crowded: None,
             replanned: false,
             losses: 0,
             held: None,
