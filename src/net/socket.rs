@@ -78,10 +78,11 @@ pub fn listen_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn within_this_machine_the_simplest_congestion_control_is_used() {
         let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a listener");
