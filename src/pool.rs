@@ -10,9 +10,13 @@
 pub mod connector;
 mod expiry;
 pub mod figures;
+mod opening;
 pub mod permits;
 pub mod queue;
+mod share;
 pub mod slot;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 pub use connector::Connector;

@@ -165,6 +165,19 @@ impl Socket {
 }
 
 impl Stream {
+    /// The address of the other end; `None` on a Unix socket.
+    pub fn peer_ip(&self) -> Option<IpAddr> {
+        let socket = match self {
+            Stream::Plain(socket) => socket,
+            Stream::ClientTls(tls) => tls.get_ref().0,
+            Stream::ServerTls(tls) => tls.get_ref().0,
+        };
+        match socket {
+            Socket::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            Socket::Unix(_) => None,
+        }
+    }
+
     /// Has the calling thread's run-time watch the socket from now on.
     ///
     /// # Errors
