@@ -42,6 +42,7 @@ pub use front::FrontMetrics;
 pub use histogram::{DurationHistogram, HistogramSnapshot};
 pub use instruments::{Counter, Gauge, GaugeHold};
 pub use labels::{
-    ByteDirection, CancelOutcome, LoginFailureReason, PinCause, QueryReason, QueryRoute, RefusalReason, RetryReason,
+    ByteDirection, CancelOutcome, LoginFailureReason, PinCause, QueryReason, QueryRoute, RateOutcome, RateScope, RefusalReason,
+    RetryReason,
 };
 pub use registry::{Registry, Scrape};

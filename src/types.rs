@@ -2,10 +2,12 @@
 
 pub mod backoff;
 pub mod lsn;
+pub mod rate;
 pub mod secret;
 pub mod sqlstate;
 
 pub use backoff::Backoff;
 pub use lsn::{Floor, Lsn, SystemId, Timeline};
+pub use rate::{Rate, TokenBook, TokenBucket};
 pub use secret::Secret;
 pub use sqlstate::SqlState;

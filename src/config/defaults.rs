@@ -62,6 +62,8 @@ impl Default for FrontSettings {
             failed_logins_per_address: 100,
             failed_logins_per_user: 100,
             failed_login_window: Duration::from_secs(60),
+            login_rate_per_address: None,
+            login_rate_per_user: None,
             access: Vec::new(),
             user_maps: Vec::new(),
             peers: PeerSettings::default(),

@@ -6,6 +6,7 @@
 use super::access::{AccessMethod, AccessRule, CertName, ClientCertRule, ConnectionKind};
 use super::codec::{Bytes, BytesOrOff, Choice, Codec, Complaint, Count, Flag, Inherited, RawValue, Span, SpanOrNever, SpanOrOff};
 use super::listen::{AddressRanges, HttpAddress, ListenAddresses, LogFilter, LookupQuery, MapName, NamePatterns, Workers};
+use super::rate::RateOrOff;
 use super::settings::{DatabaseSettings, Settings, UserSettings};
 
 /// One key that settings of type `S` are read from.
@@ -86,6 +87,10 @@ pub(super) const LIMITS: &[Key<Settings>] = &[
         "Log-ins that may fail within `failed_login_window` for one user, from all addresses; 0 is no limit."),
     key!(reload "failed_login_window": Span<1000> = front.failed_login_window,
         "The time for the two limits above: failures are forgiven evenly over it."),
+    key!(reload "login_rate_per_address": RateOrOff = front.login_rate_per_address,
+        "Log-ins from one address, failed or not, such as `\"10/s\"` or `\"10/s burst 100\"`; one beyond it gets SQLSTATE 53400. The console's are not counted."),
+    key!(reload "login_rate_per_user": RateOrOff = front.login_rate_per_user,
+        "Log-ins of one user, from all addresses. Only those with the right password are counted, so that nobody can use up another's."),
 ];
 
 /// Keys of `[[access]]`.
@@ -126,6 +131,14 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
     key!(reload "lookup_query": LookupQuery = auth.lookup_query,
         "Looks up roles that are not under `users`; `false` turns it off.", default "see [Look-up](#look-up-of-roles)"),
     key!(reload "lookup_cache": Span<0> = auth.lookup_cache, "How long a looked-up password verifier is used before it is asked for again."),
+    key!(reload "max_clients": Count<0, 10_000_000> = clients.max_clients,
+        "Clients of the database at once, then a client gets SQLSTATE 53300; 0 is no limit but that of `[limits]`."),
+    key!(reload "max_clients_per_user": Count<0, 10_000_000> = clients.max_clients_per_user,
+        "Clients of one role in the database at once, then SQLSTATE 53300; 0 is no limit."),
+    key!(reload "statement_rate_per_user": RateOrOff = clients.statement_rate_per_user,
+        "Statements of one role in the database, such as `\"100/s\"` or `\"100/s burst 500\"`. One beyond it gets SQLSTATE 53400; in a transaction it waits instead."),
+    key!(reload "statement_rate_per_address": RateOrOff = clients.statement_rate_per_address,
+        "The same from one address (of IPv6 a /64 network), all roles together."),
     key!(reload "pool_mode": Choice<super::PoolMode> = pool.mode,
         "When a server connection goes back to its pool: at the end of each transaction, or when the client leaves."),
     key!(reload "fresh_connections": Flag = pool.fresh_connections,
@@ -173,7 +186,10 @@ pub(super) const USER: &[Key<UserSettings>] = &[
     key!(reload "pool_size": Inherited<Count<1, 100_000>> = pool_size, "Overrides `pool_size`."),
     key!(reload "pool_mode": Inherited<Choice<super::PoolMode>> = pool_mode, "Overrides `pool_mode`."),
     key!(reload "consistency": Inherited<Choice<super::Consistency>> = consistency, "Overrides `consistency`."),
-    key!(reload "max_clients": Count<0, 10_000_000> = max_clients, "Clients of this role at once; 0 is no limit."),
+    key!(reload "max_waiting": Inherited<Count<0, 10_000_000>> = max_waiting, "Overrides `max_waiting`."),
+    key!(reload "checkout_timeout": Inherited<Span<1>> = checkout_timeout, "Overrides `checkout_timeout`."),
+    key!(reload "max_clients": Inherited<Count<0, 10_000_000>> = max_clients, "Overrides `max_clients_per_user`."),
+    key!(reload "statement_rate": Inherited<RateOrOff> = statement_rate, "Overrides `statement_rate_per_user`."),
 ];
 
 /// A key that is not read by a codec: hosts, secrets, files.

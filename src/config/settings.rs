@@ -3,7 +3,7 @@
 //! Shapes of the TOML file and their defaults live in `file`; nothing here knows of TOML.
 
 use super::access::{AccessRule, UserMap};
-use crate::types::Secret;
+use crate::types::{Rate, Secret};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +107,10 @@ pub struct FrontSettings {
     pub failed_logins_per_user: usize,
     /// Default 1min.
     pub failed_login_window: Duration,
+    /// Log-ins from one address, failed or not. Default: no limit.
+    pub login_rate_per_address: Option<Rate>,
+    /// Log-ins of one user that succeed. Default: no limit.
+    pub login_rate_per_user: Option<Rate>,
     /// Who may come in from where; empty is anybody. The first rule that matches decides, and none is a refusal.
     pub access: Vec<AccessRule>,
     /// User-name maps that rules name.
@@ -166,12 +170,29 @@ pub struct DatabaseSettings {
     pub auth: AuthSettings,
     /// Users with settings of their own.
     pub users: Vec<UserSettings>,
+    /// How many clients, and how many statements of theirs.
+    pub clients: ClientSettings,
     /// Server connections.
     pub pool: PoolSettings,
     /// Where statements go.
     pub routing: RoutingSettings,
     /// Probes, lag and circuit.
     pub health: HealthSettings,
+}
+
+/// Clients of one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// Clients at once; 0 (default) is no limit.
+    pub max_clients: usize,
+    /// Clients of one user at once; 0 (default) is no limit.
+    pub max_clients_per_user: usize,
+    /// Statements of one user. Default: no limit.
+    pub statement_rate_per_user: Option<Rate>,
+    /// Statements from one address. Default: no limit.
+    pub statement_rate_per_address: Option<Rate>,
+    /// Whether any user's statements are limited.
+    pub is_rated: bool,
 }
 
 /// One PostgreSQL instance.
@@ -287,8 +308,14 @@ pub struct UserSettings {
     pub pool_mode: Option<PoolMode>,
     /// Overrides the database's consistency.
     pub consistency: Option<Consistency>,
-    /// Clients of this user at once; 0 is no limit.
-    pub max_clients: usize,
+    /// Overrides the database's longest queue.
+    pub max_waiting: Option<usize>,
+    /// Overrides the database's longest wait.
+    pub checkout_timeout: Option<Duration>,
+    /// Overrides the database's clients per user; 0 is no limit.
+    pub max_clients: Option<usize>,
+    /// Overrides the database's statements per user; the inner `None` is no limit.
+    pub statement_rate: Option<Option<Rate>>,
 }
 
 /// When a server connection goes back to its pool.

@@ -1,7 +1,9 @@
 //! The databases that clients may name.
 
 use super::held::HeldStatements;
+use super::rates::AddressBook;
 use super::role::RolePools;
+use super::seats::{ClientSeat, ClientSeats, SeatLimit, SeatLimits};
 use super::statements::Statements;
 use super::upstream::Upstream;
 use super::writes::WriteBook;
@@ -35,6 +37,9 @@ pub struct Database {
     pub writes: Arc<WriteBook>,
     /// Its statements that wait for a host.
     pub held: Arc<HeldStatements>,
+    /// The statements that came from each address, where their rate is limited.
+    pub(super) addresses: AddressBook,
+    seats: Arc<ClientSeats>,
     /// Its prepared statements.
     pub statements: Statements,
     /// The parameter sets of its sessions.
@@ -133,6 +138,17 @@ impl Database {
         let mut roles: Vec<_> = self.roles_locked().values().cloned().collect();
         roles.sort_by(|a, b| a.role.cmp(&b.role));
         roles
+    }
+
+    /// A place for a client of this role.
+    ///
+    /// # Errors
+    /// As many clients as may be are there.
+    pub fn take_seat(&self, role: &str) -> Result<ClientSeat, SeatLimit> {
+        let settings = self.settings();
+        let own = settings.users.iter().find(|user| user.name == role).and_then(|user| user.max_clients);
+        let of_role = own.unwrap_or(settings.clients.max_clients_per_user);
+        self.seats.take(role, SeatLimits { database: settings.clients.max_clients, role: of_role })
     }
 
     /// Holds new requests back, or lets them go on.
@@ -236,6 +252,8 @@ impl Directory {
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
             writes: Arc::default(),
             held: Arc::default(),
+            addresses: AddressBook::default(),
+            seats: Arc::default(),
             statements: Statements::default(),
             parameters: Arc::default(),
             roles: Mutex::default(),

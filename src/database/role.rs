@@ -6,6 +6,7 @@ use crate::cluster::{Host, HostReport};
 use crate::config::PoolMode;
 use crate::pool::{Connector, Pool, PoolKey, PoolLimits};
 use crate::server::{ParameterSet, ReportedParameters};
+use crate::types::TokenBucket;
 use arc_swap::ArcSwap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,6 +23,8 @@ pub struct RolePools {
     credential: Arc<ArcSwap<ServerCredential>>,
     pools: Arc<ArcSwap<Vec<Arc<Pool>>>>,
     making: Mutex<()>,
+    /// Its statements, where their rate is limited.
+    pub(super) statements: Mutex<TokenBucket>,
     /// What a server of this role last reported at log-in: the welcome for the next client.
     welcomes: Mutex<Vec<(ParameterSet, Arc<ReportedParameters>)>>,
 }
@@ -34,6 +37,7 @@ impl RolePools {
             credential: Arc::new(ArcSwap::from_pointee(credential)),
             pools: Arc::default(),
             making: Mutex::default(),
+            statements: Mutex::default(),
             welcomes: Mutex::default(),
         })
     }
@@ -107,8 +111,8 @@ impl RolePools {
         PoolLimits {
             size: user.and_then(|user| user.pool_size).unwrap_or(settings.pool.size),
             min_idle: settings.pool.min_idle,
-            max_waiting: settings.pool.max_waiting,
-            checkout_timeout: settings.pool.checkout_timeout,
+            max_waiting: user.and_then(|user| user.max_waiting).unwrap_or(settings.pool.max_waiting),
+            checkout_timeout: user.and_then(|user| user.checkout_timeout).unwrap_or(settings.pool.checkout_timeout),
             idle_timeout: settings.pool.idle_timeout,
             max_age: settings.pool.max_age,
         }

@@ -117,6 +117,8 @@ catalogue! {
         "Bytes that were read from the clients of these statements.";
     STATEMENTS_HELD_REFUSED: Counter CounterMetric Count "pgyard_statements_held_refused_total" ["database"]
         "Statements turned away at once because max_held or max_held_bytes were waiting.";
+    STATEMENTS_RATE_LIMITED: Counter CounterMetric Count "pgyard_statements_rate_limited_total" ["database", "scope", "outcome"]
+        "Requests beyond a rate of statements.";
     PRIMARY_CHANGES: Counter CounterMetric Count "pgyard_primary_changes_total" ["database"]
         "Times that another host became the primary.";
     HOSTS_FENCED: Counter CounterMetric Count "pgyard_hosts_fenced_total" ["database"]

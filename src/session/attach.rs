@@ -59,6 +59,8 @@ pub struct Tuning {
     pub query_timeout: Duration,
     /// Under session pooling a connection serves one session only.
     pub fresh_connections: bool,
+    /// The rate of somebody's statements is limited.
+    pub is_rated: bool,
 }
 
 impl Tuning {
@@ -70,6 +72,7 @@ impl Tuning {
             retry_buffer: settings.routing.retry_buffer,
             query_timeout: settings.pool.query_timeout,
             fresh_connections: settings.pool.fresh_connections,
+            is_rated: settings.clients.is_rated,
         }
     }
 }
@@ -255,7 +258,7 @@ impl Session {
     }
 
     /// Waits for `work`, unless the client cancels, leaves or is told to end.
-    async fn or_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Result<T, AttachError> {
+    pub(super) async fn or_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Result<T, AttachError> {
         let mut work = pin!(work);
         let waiting = self.database.metrics.clients_waiting.hold();
         let outcome = std::future::poll_fn(|cx| {

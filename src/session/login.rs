@@ -1,6 +1,6 @@
 //! Logging a client in: who it is, whether it may, and what a server would tell it first.
 
-use super::access::{Admitted, Denied, Entrance, admit, lookup_database};
+use super::access::{Admitted, Denied, Entrance, admit, lookup_database, no_seat};
 use super::candidate::{Candidate, candidate};
 use super::console_login::console;
 use super::exchange::ClientSide;
@@ -14,7 +14,7 @@ use super::state::SessionState;
 use super::welcome::welcome;
 use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
-use crate::database::{ClientEntry, Database, NewClient};
+use crate::database::{ClientEntry, ClientSeat, Database, NewClient};
 use crate::metrics::LoginFailureReason;
 use crate::net::Stream;
 use crate::net::stream::Peer;
@@ -32,10 +32,10 @@ const CATALOGUE_WAIT: std::time::Duration = std::time::Duration::from_millis(500
 
 /// How a log-in ended.
 pub enum Login {
-    /// A session.
-    Session(Box<Session>),
-    /// A replication connection.
-    Replication(Box<ReplicationSession>),
+    /// A session, with its place among the database's clients.
+    Session(Box<Session>, ClientSeat),
+    /// A replication connection, with its place.
+    Replication(Box<ReplicationSession>, ClientSeat),
     /// A console session.
     Console(ConsoleClient),
     /// It was a cancel request.
@@ -130,6 +130,9 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
     {
         return Err(arrival.refuse(denied).await);
     }
+    if let Err(denied) = front.count_attempt(&arrival) {
+        return Err(arrival.refuse(denied).await);
+    }
     let database = match find_database(&front, &arrival) {
         Ok(database) => database,
         Err(denied) => return Err(arrival.refuse(denied).await),
@@ -139,9 +142,12 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
         _ => replication(&front, &mut arrival, &database, admitted).await.map(|found| Either::Walsender(Box::new(found))),
     };
     match outcome {
-        Ok(Either::Session(accepted)) => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)))),
-        Ok(Either::Walsender(walsender)) => {
-            Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, *walsender))))
+        Ok(Either::Session((accepted, seat))) => {
+            Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat))
+        }
+        Ok(Either::Walsender(found)) => {
+            let (walsender, seat) = *found;
+            Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, walsender)), seat))
         }
         Err(end) => {
             front.directory.forget_unused(&database.name);
@@ -152,8 +158,8 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
 
 /// What a log-in led to.
 enum Either {
-    Session(Accepted),
-    Walsender(Box<Walsender>),
+    Session((Accepted, ClientSeat)),
+    Walsender(Box<(Walsender, ClientSeat)>),
 }
 
 fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Denied> {
@@ -240,17 +246,17 @@ async fn session(
     arrival: &mut Arrival,
     database: &Arc<Database>,
     admitted: Admitted,
-) -> Result<Accepted, LoginEnd> {
+) -> Result<(Accepted, ClientSeat), LoginEnd> {
     let startup = match startup_parameters(&arrival.message) {
         Ok(startup) => startup,
         Err(report) => return Err(arrival.refuse((LoginFailureReason::Protocol, report)).await),
     };
-    let credential = prove(front, arrival, database, admitted).await?;
+    let (credential, seat) = prove(front, arrival, database, admitted).await?;
     database.catalogue_loaded(CATALOGUE_WAIT).await;
     match welcome(database, &arrival.user, credential.clone(), &startup).await {
         Ok(reported) => {
             arrival.stream.write_all(&message::authentication_ok()).await.map_err(LoginEnd::gone)?;
-            Ok((startup, credential, reported))
+            Ok(((startup, credential, reported), seat))
         }
         Err(report) => Err(arrival.refuse((LoginFailureReason::Lookup, report)).await),
     }
@@ -262,28 +268,28 @@ async fn replication(
     arrival: &mut Arrival,
     database: &Arc<Database>,
     admitted: Admitted,
-) -> Result<Walsender, LoginEnd> {
-    let credential = prove(front, arrival, database, admitted).await?;
+) -> Result<(Walsender, ClientSeat), LoginEnd> {
+    let (credential, seat) = prove(front, arrival, database, admitted).await?;
     match connect_walsender(database, &arrival.message, &credential).await {
-        Ok(walsender) => Ok(walsender),
-        Err(report) => Err(arrival.refuse((LoginFailureReason::NotPermitted, report)).await),
+        Ok(walsender) => Ok((walsender, seat)),
+        Err(denied) => Err(arrival.refuse(denied).await),
     }
 }
 
-/// Lets the client prove who it is, and looks whether it may come in; with what servers are logged in to on its behalf.
+/// Lets the client prove who it is, and looks whether it may come in; with what servers are logged in to on its behalf, and its place
+/// among the database's clients.
 async fn prove(
     front: &Arc<Front>,
     arrival: &mut Arrival,
     database: &Arc<Database>,
     admitted: Admitted,
-) -> Result<ServerCredential, LoginEnd> {
+) -> Result<(ServerCredential, ClientSeat), LoginEnd> {
     let user = arrival.user.clone();
     let lookup_name = lookup_database(arrival.kind == ReplicationKind::Physical, database.server_name());
     let candidate = match candidate(database, &user, admitted, &lookup_name).await {
         Ok(candidate) => candidate,
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
-    let limit = database.settings().users.iter().find(|known| known.name == user).map_or(0, |known| known.max_clients);
     let (barred, looked_up, server_password) = (candidate.barred.clone(), candidate.looked_up, candidate.server_password.clone());
     let proven = match authenticate(front, arrival, candidate).await {
         Ok(credential) => credential,
@@ -298,14 +304,11 @@ async fn prove(
     if let Some(report) = barred {
         return Err(arrival.refuse((LoginFailureReason::NotPermitted, report)).await);
     }
-    if limit > 0
-        && front.clients.all().iter().filter(|entry| *entry.user == user && entry.database == database.name).count() >= limit
-    {
-        let report = Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{user}\""))
-            .hint("Raise max_clients of this user.");
-        return Err(arrival.refuse((LoginFailureReason::TooManyClients, report)).await);
+    let seat = database.take_seat(&user).map_err(|limit| no_seat(limit, &user, &database.name));
+    match seat.and_then(|seat| front.count_login(&user).map(|()| seat)) {
+        Ok(seat) => Ok((server_password.map_or(proven, ServerCredential::Password), seat)),
+        Err(denied) => Err(arrival.refuse(denied).await),
     }
-    Ok(server_password.map_or(proven, ServerCredential::Password))
 }
 
 /// Lets the client prove who it is, and notes whether it could.

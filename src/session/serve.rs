@@ -55,7 +55,11 @@ impl Session {
             Box::pin(self.learn_own_position()).await;
         }
         // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
-        let left = if self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
+        let admitted = if attempt.tuning.is_rated { Box::pin(self.keep_to_rates(&unit)).await } else { Ok(()) };
+        let left = match admitted {
+            Ok(()) if self.must_leave_replica(&unit) => Box::pin(self.leave_replica(&mut attempt)).await,
+            other => other,
+        };
         let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
