@@ -5,7 +5,7 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos soak regress bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos soak overload regress bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ chaos: ## Break hosts and networks under checked sessions, 10 minutes a level (M
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests
 	PGYARD_SOAK_MINUTES=$(or $(MINUTES),30) PGYARD_CHAOS_SEED=$(SEED) $(CARGO) test --test integration soak:: -- --nocapture
+
+overload: ## 2,000 clients on a pool of 20, for a minute (SECONDS=10)
+	@scripts/setup.sh --tests
+	PGYARD_OVERLOAD_SECONDS=$(or $(SECONDS),60) $(CARGO) test --test integration overload::a_crowd_waits -- --nocapture
 
 regress: ## Run PostgreSQL's own test suites directly and through pgyard, and compare (ARGS="--suite regress --mode transaction")
 	@scripts/setup.sh --regress

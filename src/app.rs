@@ -5,6 +5,7 @@ pub mod commands;
 pub mod demo;
 pub mod governor;
 pub mod logging;
+mod names;
 pub mod reload;
 pub mod scrape;
 pub mod serve;

@@ -19,7 +19,7 @@ pub mod slot;
 mod tests;
 mod upkeep;
 
-pub use connector::Connector;
+pub use connector::{Connector, IdentityCheck};
 pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};
 pub use permits::{HostPermits, HostPlace};
 pub use queue::Pool;

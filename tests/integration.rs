@@ -16,8 +16,10 @@ mod integration {
     mod lag;
     mod lifecycle;
     mod load;
+    mod maintenance;
     mod malformed;
     mod oracle;
+    mod overload;
     mod peers;
     mod points;
     mod reload;
@@ -25,6 +27,7 @@ mod integration {
     mod routing;
     mod slow_hosts;
     mod soak;
+    mod strangers;
     mod streams;
     mod stubborn;
     mod tls;

@@ -126,7 +126,7 @@ impl Cluster {
                 let fleet = self.fleet.load();
                 fleet.index_of(host_id).is_some_and(|index| fleet.primary != Some(index) && !fleet.eligible.contains(&index))
             }
-            HostReport::ConnectFailed | HostReport::Broken => true,
+            HostReport::ConnectFailed | HostReport::Broken | HostReport::Moved => true,
         };
         if news {
             // A full queue holds enough reports to have the host probed.

@@ -128,6 +128,7 @@ impl Default for HealthSettings {
             sampler_interval: Duration::from_millis(10),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
+            dns_interval: Duration::from_secs(10),
             catalogue_interval: Duration::from_secs(60),
         }
     }

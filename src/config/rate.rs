@@ -5,8 +5,7 @@ use crate::types::Rate;
 use std::time::Duration;
 
 /// Units with their names; the first of each is the one that is printed.
-const PERIODS: [(&[&str], u64); 3] =
-    [(&["s", "sec", "second"], 1), (&["min", "m", "minute"], 60), (&["h", "hour"], 3600)];
+const PERIODS: [(&[&str], u64); 3] = [(&["s", "sec", "second"], 1), (&["min", "m", "minute"], 60), (&["h", "hour"], 3600)];
 /// The most that may be counted or come at once.
 const COUNT_MAX: u32 = 1_000_000;
 
@@ -77,7 +76,9 @@ mod tests {
         check("1/h", Some("1/h"));
         check("5/s burst 5", Some("5/s"));
         check("off", Some("off"));
-        for wrong in ["", "100", "100/", "/s", "0/s", "-1/s", "1.5/s", "2000000/s", "100/d", "1/s burst", "1/s burst 0", "1/s burst 2 3"] {
+        for wrong in
+            ["", "100", "100/", "/s", "0/s", "-1/s", "1.5/s", "2000000/s", "100/d", "1/s burst", "1/s burst 0", "1/s burst 2 3"]
+        {
             check(wrong, None);
         }
         assert_eq!(RateOrOff::read(&RawValue::Boolean(false)), Ok(None));

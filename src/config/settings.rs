@@ -450,6 +450,8 @@ pub struct HealthSettings {
     pub backoff_min: Duration,
     /// Longest wait of an open circuit. Default 2s.
     pub backoff_max: Duration,
+    /// Names of hosts are looked up again after this. Default 10s; zero is never.
+    pub dns_interval: Duration,
     /// The catalogue is read again after this. Default 60s.
     pub catalogue_interval: Duration,
 }

@@ -107,8 +107,9 @@ mod tests {
         let seats = Arc::new(ClientSeats::default());
         let limits = SeatLimits { database: 0, role: 10 };
         let took = std::thread::scope(|scope| {
-            let taking: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| (0..100).filter_map(|_| seats.take("a", limits).ok()).collect::<Vec<_>>())).collect();
+            let taking: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..100).filter_map(|_| seats.take("a", limits).ok()).collect::<Vec<_>>()))
+                .collect();
             taking.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
         });
         assert_eq!(took.len(), 10);

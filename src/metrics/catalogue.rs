@@ -160,6 +160,8 @@ catalogue! {
         "Server connections opened for clients.";
     SERVER_CONNECT_FAILURES: Counter CounterMetric Count "pgyard_server_connect_failures_total" ["database", "host"]
         "Server connections for clients that could not be opened.";
+    SERVER_STRANGERS: Counter CounterMetric Count "pgyard_server_strangers_total" ["database", "host"]
+        "Server connections that were closed because they led to another server than the host's probe: several stand behind its name.";
 
     POOL_SIZE_LIMIT: Gauge GaugeMetric Count "pgyard_pool_size_limit" ["database", "host", "user"]
         "Server connections that the pool may open.";

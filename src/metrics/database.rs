@@ -3,8 +3,8 @@
 use super::catalogue::{self, CounterMetric};
 use super::registry::Shown;
 use super::{
-    ByteDirection, Counter, DurationHistogram, Gauge, HistogramSnapshot, PinCause, QueryReason, QueryRoute, RateOutcome, RateScope,
-    Registry, RetryReason,
+    ByteDirection, Counter, DurationHistogram, Gauge, HistogramSnapshot, PinCause, QueryReason, QueryRoute, RateOutcome,
+    RateScope, Registry, RetryReason,
 };
 use std::time::Duration;
 

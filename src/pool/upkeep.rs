@@ -2,8 +2,8 @@
 
 use super::opening::CONNECTING_MAX;
 use super::{CheckoutError, Pool};
-use std::net::IpAddr;
 use crate::server::ServerConnection;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

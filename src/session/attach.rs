@@ -96,10 +96,11 @@ pub enum AttachError {
 impl Session {
     /// Takes a server connection for the unit; afterwards `self.link` is there and has the session's parameters on their way.
     pub(super) async fn attach(&mut self, attempt: &mut Attempt) -> Result<(), AttachError> {
-        if self.database.is_paused() {
-            Box::pin(self.wait_while_paused()).await?;
-        }
         loop {
+            // Also for one that has waited for something else meanwhile.
+            if self.database.is_paused() {
+                Box::pin(self.wait_while_paused()).await?;
+            }
             let place = match self.find_place(attempt) {
                 Ok(place) => place,
                 Err((missing, fleet)) => {
