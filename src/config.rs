@@ -15,6 +15,7 @@ mod url;
 
 pub mod access;
 pub mod choice;
+pub mod clients;
 pub mod defaults;
 pub mod diff;
 pub mod duration;
@@ -29,6 +30,7 @@ pub use access::{
     REPLICATION_KEYWORD, UserMap,
 };
 pub use choice::NamedChoice;
+pub use clients::ClientSettings;
 pub use defaults::{DEFAULT_LISTEN_PORT, DEFAULT_LOOKUP_QUERY, DEFAULT_SERVER_PORT};
 pub use diff::{ReloadPlan, diff};
 pub use document::reference_tables;

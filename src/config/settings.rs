@@ -3,6 +3,7 @@
 //! Shapes of the TOML file and their defaults live in `file`; nothing here knows of TOML.
 
 use super::access::{AccessRule, UserMap};
+use super::clients::ClientSettings;
 use crate::types::{Rate, Secret};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -178,21 +179,6 @@ pub struct DatabaseSettings {
     pub routing: RoutingSettings,
     /// Probes, lag and circuit.
     pub health: HealthSettings,
-}
-
-/// Clients of one database.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientSettings {
-    /// Clients at once; 0 (default) is no limit.
-    pub max_clients: usize,
-    /// Clients of one user at once; 0 (default) is no limit.
-    pub max_clients_per_user: usize,
-    /// Statements of one user. Default: no limit.
-    pub statement_rate_per_user: Option<Rate>,
-    /// Statements from one address. Default: no limit.
-    pub statement_rate_per_address: Option<Rate>,
-    /// Whether any user's statements are limited.
-    pub is_rated: bool,
 }
 
 /// One PostgreSQL instance.

@@ -99,7 +99,8 @@ mod tests {
         let many: Vec<_> = (0..10).map(|_| seats.take("a", none).unwrap()).collect();
         assert_eq!(seats.lock().all, 12);
         drop((second, third, many));
-        assert_eq!((seats.lock().all, seats.lock().roles.len()), (0, 0));
+        let counts = seats.lock();
+        assert_eq!((counts.all, counts.roles.len()), (0, 0));
     }
 
     #[test]

@@ -126,7 +126,9 @@ impl ConnectingPlace {
                 }
                 self.pool.permits.logged_in();
                 (self.pool.observer)(Ok(()));
-                self.pool.give_back(connection);
+                // As young as it was when it was opened: however short `max_age` is, a new one serves somebody once.
+                let opened = connection.opened;
+                self.pool.give_back_at(connection, opened);
                 self.pool.connect_for_waiters();
                 self.pool.permits.place_is_free();
             }

@@ -284,3 +284,14 @@ async fn what_is_kept_idle_takes_no_place_from_anybody() {
     assert_eq!((one.stats().open, two.stats().open), (1, 1));
     two.give_back(connection);
 }
+
+#[tokio::test]
+async fn a_new_connection_serves_somebody_however_short_its_life() {
+    let permits = Arc::new(HostPermits::new(1));
+    let (pool, slot) = (pool("r", &permits, PoolLimits { max_age: Duration::from_nanos(1), ..limits(1) }), Arc::default());
+    for _ in 0..5 {
+        let connection = within("a connection", pool.checkout(&slot, 0)).await.unwrap();
+        pool.give_back(connection);
+        assert_eq!(pool.stats().open, 0);
+    }
+}

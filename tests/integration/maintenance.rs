@@ -108,16 +108,19 @@ fn sessions(fleet: &LocalFleet) -> u64 {
 
 #[test]
 fn a_pause_under_load_holds_everybody_and_loses_nobody() {
-    let yard = Pgyard::start_with_config(fleet(), &config(fleet(), None, "pool_size = 3\n"));
+    // Of its own: no other test's sessions are on its servers.
+    let fleet = own_fleet(1);
+    fleet.primary().sql("SET ROLE app; CREATE TABLE maintenance (id int)").unwrap();
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, None, "pool_size = 3\n"));
     under_load(&yard, |work| {
         for _ in 0..3 {
             console(&yard, "PAUSE app");
             // The servers may be stopped now: nothing runs on them, and nothing comes.
-            eventually("the servers are left", Duration::from_secs(10), || sessions(fleet()) == 0);
+            eventually("the servers are left", Duration::from_secs(10), || sessions(&fleet) == 0);
             let done = work.done();
             for _ in 0..10 {
                 std::thread::sleep(Duration::from_millis(20));
-                assert_eq!(sessions(fleet()), 0);
+                assert_eq!(sessions(&fleet), 0);
             }
             assert_eq!(work.done(), done);
             console(&yard, "RESUME app");

@@ -77,9 +77,7 @@ fn read_one(reader: &mut Reader, section: Section, name: &str, span: Span, templ
         settings.hosts = resolve_hosts(reader, sources, connection, &settings);
     }
     settings.users = read_users(reader, section);
-    let clients = &mut settings.clients;
-    clients.is_rated = clients.statement_rate_per_user.or(clients.statement_rate_per_address).is_some()
-        || settings.users.iter().any(|user| user.statement_rate.flatten().is_some());
+    settings.clients.note_rates(&settings.users);
     check::database(reader, &settings, &check::Places { origins: &origins, header: span, section });
     settings
 }
