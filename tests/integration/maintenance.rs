@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const CLIENTS: usize = 12;
 /// Enough of each client's work that something was under way in every state.
-const ENOUGH: u64 = 20;
+const ENOUGH: u64 = 8;
 
 fn fleet() -> &'static LocalFleet {
     static FLEET: OnceLock<LocalFleet> = OnceLock::new();
@@ -109,11 +109,11 @@ fn sessions(fleet: &LocalFleet) -> u64 {
 #[test]
 fn a_pause_under_load_holds_everybody_and_loses_nobody() {
     // Of its own: no other test's sessions are on its servers.
-    let fleet = own_fleet(1);
+    let fleet = own_fleet(0);
     fleet.primary().sql("SET ROLE app; CREATE TABLE maintenance (id int)").unwrap();
     let yard = Pgyard::start_with_config(&fleet, &config(&fleet, None, "pool_size = 3\n"));
     under_load(&yard, |work| {
-        for _ in 0..3 {
+        for _ in 0..2 {
             console(&yard, "PAUSE app");
             // The servers may be stopped now: nothing runs on them, and nothing comes.
             eventually("the servers are left", Duration::from_secs(10), || sessions(&fleet) == 0);
