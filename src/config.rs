@@ -11,6 +11,7 @@ mod keys;
 mod listen;
 mod quick;
 mod secrets;
+mod sharding;
 mod url;
 
 pub mod access;
@@ -19,6 +20,7 @@ pub mod clients;
 pub mod defaults;
 pub mod diff;
 pub mod duration;
+pub mod peers;
 pub mod problem;
 mod rate;
 pub mod settings;
@@ -36,10 +38,12 @@ pub use diff::{ReloadPlan, diff};
 pub use document::reference_tables;
 pub use duration::{DurationParseError, format_duration, parse_duration};
 pub use environment::Environment;
+pub use peers::{PeerAddress, PeerSettings};
 pub use problem::{ConfigReport, Problem, ProblemKind, ProblemPlace, ProblemSpot, Severity};
 pub use quick::{QuickOptions, from_url, quick};
 pub use rate::format_rate;
 pub use settings::*;
+pub use sharding::{COORDINATOR, ShardingSettings, shard_database_name};
 pub use show::settings_table;
 pub use size::{SizeParseError, format_size, parse_size};
 

@@ -26,6 +26,7 @@ mod integration {
     mod reload;
     mod replication;
     mod routing;
+    mod shard_keys;
     mod slow_hosts;
     mod soak;
     mod strangers;

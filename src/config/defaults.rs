@@ -1,9 +1,10 @@
 //! The defaults: the one place in the code where they are written. The tables of `docs/configuration.md` are made from these values.
 
+use super::peers::PeerSettings;
 use super::settings::{
     AdminSettings, AuthMethod, AuthSettings, Balance, Consistency, FrontSettings, HealthSettings, ListenAddress, LogFormat,
-    LogSettings, PeerSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode,
-    ServerTlsSettings, Settings,
+    LogSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode, ServerTlsSettings,
+    Settings,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

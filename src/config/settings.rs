@@ -4,6 +4,8 @@
 
 use super::access::{AccessRule, UserMap};
 use super::clients::ClientSettings;
+use super::peers::PeerSettings;
+use super::sharding::ShardingSettings;
 use crate::types::{Rate, Secret};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -122,26 +124,6 @@ pub struct FrontSettings {
     pub workers_min: usize,
 }
 
-/// The pgyard processes that share an address, so that a cancel request finds its client whichever of them it reaches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerSettings {
-    /// This process's number among them, from 1 to 255; 0 (default): it is alone.
-    pub id: usize,
-    /// The others' numbers and addresses.
-    pub others: Vec<PeerAddress>,
-}
-
-/// Where another pgyard process listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// Its number.
-    pub id: u8,
-    /// A DNS name, an IP address or the directory of a Unix socket.
-    pub address: String,
-    /// Its port.
-    pub port: u16,
-}
-
 /// Who may use the console (the database `pgyard`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSettings {
@@ -179,6 +161,16 @@ pub struct DatabaseSettings {
     pub routing: RoutingSettings,
     /// Probes, lag and circuit.
     pub health: HealthSettings,
+    /// Its shards, and where its tables are; such a database has no hosts of its own.
+    pub sharding: Option<Arc<ShardingSettings>>,
+}
+
+impl DatabaseSettings {
+    /// Its hosts, or those of its shards.
+    pub fn all_hosts(&self) -> impl Iterator<Item = &HostSettings> {
+        let shards = self.sharding.iter().flat_map(|sharding| sharding.shards.iter().chain(&sharding.coordinator));
+        self.hosts.iter().chain(shards.flat_map(|shard| &shard.hosts))
+    }
 }
 
 /// One PostgreSQL instance.
