@@ -81,13 +81,26 @@ pub struct Exchange {
     /// The socket broke before it had taken all of the unit's bytes.
     pub unsent: bool,
     turn: u64,
+    /// Turns that ended because other sessions were to have theirs.
+    pub full_turns: u32,
 }
 
 impl Exchange {
     /// An exchange whose unit is to be written as it is, or has just been put into the server's outbox.
     pub fn new(answer: Answer, unit_len: usize, as_it_is: bool) -> Self {
         let written = if as_it_is { 0 } else { unit_len };
-        Exchange { answer, unit_len, written, passed: 0, flush_due: false, passes: true, movable: false, unsent: false, turn: 0 }
+        Exchange {
+            answer,
+            unit_len,
+            written,
+            passed: 0,
+            flush_due: false,
+            passes: true,
+            movable: false,
+            unsent: false,
+            turn: 0,
+            full_turns: 0,
+        }
     }
 
     /// The answers to queries of pgyard's own; what the client sends meanwhile waits.
@@ -141,6 +154,7 @@ impl Exchange {
                 return Poll::Pending;
             }
             if self.turn > TURN_BYTES {
+                self.full_turns = self.full_turns.saturating_add(1);
                 return yield_turn(cx);
             }
         }

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 const COUNT_ADVISORY_LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks \
      WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
 
+/// Full turns that make a unit a large transfer: a MiB.
+const LARGE_TRANSFER_TURNS: u32 = 8;
+
 impl Session {
     /// Serves one unit.
     pub(super) async fn serve(&mut self, unit: Unit) -> Result<(), SessionEnd> {
@@ -43,6 +46,7 @@ impl Session {
             need: self.need(&unit),
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE),
+            crowded: false,
             replanned: false,
             losses: 0,
             held: None,
@@ -217,9 +221,14 @@ impl Session {
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange, limit: Duration) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
         let (client, entry, database) = (&mut self.client, &self.entry, &self.database);
+        let thread = self.placement.thread(self.worker);
         let relay = std::future::poll_fn(|cx| {
+            let full_turns = exchange.full_turns;
             if let Poll::Ready(end) = exchange.poll(cx, client, link) {
                 return Poll::Ready(end);
+            }
+            if exchange.full_turns != full_turns {
+                thread.turn_was_full();
             }
             match entry.stop_requested(cx) {
                 StopRequest::Now => Poll::Ready(ExchangeEnd::Stopped),
@@ -275,6 +284,7 @@ impl Session {
             self.settle_unnamed(unit, exchange);
         }
         self.client.inbox.consume(exchange.unit_len);
+        self.streamed = exchange.full_turns >= LARGE_TRANSFER_TURNS;
         let now = Instant::now();
         let (elapsed, waited) = (now.saturating_duration_since(attempt.since), attempt.waited);
         let metrics = &self.database.metrics;
