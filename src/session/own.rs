@@ -3,6 +3,7 @@
 use super::local::check_settings;
 use super::run::Session;
 use super::send::remember_unnamed;
+use super::translate::new_statement;
 use super::unit::{Unit, UnitKind};
 use crate::sql::Command;
 use crate::types::SqlState;
@@ -22,7 +23,7 @@ impl Session {
             self.state.skipping = false;
         }
         if let Some(report) = self.lost.take() {
-            self.state.lost_transaction = self.state.transaction.take().is_some() && !unit.ends_transaction();
+            self.state.lost_transaction = self.state.end_transaction().is_some() && !unit.ends_transaction();
             self.state.pipeline_open = false;
             self.state.pins = crate::sql::Pins::NONE;
             self.note_pins();
@@ -133,9 +134,8 @@ impl Session {
                     if parse.name.is_empty() {
                         remember_unnamed(&parse, &mut self.state);
                     } else {
-                        let known = &self.database.statements;
-                        let statement = known.intern(parse.definition, parse.text.len(), &self.state.meaning);
-                        self.state.name_statement(parse.name, statement);
+                        let statement = new_statement(&parse, &self.state.meaning, &self.state, &self.database);
+                        self.state.name_statement(parse.name, statement, 0);
                     }
                     put_bare(self.client.outbox.writer(), b'1');
                 }
@@ -150,9 +150,9 @@ impl Session {
                 (b'C', _) => {
                     let Ok(close) = NamedMessage::read(frame.body) else { return false };
                     if close.statement && !close.name.is_empty() {
-                        self.state.forget_statement(close.name);
+                        self.state.forget_statement(close.name, 0);
                     } else if close.statement {
-                        (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None);
+                        self.state.unnamed.forget();
                     }
                     put_bare(self.client.outbox.writer(), b'3');
                 }

@@ -40,14 +40,14 @@ impl Session {
         link.server().unnamed = UNKNOWN_UNNAMED;
         if exchange.unit_len == 0 {
             // A COPY has begun, and the bytes are gone.
-            (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None);
+            self.state.unnamed.forget();
             return;
         }
         let messages = &self.client.inbox.as_slice()[..unit.len];
         let failed_at = dropped.map_or(exchange.answer.answered, |dropped| unit.message_count.saturating_sub(dropped));
         match reached(messages, failed_at) {
             (Reached::Untouched, _) => self.state.unnamed = before.map(|before| *before).unwrap_or_default(),
-            (Reached::Gone, _) => (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None),
+            (Reached::Gone, _) => self.state.unnamed.forget(),
             // What was remembered when the unit was sent.
             (Reached::Parsed(_), true) => {}
             (Reached::Parsed(parse), false) => remember_unnamed(&parse, &mut self.state),
