@@ -154,6 +154,7 @@ impl ReplyQueue {
         if tag == b'E' {
             return self.fail(front);
         }
+        let front = if tag == b'Z' { self.ready(front) } else { front };
         let (ends, verdict) = match front {
             Expected::Through => (tag == b'Z', Verdict::Forward),
             Expected::Own => (tag == b'Z', Verdict::Skip),
@@ -172,6 +173,20 @@ impl ReplyQueue {
             self.queue.pop_front();
         }
         verdict
+    }
+
+    /// A ReadyForQuery answers a Sync: the server has dropped what was expected before it. Answers the one that it ends.
+    fn ready(&mut self, front: Expected) -> Expected {
+        use Expected::{Own, QuietSync, Sync, Through};
+        let mut front = front;
+        while !matches!(front, Through | Own | Sync | QuietSync)
+            && let Some(next) = self.queue.get(1).copied()
+        {
+            self.failed_at.get_or_insert(self.pushed - self.queue.len() as u64);
+            self.queue.pop_front();
+            front = next;
+        }
+        front
     }
 
     fn fail(&mut self, front: Expected) -> Verdict {
@@ -233,6 +248,8 @@ mod tests {
         check(&[Bind, Execute, Fake(b'1'), Bind, Sync], b"EZ", "EZ", true);
         check(&[Bind, Execute, Sync, Bind, Execute, Sync], b"EZ2CZ", "EZ2CZ", true);
         check(&[Bind, Execute], b"E", "E", true);
+        check(&[Close { show: false }, Sync], b"Z", "Z", true);
+        check(&[Close { show: false }, Fake(b'1'), Bind, QuietSync, Sync], b"ZZ", "Z", true);
         check(&[Close { show: false }, Close { show: true }, Sync], b"33", "3", false);
     }
 

@@ -268,7 +268,8 @@ impl<'a> Translation<'a> {
             return (unnamed.tag != 0).then(|| (classify(self.database, text, self.state.lexing), text.into()));
         }
         let statement = self.state.statement(statement)?;
-        let facts = statement.facts(with_view(self.database, DatabaseView::catalogue_id), |text| classify(self.database, text, self.state.lexing));
+        let facts = statement
+            .facts(with_view(self.database, DatabaseView::catalogue_id), |text| classify(self.database, text, self.state.lexing));
         Some((facts, statement.text().into()))
     }
 
