@@ -6,8 +6,8 @@
 //! |---|---|
 //! | 0 | [`types`] |
 //! | 1 | [`wire`], [`sql`], [`config`], [`metrics`] |
-//! | 2 | [`net`], [`auth`] |
-//! | 3 | [`server`], [`route`] |
+//! | 2 | [`net`], [`auth`], [`shard`] |
+//! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
 //! | 6 | [`database`] |
@@ -25,10 +25,12 @@ pub mod demo;
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod plan;
 pub mod pool;
 pub mod route;
 pub mod server;
 pub mod session;
+pub mod shard;
 pub mod sql;
 pub mod types;
 pub mod wire;
