@@ -40,7 +40,12 @@ pub struct PreparedStatement {
     /// Its tables have changed: who prepares the text now gets another statement.
     outdated: AtomicBool,
     facts: ArcSwapOption<(u64, Arc<Facts>)>,
+    /// Roles for which the primary has prepared it, each with the last change of the catalogue before that.
+    proofs: Mutex<Vec<(Arc<str>, u64)>>,
 }
+
+/// Roles for which it is remembered that a statement can be prepared.
+const PROOFS_MAX: usize = 16;
 
 /// How a statement was prepared, and so how it can be prepared again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +70,27 @@ impl PreparedStatement {
             form,
             outdated: AtomicBool::new(false),
             facts: ArcSwapOption::empty(),
+            proofs: Mutex::default(),
         }
+    }
+
+    /// The primary has prepared it for a session of `role`, whose Parse was sent after the catalogue's change with this number,
+    /// and which saw no objects that others don't.
+    pub fn prove(&self, role: &Arc<str>, change: u64) {
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        match proofs.iter().position(|(proven, _)| proven == role) {
+            Some(place) => proofs[place].1 = proofs[place].1.max(change),
+            None => {
+                proofs.truncate(PROOFS_MAX - 1);
+                proofs.insert(0, (role.clone(), change));
+            }
+        }
+    }
+
+    /// The catalogue's last change before the primary prepared it for `role` last; `None` if it has not, as far as is known.
+    pub fn proof(&self, role: &str) -> Option<u64> {
+        let proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.iter().find(|(proven, _)| **proven == *role).map(|(_, change)| *change)
     }
 
     /// One that no other session has. `shown` as for [`StatementForm::Shared`], under a name of pgyard's.
@@ -169,6 +194,14 @@ pub struct Statements {
 }
 
 impl Statements {
+    /// The statement with this definition and meaning that another session has.
+    pub fn known(&self, definition: &[u8], meaning: &str) -> Option<Arc<PreparedStatement>> {
+        let hash = self.hasher.hash_one((definition, meaning));
+        let shard = self.shards[(hash >> 60) as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut same = shard.known.get(&hash)?.iter().filter_map(Weak::upgrade);
+        same.find(|statement| statement.is(definition, meaning))
+    }
+
     /// The statement with this definition and meaning: the one that another session has, or a new one.
     pub fn intern(&self, definition: &[u8], text_len: usize, meaning: &str) -> Arc<PreparedStatement> {
         let hash = self.hasher.hash_one((definition, meaning));
@@ -213,6 +246,27 @@ mod tests {
         let id = other.id;
         drop(other);
         assert_ne!(statements.intern(b"select 1\0\0\0", 8, &meaning(&parameters)).id, id);
+    }
+
+    #[test]
+    fn what_is_proven_is_known_by_role_and_change() {
+        let statements = Statements::default();
+        assert!(statements.known(b"select 1\0\0\0", "").is_none());
+        let statement = statements.intern(b"select 1\0\0\0", 8, "");
+        assert_eq!(statements.known(b"select 1\0\0\0", "").map(|known| known.id), Some(statement.id));
+        assert!(statements.known(b"select 1\0\0\0", "role='ann'\0").is_none());
+        let ann: Arc<str> = "ann".into();
+        assert_eq!(statement.proof("ann"), None);
+        statement.prove(&ann, 4);
+        statement.prove(&ann, 3);
+        assert_eq!((statement.proof("ann"), statement.proof("bob")), (Some(4), None));
+        for number in 0..PROOFS_MAX as u64 {
+            statement.prove(&format!("role {number}").into(), number);
+        }
+        assert_eq!((statement.proof("ann"), statement.proof("role 3")), (None, Some(3)));
+        assert_eq!(statement.proofs.lock().expect("not poisoned").len(), PROOFS_MAX);
+        statement.mark_outdated();
+        assert!(statements.known(b"select 1\0\0\0", "").is_none());
     }
 
     #[test]

@@ -115,8 +115,6 @@ pub struct ServerConnection {
     pub prepared_unknown: bool,
     /// Statements that it holds under the names of the client that used it last.
     pub own_names: OwnNames,
-    /// The answer with this number says that it holds no prepared statement any more.
-    pub forgets_at: Option<u64>,
     /// Which Parse its unnamed statement came from; 0 is none, [`UNKNOWN_UNNAMED`] may be any.
     pub unnamed: u64,
     /// The session that used it last, by its process id; 0 is none.
@@ -164,7 +162,6 @@ impl ServerConnection {
             parameters: Arc::default(),
             prepared_unknown: false,
             own_names: OwnNames::default(),
-            forgets_at: None,
             unnamed: 0,
             last_session: 0,
             opened: now,

@@ -97,6 +97,8 @@ pub struct OwnNames {
     held: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
     /// Names that the unit under way gives or takes, with the number of the answer that says so.
     changes: Vec<(u64, Box<[u8]>)>,
+    /// The number of the answer that says that nothing is prepared any more.
+    all_gone_at: Option<u64>,
 }
 
 /// No statement has this id: whether the server holds the name is not known.
@@ -130,24 +132,35 @@ impl OwnNames {
         self.changes.push((at, name.into()));
     }
 
-    /// The server holds none when the answer with this number has come.
+    /// The server holds none, and nothing that was prepared for any session, when the answer with this number has come.
     pub fn remove_all(&mut self, at: u64) {
         self.changes.extend(self.held.drain().map(|(name, _)| (at, name)));
+        self.all_gone_at = Some(at);
+        self.changes.push((at, Box::default()));
+    }
+
+    /// Whether the unit under way gives or takes names.
+    pub fn is_changing(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// The answers have come, but for those from this number on: the names that these would have given or taken are in doubt.
-    pub fn settle(&mut self, failed_at: Option<u64>) {
-        for (at, name) in self.changes.drain(..) {
-            if failed_at.is_some_and(|failed| at >= failed) {
+    /// Answers whether the server has forgotten everything that was prepared.
+    pub fn settle(&mut self, failed_at: Option<u64>) -> bool {
+        let failed = |at: u64| failed_at.is_some_and(|failed| at >= failed);
+        for (at, name) in self.changes.drain(..).filter(|(_, name)| !name.is_empty()) {
+            if failed(at) {
                 self.held.insert(name, IN_DOUBT);
             }
         }
+        self.all_gone_at.take().is_some_and(|at| !failed(at))
     }
 
     /// The server holds none.
     pub fn clear(&mut self) {
         self.held.clear();
         self.changes.clear();
+        self.all_gone_at = None;
     }
 }
 
@@ -214,12 +227,19 @@ mod tests {
         own.remove(b"a", 11);
         own.add(b"b", 2, 12);
         own.add(b"c", 3, 13);
-        own.settle(Some(13));
-        assert!(!own.holds(b"a"));
+        assert!(own.is_changing());
+        assert!(!own.settle(Some(13)));
+        assert!(!own.holds(b"a") && !own.is_changing());
         let mut held: Vec<_> = own.iter().collect();
         held.sort_unstable();
         assert_eq!(held, [(&b"b"[..], 2), (b"c", IN_DOUBT)]);
         assert_eq!(id_of(server_name(7).as_bytes()), Some(7));
         assert_eq!(id_of(b"pgyard_x"), None);
+        own.remove_all(20);
+        assert!(!own.settle(Some(20)));
+        assert!(own.holds(b"b"));
+        own.remove_all(21);
+        assert!(own.is_changing() && own.settle(Some(22)));
+        assert!(own.is_empty() && !own.settle(None));
     }
 }

@@ -62,7 +62,6 @@ pub(super) fn apply_names(
         SessionEffect::Deallocate(None) | SessionEffect::DiscardAll => {
             state.forget_statements(at);
             server.own_names.remove_all(at);
-            server.forgets_at = Some(at);
         }
         _ => {}
     }

@@ -56,7 +56,7 @@ impl Session {
             self.refuse(unit, &report);
             return true;
         }
-        false
+        !unit.binds && self.link.is_none() && unit.is_extended() && self.answers_known(unit)
     }
 
     /// Whether the unit does nothing but close statements and portals: names are the session's own, and without a server it has

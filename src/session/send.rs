@@ -63,7 +63,7 @@ pub fn put_unit(
     unit: &Unit,
     state: &mut SessionState,
     (server, own_names): (&mut ServerConnection, bool),
-    database: &Database,
+    (database, role): (&Database, &str),
 ) -> Result<Sent, WireError> {
     state.journal.clear();
     server.incoming.replies.take_failure();
@@ -96,7 +96,7 @@ pub fn put_unit(
         }
         _ => {
             evict(server, state, database);
-            let mut translation = Translation::new(unit, state, server, (database, own_names));
+            let mut translation = Translation::new(unit, state, server, (database, role, own_names));
             translation.put_messages(&input[..unit.len])?;
             Ok(if translation.held_sync { Sent::WithoutSync } else { Sent::InOutbox })
         }

@@ -212,7 +212,7 @@ impl Session {
             self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
         }
         let to = (link.server(), own_names);
-        let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, to, &self.database);
+        let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, to, (&self.database, &self.role.role));
         match sent {
             Ok(sent) => {
                 let may_replan = unit.is_extended()

@@ -23,9 +23,10 @@ impl Session {
         let server = link.server();
         self.state.last_server = server.id;
         server.broken |= answer.unsolicited;
-        let failed_at = server.incoming.replies.take_failure();
-        if let Some(failed_at) = failed_at {
-            self.state.undo_names(failed_at);
+        let mut failed_at = None;
+        if answer.error.is_some() {
+            failed_at = server.incoming.replies.take_failure();
+            failed_at.into_iter().for_each(|failed_at| self.state.undo_names(failed_at));
         }
         self.state.pipeline_open = match unit.kind {
             _ if answer.ready => false,
@@ -46,10 +47,7 @@ impl Session {
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }
-        server.own_names.settle(failed_at);
-        if let Some(at) = server.forgets_at.take()
-            && failed_at.is_none_or(|failed| at < failed)
-        {
+        if server.own_names.is_changing() && server.own_names.settle(failed_at) {
             server.incoming.prepared.clear();
         }
         if !self.state.view.catalogue_is_current
@@ -60,7 +58,10 @@ impl Session {
             // A function or trigger that is not known yet may set, lock or create what the text does not show.
             link.must_forget = true;
         }
-        self.state.journal.clear();
+        if !self.state.journal.is_empty() {
+            self.note_prepared(unit, route);
+            self.state.journal.clear();
+        }
         self.note_writes(unit, answer, (route, host_id), (status, elapsed));
         if !answer.ready && (self.state.pipeline_open || unit.kind == UnitKind::Flush) {
             self.state.skipping |= answer.error.is_some();
@@ -115,8 +116,12 @@ impl Session {
         (route, host_id): (QueryRoute, u32),
         (status, mut elapsed): (TransactionStatus, Duration),
     ) {
-        let mut changed_catalogue = unit.changes_catalogue | std::mem::take(&mut self.state.pipeline_changed_catalogue);
-        let mut defined_code = unit.defines_code | std::mem::take(&mut self.state.pipeline_defined_code);
+        let (mut changed_catalogue, mut defined_code) = (unit.changes_catalogue, unit.defines_code);
+        if self.state.pipeline_changed_catalogue | self.state.pipeline_defined_code {
+            changed_catalogue |= self.state.pipeline_changed_catalogue;
+            defined_code |= self.state.pipeline_defined_code;
+            (self.state.pipeline_changed_catalogue, self.state.pipeline_defined_code) = (false, false);
+        }
         if let Some(transaction) = &mut self.state.transaction {
             transaction.changed_catalogue |= changed_catalogue;
             transaction.defined_code |= defined_code;

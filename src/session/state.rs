@@ -123,6 +123,8 @@ pub struct StatementChange {
     at: u64,
     name: Box<[u8]>,
     before: Option<Arc<PreparedStatement>>,
+    /// A server prepares it now: the last change of the catalogue before that.
+    asked_at: Option<u64>,
 }
 
 /// PostgreSQL tells names of prepared statements apart by so many bytes.
@@ -260,20 +262,32 @@ impl SessionState {
     pub fn name_statement(&mut self, name: &[u8], statement: Arc<PreparedStatement>, at: u64) {
         let name: Box<[u8]> = significant(name).into();
         let before = self.statements.get_or_insert_default().insert(name.clone(), statement);
-        self.journal.push(StatementChange { at, name, before });
+        self.journal.push(StatementChange { at, name, before, asked_at: None });
     }
 
     /// Takes a name away when the answer with this number has come, noting it in the journal.
     pub fn forget_statement(&mut self, name: &[u8], at: u64) {
         if let Some((name, before)) = self.statements.as_mut().and_then(|known| known.remove_entry(significant(name))) {
-            self.journal.push(StatementChange { at, name, before: Some(before) });
+            self.journal.push(StatementChange { at, name, before: Some(before), asked_at: None });
         }
+    }
+
+    /// The name that was given last is one of a statement that its server is asked to prepare, behind this change of the catalogue.
+    pub fn asks_server(&mut self, change: u64) {
+        if let Some(last) = self.journal.last_mut() {
+            last.asked_at = Some(change);
+        }
+    }
+
+    /// Statements that a server has prepared in the unit under way, and the last change of the catalogue before that.
+    pub fn prepared_now(&self) -> impl Iterator<Item = (&Arc<PreparedStatement>, u64)> {
+        self.journal.iter().filter_map(|change| Some((self.statement(&change.name)?, change.asked_at?)))
     }
 
     /// Takes all names away when the answer with this number has come, noting it in the journal.
     pub fn forget_statements(&mut self, at: u64) {
         let known = self.statements.take().into_iter().flat_map(|known| *known);
-        self.journal.extend(known.map(|(name, before)| StatementChange { at, name, before: Some(before) }));
+        self.journal.extend(known.map(|(name, before)| StatementChange { at, name, before: Some(before), asked_at: None }));
     }
 
     /// Undoes what the unit has done to names, from the answer with this number on.

@@ -35,12 +35,21 @@ impl SentName<'_> {
     }
 }
 
+/// A portal of the unit, and what runs when it is executed.
+struct BoundPortal {
+    name: Box<[u8]>,
+    facts: Arc<Facts>,
+    text: Box<[u8]>,
+}
+
 /// One unit's way into the outbox.
 pub(super) struct Translation<'a> {
     unit: &'a Unit,
     state: &'a mut SessionState,
     server: &'a mut ServerConnection,
     database: &'a Database,
+    /// The session's role.
+    role: &'a str,
     /// Servers know its statements as the client does.
     own_names: bool,
     /// Statements whose Parse is on its way.
@@ -48,7 +57,7 @@ pub(super) struct Translation<'a> {
     /// What its texts mean by now.
     meaning: UnitMeaning,
     /// Portals over statements that concern names.
-    bound: Vec<(Box<[u8]>, Arc<Facts>, Box<[u8]>)>,
+    bound: Vec<BoundPortal>,
     /// The last message begins a COPY FROM STDIN.
     copy_begins: bool,
     /// The unit's Sync was held back.
@@ -62,11 +71,11 @@ impl<'a> Translation<'a> {
         unit: &'a Unit,
         state: &'a mut SessionState,
         server: &'a mut ServerConnection,
-        (database, own_names): (&'a Database, bool),
+        (database, role, own_names): (&'a Database, &'a str, bool),
     ) -> Self {
         let (pending, meaning, bound) = (Vec::new(), UnitMeaning::AsBefore, Vec::new());
         let (copy_begins, held_sync, first) = (false, false, true);
-        Translation { unit, state, server, database, own_names, pending, meaning, bound, copy_begins, held_sync, first }
+        Translation { unit, state, server, database, role, own_names, pending, meaning, bound, copy_begins, held_sync, first }
     }
 
     pub(super) fn put_messages(&mut self, mut messages: &[u8]) -> Result<(), WireError> {
@@ -92,7 +101,7 @@ impl<'a> Translation<'a> {
             // The server answers a pipeline at its end or at a Flush; without one this part would wait for ever.
             put_message(self.server.outbox.writer(), b'H', |_| {});
         }
-        if self.bound.iter().any(|(_, facts, _)| facts.statements.iter().any(changes_names)) {
+        if self.bound.iter().any(|bound| bound.facts.statements.iter().any(changes_names)) {
             // To be executed later, where nobody looks: the server has to be kept.
             self.state.pins = self.state.pins.union(Pins::PREPARE);
         }
@@ -167,7 +176,7 @@ impl<'a> Translation<'a> {
             self.state.unnamed.kept = reusable(self.database, parse.definition, parse.text.len(), meaning, facts);
         }
         if let Some(kept) = self.state.unnamed.kept.clone() {
-            self.put_named_parse(&kept, parse.definition);
+            let _asked = self.put_named_parse(&kept, parse.definition);
             return;
         }
         self.server.unnamed = self.state.unnamed.tag;
@@ -201,24 +210,35 @@ impl<'a> Translation<'a> {
         self.state.name_statement(name, statement, at);
     }
 
-    /// A Parse under the server's name for the statement; one that the server holds already is answered in its place.
-    fn put_named_parse(&mut self, statement: &PreparedStatement, definition: &[u8]) {
+    /// A Parse under the server's name for the statement; one that the server holds already is answered in its place. Answers
+    /// whether the server is asked.
+    fn put_named_parse(&mut self, statement: &PreparedStatement, definition: &[u8]) -> bool {
         if self.server.incoming.prepared.touch(statement.id) || self.pending.contains(&statement.id) {
             self.server.incoming.replies.push(Expected::Fake(b'1'));
-        } else {
-            ParseMessage::put(self.server.outbox.writer(), server_name(statement.id).as_bytes(), definition);
-            self.server.incoming.replies.push(Expected::Parse { id: statement.id, show: true });
-            self.pending.push(statement.id);
+            return false;
         }
+        ParseMessage::put(self.server.outbox.writer(), server_name(statement.id).as_bytes(), definition);
+        self.server.incoming.replies.push(Expected::Parse { id: statement.id, show: true });
+        self.pending.push(statement.id);
+        true
     }
 
     /// A Parse that gives a name.
     fn put_new_name(&mut self, parse: &ParseMessage<'_>) {
         let meaning = self.meaning.get(self.state).unwrap_or_default();
+        let change = self.database.last_change();
+        if let Some(known) = self.database.statements.known(parse.definition, meaning)
+            && known.proof(self.role).is_some_and(|proven| proven < change)
+        {
+            // Its tables may have changed: a server is to say whether the text can still be prepared.
+            known.mark_outdated();
+        }
         let statement = new_statement(parse, meaning, self.state, self.database);
         let at = self.next_number();
         self.state.name_statement(parse.name, statement.clone(), at);
-        self.put_named_parse(&statement, parse.definition);
+        if self.put_named_parse(&statement, parse.definition) {
+            self.state.asks_server(change);
+        }
     }
 
     /// Sees to it that the server holds the statement.
@@ -280,8 +300,8 @@ impl<'a> Translation<'a> {
         self.look_at_name(bind.statement);
         if let Some((facts, text)) = self.facts_of(bind.statement) {
             self.put_mentioned(&facts);
-            self.bound.retain(|(portal, ..)| **portal != *bind.portal);
-            self.bound.push((bind.portal.into(), facts, text));
+            self.bound.retain(|bound| *bound.name != *bind.portal);
+            self.bound.push(BoundPortal { name: bind.portal.into(), facts, text });
         }
         if self.own_names && !bind.statement.is_empty() {
             put_own_name(self.server, self.state, bind.statement);
@@ -324,8 +344,8 @@ impl<'a> Translation<'a> {
         self.copy_begins = false;
         if !self.bound.is_empty() {
             let portal = Cursor::new(frame.body).string()?;
-            if let Some(place) = self.bound.iter().position(|(bound, ..)| **bound == *portal) {
-                let (_, facts, text) = self.bound.swap_remove(place);
+            if let Some(place) = self.bound.iter().position(|bound| *bound.name == *portal) {
+                let BoundPortal { facts, text, .. } = self.bound.swap_remove(place);
                 self.copy_begins = facts.statements.first().is_some_and(|statement| statement.command == Command::CopyIn);
                 self.meaning.follow(&facts, self.state);
                 let at = self.next_number();

@@ -157,6 +157,11 @@ impl Unit {
         self.unnamed.is_some()
     }
 
+    /// Whether a statement gets a name in it.
+    pub fn has_named_parse(&self) -> bool {
+        !self.named.is_empty()
+    }
+
     /// Whether it may leave something on the primary that later reads must see.
     pub fn may_write(&self) -> bool {
         // FETCH, EXECUTE and their like run what another statement has named.

@@ -189,7 +189,10 @@ fn every_script_gets_the_answers_that_postgresql_gives() {
     let labels = [("database", "transaction1"), ("route", "replica"), ("reason", "read")];
     let reads = stage.yard.metric("pgyard_queries_total", &labels).unwrap_or(0.0);
     println!("{played} runs in {:?}, {reads} requests of database transaction1 on replicas", begin.elapsed());
-    assert!(reads > 100.0 || !wanted.is_empty() || std::env::var_os("PGYARD_ORACLE_FILE").is_some(), "only {reads} requests went to replicas");
+    assert!(
+        reads > 100.0 || !wanted.is_empty() || std::env::var_os("PGYARD_ORACLE_FILE").is_some(),
+        "only {reads} requests went to replicas"
+    );
 }
 
 /// How many scripts of chance a run plays in each mode, and from which seed on: more by `PGYARD_ORACLE_CASES`, one again by

@@ -43,7 +43,8 @@ pub(super) fn execute(setting: &Setting<'_>, survey: &Survey, cursor: &mut Curso
 /// Whether the arguments call what the catalogue does not know; the statement's own name before its arguments is no call.
 fn calls_unknown(setting: &Setting<'_>, survey: &Survey) -> bool {
     let mut cursor = Cursor::new(setting.text, survey.span.clone(), setting.lexing);
-    (cursor.take(), cursor.take());
+    cursor.take();
+    cursor.take();
     cursor.eat_kind(TokenKind::OpenParen);
     while let Some(token) = cursor.take() {
         let flags = match token.kind {
