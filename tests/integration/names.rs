@@ -2,6 +2,7 @@
 //! server connection, on several, and under session pooling, and every byte of the answers has to be the same.
 
 mod copy;
+mod known;
 mod meaning;
 mod play;
 mod shared;
