@@ -6,15 +6,18 @@
 //! statement is sent it in front of its first Bind.
 
 use super::run::Session;
-use super::state::significant;
+use super::state::{SessionState, significant};
 use super::unit::{Unit, UnitKind};
 use crate::config::PoolMode;
-use crate::database::{PreparedStatement, StatementForm};
+use crate::database::{Database, PreparedStatement, StatementForm};
 use crate::metrics::QueryRoute;
 use crate::wire::frame_at;
 use crate::wire::parse::ParseMessage;
 use crate::wire::reply::{put_bare, put_ready};
 use std::sync::Arc;
+
+/// A name, and what it is given to.
+type GivenName = (Box<[u8]>, Arc<PreparedStatement>);
 
 impl Session {
     /// Answers a unit that does nothing but prepare statements that are known; false: a server has to be asked. The session holds
@@ -38,9 +41,9 @@ impl Session {
     }
 
     /// The statements that the unit's Parse messages name; `None` if there is any doubt what a server would answer.
-    fn known_statements(&self, unit: &Unit) -> Option<Vec<(Box<[u8]>, Arc<PreparedStatement>)>> {
+    fn known_statements(&self, unit: &Unit) -> Option<Vec<GivenName>> {
         let change = self.database.last_change();
-        let mut found: Vec<(Box<[u8]>, Arc<PreparedStatement>)> = Vec::new();
+        let mut found: Vec<GivenName> = Vec::new();
         let mut rest = &self.client.inbox.as_slice()[..unit.len];
         while let Ok(Some(frame)) = frame_at(rest) {
             rest = &rest[frame.total..];
@@ -82,4 +85,31 @@ impl Session {
             }
         }
     }
+}
+
+/// The statement of a Parse that gives a name. A second name for the same text is a statement of its own, so that each id has one
+/// name.
+pub(super) fn new_statement(
+    parse: &ParseMessage<'_>,
+    meaning: &str,
+    state: &SessionState,
+    database: &Database,
+) -> Arc<PreparedStatement> {
+    let statement = database.statements.intern(parse.definition, parse.text.len(), meaning);
+    if state.name_of(statement.id).is_none() {
+        return statement;
+    }
+    PreparedStatement::of_one_session(parse.definition, parse.text.len(), statement.meaning(), StatementForm::Shared)
+}
+
+/// Sees to it that a text whose tables may have changed since the primary has prepared it is a new statement: a server is to say
+/// whether it can still be prepared. Answers the last change of the catalogue.
+pub(super) fn mark_if_changed(parse: &ParseMessage<'_>, meaning: &str, role: &str, database: &Database) -> u64 {
+    let change = database.last_change();
+    if let Some(known) = database.statements.known(parse.definition, meaning)
+        && known.proof(role).is_some_and(|proven| proven < change)
+    {
+        known.mark_outdated();
+    }
+    change
 }

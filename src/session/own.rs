@@ -1,9 +1,9 @@
 //! Answers that pgyard gives itself, in the place of a server.
 
+use super::known::new_statement;
 use super::local::check_settings;
 use super::run::Session;
 use super::send::remember_unnamed;
-use super::translate::new_statement;
 use super::unit::{Unit, UnitKind};
 use crate::sql::Command;
 use crate::types::SqlState;
@@ -12,9 +12,6 @@ use crate::wire::frame_at;
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::reply::{Report, put_bare, put_command_complete, put_ready};
-
-/// A pipeline that is nothing but its Sync or Flush. Bytes.
-const BARE_END_LEN: usize = 5;
 
 impl Session {
     /// Answers the unit if no server is needed for it.
@@ -34,8 +31,7 @@ impl Session {
             self.answer_lost_transaction(unit);
             return true;
         }
-        let bare = unit.is_extended() && unit.len == BARE_END_LEN;
-        if bare && self.link.is_none() {
+        if unit.is_bare_end() && self.link.is_none() {
             if unit.kind == UnitKind::Pipeline {
                 put_ready(self.client.outbox.writer(), self.state.status().byte());
             }

@@ -67,8 +67,8 @@ pub fn put_unit(
 ) -> Result<Sent, WireError> {
     state.journal.clear();
     server.incoming.replies.take_failure();
-    // Behind an error the server drops all but the Sync, whose unit names nothing.
-    if !server.own_names.is_empty() && !state.skipping {
+    // Behind an error the server drops all but a bare Sync, which concerns no name.
+    if !server.own_names.is_empty() && !unit.is_bare_end() {
         put_stale_closed(server, state, !own_names);
         if !state.pipeline_open && !server.incoming.replies.is_empty() {
             put_quiet_sync(server);

@@ -1,7 +1,7 @@
 //! Errors that quote a statement's name: servers say pgyard's, clients must read their own.
 
 use super::state::SessionState;
-use crate::server::prepared::{SERVER_NAME_PREFIX, id_of};
+use crate::server::prepared::{SERVER_NAME_PREFIX, ServerStatementName, id_of};
 use crate::wire::Cursor;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::put_string;
@@ -14,6 +14,27 @@ const QUOTING: [&[u8]; 3] = [b"StorePreparedStatement", b"FetchPreparedStatement
 /// Stands before a client's name that could be taken for one of pgyard's, where the session has not given it: no server knows it
 /// then.
 const UNKNOWN_PREFIX: &[u8] = b"\x01";
+
+/// The name of a statement in what is sent.
+pub(super) enum SentName<'n> {
+    /// pgyard's.
+    Shared(ServerStatementName),
+    /// The client's.
+    AsItIs(&'n [u8]),
+    /// One that no server knows.
+    Made(Vec<u8>),
+}
+
+impl SentName<'_> {
+    /// Without a zero behind it.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            SentName::Shared(name) => name.as_bytes(),
+            SentName::AsItIs(name) => name,
+            SentName::Made(name) => name,
+        }
+    }
+}
 
 /// A name that no server knows, in the place of one that the session has not given; `None` if that will do.
 pub(super) fn unknown_name(name: &[u8]) -> Option<Vec<u8>> {

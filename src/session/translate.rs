@@ -1,15 +1,16 @@
 //! An extended pipeline, message by message: statement names translated, missing statements made, and for each message the answer
 //! that is to be expected.
 
-use super::meaning::{UnitMeaning, begin_detour, end_detour, put_made, put_quiet_parse};
+use super::known::{mark_if_changed, new_statement};
+use super::meaning::{UnitMeaning, begin_detour, end_detour, put_made, put_quiet_close, put_quiet_parse};
 use super::names::{apply_names, mentioned, put_not_shared, put_own_name};
 use super::send::{remember_unnamed, reuses};
-use super::shown::unknown_name;
+use super::shown::{SentName, unknown_name};
 use super::state::{SessionState, significant};
 use super::unit::{Unit, UnitKind};
 use crate::database::{Database, DatabaseView, PreparedStatement, StatementForm, classify, reusable, with_view};
-use crate::server::prepared::{ServerStatementName, server_name};
-use crate::server::{Expected, ServerConnection, UNKNOWN_UNNAMED};
+use crate::server::prepared::server_name;
+use crate::server::{Expected, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
 use crate::sql::{Command, Facts, Pins, SessionEffect};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, put_message};
@@ -17,23 +18,6 @@ use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::{Cursor, Frame, WireError, frame_at};
 use std::sync::Arc;
-
-/// The name of a statement in what is sent.
-enum SentName<'n> {
-    Shared(ServerStatementName),
-    AsItIs(&'n [u8]),
-    Made(Vec<u8>),
-}
-
-impl SentName<'_> {
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            SentName::Shared(name) => name.as_bytes(),
-            SentName::AsItIs(name) => name,
-            SentName::Made(name) => name,
-        }
-    }
-}
 
 /// A portal of the unit, and what runs when it is executed.
 struct BoundPortal {
@@ -191,6 +175,7 @@ impl<'a> Translation<'a> {
             None
         } else {
             put_not_shared(self.server, parse.name);
+            self.close_own_name(significant(parse.name));
             Some(self.next_number())
         };
         self.put(message, Expected::Parse { id: 0, show: true });
@@ -210,6 +195,26 @@ impl<'a> Translation<'a> {
         self.state.name_statement(name, statement, at);
     }
 
+    /// A name that the session has taken away in this unit, where servers know another, may be there still.
+    fn close_own_name(&mut self, name: &[u8]) {
+        if self.server.own_names.holds(name) {
+            let at = self.next_number();
+            put_quiet_close(self.server, name);
+            self.server.own_names.remove(name, at);
+        }
+    }
+
+    /// Whether the server is to know the statement by its own name. In a failed transaction nothing can be prepared: there it is
+    /// used under the name under which it is.
+    fn goes_by_own_name(&mut self, name: &[u8]) -> bool {
+        if !self.own_names || self.server.incoming.status != TransactionStatus::Failed {
+            return self.own_names;
+        }
+        let shared = self.state.statement(name).filter(|statement| statement.form() == StatementForm::Shared);
+        let is_there = shared.is_some_and(|statement| self.server.incoming.prepared.touch(statement.id));
+        !is_there || self.server.own_names.holds(significant(name))
+    }
+
     /// A Parse under the server's name for the statement; one that the server holds already is answered in its place. Answers
     /// whether the server is asked.
     fn put_named_parse(&mut self, statement: &PreparedStatement, definition: &[u8]) -> bool {
@@ -226,13 +231,7 @@ impl<'a> Translation<'a> {
     /// A Parse that gives a name.
     fn put_new_name(&mut self, parse: &ParseMessage<'_>) {
         let meaning = self.meaning.get(self.state).unwrap_or_default();
-        let change = self.database.last_change();
-        if let Some(known) = self.database.statements.known(parse.definition, meaning)
-            && known.proof(self.role).is_some_and(|proven| proven < change)
-        {
-            // Its tables may have changed: a server is to say whether the text can still be prepared.
-            known.mark_outdated();
-        }
+        let change = mark_if_changed(parse, meaning, self.role, self.database);
         let statement = new_statement(parse, meaning, self.state, self.database);
         let at = self.next_number();
         self.state.name_statement(parse.name, statement.clone(), at);
@@ -303,7 +302,7 @@ impl<'a> Translation<'a> {
             self.bound.retain(|bound| *bound.name != *bind.portal);
             self.bound.push(BoundPortal { name: bind.portal.into(), facts, text });
         }
-        if self.own_names && !bind.statement.is_empty() {
+        if !bind.statement.is_empty() && self.goes_by_own_name(bind.statement) {
             put_own_name(self.server, self.state, bind.statement);
             self.put(message, Expected::Bind);
             return Ok(());
@@ -365,7 +364,7 @@ impl<'a> Translation<'a> {
             return Ok(());
         }
         self.look_at_name(describe.name);
-        if self.own_names {
+        if self.goes_by_own_name(describe.name) {
             if let Some((facts, _)) = self.facts_of(describe.name) {
                 self.put_mentioned(&facts);
             }
@@ -396,7 +395,7 @@ impl<'a> Translation<'a> {
         let at = self.next_number();
         if close.statement && !close.name.is_empty() {
             self.state.forget_statement(close.name, at);
-            if self.own_names {
+            if self.own_names || self.server.own_names.holds(significant(close.name)) {
                 put_not_shared(self.server, close.name);
                 let at = self.next_number();
                 self.server.own_names.remove(significant(close.name), at);
@@ -421,21 +420,6 @@ impl<'a> Translation<'a> {
         self.put(message, Expected::Close { show: true });
         Ok(())
     }
-}
-
-/// The statement of a Parse that gives a name. A second name for the same text is a statement of its own, so that each id has one
-/// name.
-pub(super) fn new_statement(
-    parse: &ParseMessage<'_>,
-    meaning: &str,
-    state: &SessionState,
-    database: &Database,
-) -> Arc<PreparedStatement> {
-    let statement = database.statements.intern(parse.definition, parse.text.len(), meaning);
-    if state.name_of(statement.id).is_none() {
-        return statement;
-    }
-    PreparedStatement::of_one_session(parse.definition, parse.text.len(), statement.meaning(), StatementForm::Shared)
 }
 
 fn changes_names(statement: &crate::sql::StatementFacts) -> bool {

@@ -157,6 +157,11 @@ impl Unit {
         self.unnamed.is_some()
     }
 
+    /// Whether it is a pipeline that is nothing but its Sync or Flush.
+    pub fn is_bare_end(&self) -> bool {
+        self.is_extended() && self.len == HEADER_LEN
+    }
+
     /// Whether a statement gets a name in it.
     pub fn has_named_parse(&self) -> bool {
         !self.named.is_empty()

@@ -49,8 +49,20 @@ impl Session {
             (Reached::Untouched, _) => self.state.unnamed = before.map(|before| *before).unwrap_or_default(),
             (Reached::Gone, _) => self.state.unnamed.forget(),
             // What was remembered when the unit was sent.
-            (Reached::Parsed(_), true) => {}
-            (Reached::Parsed(parse), false) => remember_unnamed(&parse, &mut self.state),
+            (Reached::Parsed(_), true) => self.server_has_unnamed(),
+            (Reached::Parsed(parse), false) => {
+                remember_unnamed(&parse, &mut self.state);
+                self.server_has_unnamed();
+            }
+        }
+    }
+}
+
+impl Session {
+    /// An error does not take away what was prepared before it.
+    fn server_has_unnamed(&mut self) {
+        if let (Some(link), None) = (self.link.as_mut(), &self.state.unnamed.kept) {
+            link.server().unnamed = self.state.unnamed.tag;
         }
     }
 }

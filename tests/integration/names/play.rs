@@ -94,7 +94,7 @@ impl Yards {
         };
         let yards = vec![
             ("one connection", start(false, "pool_size = 1\n")),
-            ("several servers", start(true, "pool_size = 2\n")),
+            ("several servers", start(true, "pool_size = 2\nconsistency = 'global'\n")),
             ("session pooling", start(false, "pool_mode = 'session'\npool_size = 4\n")),
         ];
         Yards { yards, fleet }
