@@ -89,6 +89,8 @@ struct Place {
 pub enum AttachError {
     /// The client is told, and stays connected.
     Refused(Report),
+    /// A server has refused something that the unit needs: the body of its error is the unit's answer.
+    Answered(Vec<u8>),
     /// The session ends.
     End(SessionEnd),
 }

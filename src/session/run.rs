@@ -131,6 +131,10 @@ impl Session {
                 return SessionEnd::Moves;
             }
         };
+        if let Some(link) = self.link.as_mut().filter(|_| self.state.pipeline_open) {
+            // What its pipeline has done so far must not be committed by whoever comes next.
+            link.server().broken = true;
+        }
         self.link = None;
         self.state.pins = Pins::NONE;
         self.note_pins();
