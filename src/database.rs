@@ -22,7 +22,7 @@ pub use rates::RateLimit;
 pub use reuse::reusable;
 pub use role::RolePools;
 pub use seats::{ClientSeat, ClientSeats, SeatLimit, SeatLimits};
-pub use statements::{PreparedStatement, Statements, meaning};
+pub use statements::{PreparedStatement, StatementForm, Statements, meaning};
 pub use upstream::Upstream;
 pub use view::{DatabaseView, classify, with_view};
 pub use writes::{LastWrite, WriteBook, WriteMark};

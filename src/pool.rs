@@ -18,6 +18,7 @@ pub mod slot;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod waiters;
 
 pub use connector::{Connector, IdentityCheck};
 pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};

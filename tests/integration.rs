@@ -19,6 +19,7 @@ mod integration {
     mod load;
     mod maintenance;
     mod malformed;
+    mod names;
     mod oracle;
     mod overload;
     mod peers;

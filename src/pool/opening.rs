@@ -43,7 +43,7 @@ impl Pool {
         loop {
             {
                 let state = self.lock();
-                let covered = state.connecting >= CONNECTING_MAX || state.waiting() <= state.connecting;
+                let covered = state.connecting >= CONNECTING_MAX || state.waiting.len() <= state.connecting;
                 if state.closed || covered || state.open >= state.size {
                     return Opening::Enough;
                 }
@@ -93,7 +93,7 @@ impl Pool {
     /// What it has and wants of the host's places.
     pub(super) fn demand(&self, now: Instant) -> PlaceDemand {
         let state = self.lock();
-        let (idle, waiting) = (state.idle(), state.waiting());
+        let (idle, waiting) = (state.idle(), state.waiting.len());
         let in_use = state.open.saturating_sub(idle + state.connecting);
         let needed = if state.closed { 0 } else { (in_use + waiting.max(state.connecting)).min(state.size) };
         let recent = state.idle.iter().flatten().filter(|c| now.saturating_duration_since(c.returned) < RECENT).count();

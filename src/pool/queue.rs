@@ -2,31 +2,21 @@
 
 use super::expiry::expire_waiters;
 use super::slot::WaitEnd;
+use super::waiters::{Waiter, Waiters};
 use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
 use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// A waiter of another relay thread goes first if it has waited this much longer: a hand-off within a thread is cheaper, but
-/// must not starve the others.
-const FOREIGN_HEAD_START: Duration = Duration::from_millis(5);
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) slot: Arc<WaitSlot>,
-    pub(super) ticket: u64,
-    pub(super) since: Instant,
-}
 
 #[derive(Debug)]
 pub(super) struct PoolState {
     /// Idle connections by relay thread; the last returned is the first used.
     #[expect(clippy::vec_box, reason = "connections are handed on as boxes: moving one would copy it")]
     pub(super) idle: Vec<Vec<Box<ServerConnection>>>,
-    /// Waiting sessions by relay thread.
-    pub(super) waiting: Vec<VecDeque<Waiter>>,
+    /// Waiting sessions.
+    pub(super) waiting: Waiters,
     pub(super) open: usize,
     pub(super) connecting: usize,
     /// Most connections.
@@ -50,11 +40,6 @@ pub(super) struct PoolState {
 }
 
 impl PoolState {
-    /// How many wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.iter().map(VecDeque::len).sum()
-    }
-
     /// How many are idle.
     pub(super) fn idle(&self) -> usize {
         self.idle.iter().map(Vec::len).sum()
@@ -112,7 +97,7 @@ impl Pool {
         let now = Instant::now();
         let state = PoolState {
             idle: (0..workers.max(1)).map(|_| Vec::new()).collect(),
-            waiting: (0..workers.max(1)).map(|_| VecDeque::new()).collect(),
+            waiting: Waiters::new(workers),
             open: 0,
             connecting: 0,
             size: limits.size,
@@ -148,7 +133,7 @@ impl Pool {
     /// An idle connection, if there is one and nobody waits.
     pub fn try_checkout(&self, worker: usize) -> Option<Box<ServerConnection>> {
         let mut state = self.lock();
-        if state.waiting.iter().any(|queue| !queue.is_empty()) {
+        if !state.waiting.is_empty() {
             return None;
         }
         let found = state.take_idle(worker);
@@ -162,7 +147,7 @@ impl Pool {
     /// The idle connection with this id, if it is here and nobody waits.
     pub fn try_checkout_exactly(&self, id: u64) -> Option<Box<ServerConnection>> {
         let mut state = self.lock();
-        if state.waiting.iter().any(|queue| !queue.is_empty()) {
+        if !state.waiting.is_empty() {
             return None;
         }
         let found = state.idle.iter_mut().find_map(|idle| {
@@ -187,7 +172,7 @@ impl Pool {
         let limits = self.limits.load();
         let (wait, may_connect) = {
             let mut state = self.lock();
-            let waiting = state.waiting();
+            let waiting = state.waiting.len();
             // Looked at under the lock under which the session begins to wait: what is returned in between would wait as well.
             if waiting == 0
                 && let Some(connection) = state.take_idle(worker)
@@ -204,13 +189,12 @@ impl Pool {
                 let (host, role) = (self.key.host.clone(), self.key.role.clone());
                 return Err(CheckoutError::TooManyWaiting { waiting, host, role });
             }
-            let home = worker % state.waiting.len();
             let (ticket, since) = (slot.begin(), Instant::now());
-            state.waiting[home].push_back(Waiter { slot: slot.clone(), ticket, since });
+            state.waiting.push(worker, Waiter { slot: slot.clone(), ticket, since });
             if !std::mem::replace(&mut state.expiring, true) {
                 tokio::spawn(expire_waiters(Arc::downgrade(self)));
             }
-            (PoolWait { pool: self, slot, home, ticket, since }, state.open < state.size)
+            (PoolWait { pool: self, slot, worker, ticket, since }, state.open < state.size)
         };
         drop(limits);
         if may_connect {
@@ -243,7 +227,7 @@ impl Pool {
             drop(state);
             return self.discard(connection);
         }
-        while let Some(waiter) = next_waiter(&mut state.waiting, connection.worker, now) {
+        while let Some(waiter) = state.waiting.next(connection.worker, now) {
             match waiter.slot.fill(waiter.ticket, connection) {
                 Ok(()) => return,
                 Err(back) => connection = back,
@@ -275,7 +259,7 @@ impl Pool {
         if error.is_server_full() && state.open > 0 {
             return;
         }
-        for waiter in state.waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+        for waiter in state.waiting.drain() {
             waiter.slot.fail(waiter.ticket, CheckoutError::Connect(error.clone()));
         }
     }
@@ -319,13 +303,13 @@ impl Pool {
     /// The figures of now.
     pub fn stats(&self) -> PoolStats {
         let state = self.lock();
-        let first = state.waiting.iter().filter_map(|queue| queue.front()).map(|waiter| waiter.since).min();
+        let first = state.waiting.oldest();
         PoolStats {
             size: self.limits.load().size,
             open: state.open,
             idle: state.idle(),
             connecting: state.connecting,
-            waiting: state.waiting(),
+            waiting: state.waiting.len(),
             oldest_wait: first.map_or(Duration::ZERO, |since| since.elapsed()),
             checkouts: self.checkouts.load(Ordering::Relaxed),
             timeouts: self.timeouts.load(Ordering::Relaxed),
@@ -334,27 +318,12 @@ impl Pool {
     }
 }
 
-/// The waiter to serve next: the first of this thread, unless one of another thread has waited much longer.
-fn next_waiter(waiting: &mut [VecDeque<Waiter>], worker: usize, now: Instant) -> Option<Waiter> {
-    let home = worker % waiting.len();
-    let age = |queue: &VecDeque<Waiter>| queue.front().map(|waiter| now.saturating_duration_since(waiter.since));
-    let local = age(&waiting[home]);
-    let foreign = (0..waiting.len()).filter(|index| *index != home).max_by_key(|index| age(&waiting[*index]));
-    let from = match (local, foreign) {
-        (Some(local), Some(other)) if age(&waiting[other]) > Some(local + FOREIGN_HEAD_START) => other,
-        (Some(_), _) => home,
-        (None, Some(other)) => other,
-        (None, None) => return None,
-    };
-    waiting[from].pop_front()
-}
-
 /// A session's wait; ending it puts back what came too late, and leaves the queue.
 struct PoolWait<'a> {
     pool: &'a Arc<Pool>,
     slot: &'a WaitSlot,
-    /// Its queue.
-    home: usize,
+    /// Its thread.
+    worker: usize,
     ticket: u64,
     since: Instant,
 }
@@ -365,14 +334,8 @@ impl Drop for PoolWait<'_> {
             WaitEnd::Over => {}
             WaitEnd::Filled(connection) => self.pool.give_back(connection),
             WaitEnd::Waiting => {
-                let mut state = self.pool.lock();
-                let queue = &mut state.waiting[self.home];
-                // They stand in the order of their beginnings.
-                let first = queue.partition_point(|waiter| waiter.since < self.since);
                 let own = |waiter: &Waiter| waiter.ticket == self.ticket && std::ptr::eq(&*waiter.slot, self.slot);
-                if let Some(place) = (first..queue.len()).find(|place| own(&queue[*place])) {
-                    queue.remove(place);
-                }
+                self.pool.lock().waiting.leave(self.worker, self.since, own);
             }
         }
     }
