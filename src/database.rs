@@ -20,5 +20,5 @@ pub use reuse::reusable;
 pub use role::RolePools;
 pub use statements::{PreparedStatement, Statements, meaning};
 pub use upstream::Upstream;
-pub use view::{DatabaseView, classify, with_view};
+pub use view::{DatabaseView, classify, classify_prepared, with_view};
 pub use writes::{LastWrite, WriteBook, WriteMark};

@@ -35,6 +35,7 @@ pub mod serve;
 pub mod settle;
 pub mod startup;
 pub mod state;
+pub mod tables;
 pub mod unit;
 pub mod unnamed;
 pub mod welcome;

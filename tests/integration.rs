@@ -11,6 +11,7 @@ mod integration {
     mod faults;
     mod fidelity;
     mod fleet;
+    mod global;
     mod harness;
     mod isolation;
     mod lag;

@@ -65,7 +65,7 @@ impl Session {
         let commits = |statement: &StatementFacts| matches!(statement.command, Command::Commit { .. } | Command::TwoPhase);
         let loss = Loss {
             route,
-            harmless: !held && unit.is_harmless(),
+            harmless: !held && !attempt.writes && unit.is_harmless(),
             no_effect: !held && (turned_away && !answer.noticed || exchange.unsent && unit.stands_or_falls()),
             killed,
             kept: unit.total_len() <= attempt.tuning.retry_buffer,
@@ -76,7 +76,9 @@ impl Session {
             in_transaction,
             may_have_committed: match in_transaction {
                 true => unit.run_statements().any(commits),
-                false => !unit.is_harmless() && unit.access > Access::Server || unit.run_statements().any(commits),
+                false => {
+                    attempt.writes || !unit.is_harmless() && unit.access > Access::Server || unit.run_statements().any(commits)
+                }
             },
             said_something: answer.fatal || exchange.unsent,
             // Asked only when it decides: a second loss without a word.

@@ -41,6 +41,8 @@ impl Session {
         self.state.view.catalogue_is_current = self.database.catalogue_is_current() && !changed;
         let mut attempt = Attempt {
             need: self.need(&unit),
+            reads: self.tables_read(&unit),
+            writes: false,
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE),
             replanned: false,
@@ -129,7 +131,9 @@ impl Session {
                 }
                 ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
                 ExchangeEnd::Refused => {
-                    self.start_again(exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused));
+                    let reason = exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused);
+                    attempt.writes |= reason == RetryReason::ReplicaRefused;
+                    self.start_again(reason);
                     attempt.need.target = Target::Primary;
                     attempt.need.reason = QueryReason::Retry;
                 }
@@ -190,10 +194,11 @@ impl Session {
         let route = link.route;
         let kept = unit.total_len() <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
-        let may_resend = !held && kept && route == QueryRoute::Primary && unit.is_turned_away_whole();
-        if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
-            self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
+        let may_resend = !held && kept && route == QueryRoute::Primary && !attempt.writes && unit.is_turned_away_whole();
+        if route == QueryRoute::Primary && (attempt.writes || unit.may_write()) {
+            self.mark_write(unit, attempt.writes);
         }
+        let Some(link) = self.link.as_mut() else { return Ok(None) };
         let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, link.server(), &self.database);
         match sent {
             Ok(sent) => {
@@ -206,7 +211,7 @@ impl Session {
                 let extended = unit.is_extended();
                 let answer = Answer { may_retry, may_resend, may_replan, extended, withheld, ..Answer::default() };
                 let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
-                exchange.movable = !held && kept && unit.is_harmless();
+                exchange.movable = !held && kept && !attempt.writes && unit.is_harmless();
                 Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),

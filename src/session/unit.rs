@@ -1,7 +1,7 @@
 //! Cutting the client's bytes into units, and what a unit needs.
 
 use super::state::SessionState;
-use crate::database::{Database, DatabaseView, classify, with_view};
+use crate::database::{Database, classify, classify_prepared};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
@@ -136,6 +136,11 @@ impl Unit {
         run.flat_map(|text| text.facts.statements.iter())
     }
 
+    /// The facts of the texts that it runs.
+    pub fn run_facts(&self) -> impl Iterator<Item = &Facts> {
+        self.first.iter().chain(&self.more).filter(|text| text.runs).map(|text| &*text.facts)
+    }
+
     /// Whether an unnamed statement is prepared in it.
     pub fn has_unnamed_parse(&self) -> bool {
         self.unnamed.is_some()
@@ -148,7 +153,9 @@ impl Unit {
             let sets = matches!(statement.effects.first(), Some(SessionEffect::Execute(_)) | None);
             statement.access == Access::Session && statement.command == Command::Other && sets
         };
-        matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
+        matches!(self.access, Access::Write(_))
+            || self.pins.intersects(Pins::OPAQUE)
+            || (self.needs_care && self.run_statements().any(opaque))
     }
 
     /// Whether no transaction is open after it, however its statements end: COMMIT and ROLLBACK end theirs also when they fail.
@@ -429,9 +436,7 @@ fn add_bind(
             unit.add(classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing), true);
         }
     } else if let Some(statement) = state.statement(message.statement) {
-        let facts =
-            statement.facts(with_view(database, DatabaseView::catalogue_id), |text| classify(database, text, state.lexing));
-        unit.add(facts, true);
+        unit.add(classify_prepared(database, statement, state.lexing), true);
     }
     Ok(())
 }
