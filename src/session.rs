@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod attach;
+pub mod begin;
 pub mod candidate;
 pub mod choose;
 pub mod console_login;

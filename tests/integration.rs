@@ -4,6 +4,7 @@
 
 mod integration {
     mod access;
+    mod begun;
     mod chaos;
     mod console;
     mod drivers;

@@ -62,11 +62,13 @@ impl Session {
         let killed =
             turned_away && !answer.noticed && accepts_sessions(&target, &self.database.server_name(), &self.role.role).await;
         let in_transaction = self.state.transaction.is_some();
+        // Its server has done nothing in the transaction, unless it did the unit.
+        let begun = held && self.may_begin_anew(unit);
         let commits = |statement: &StatementFacts| matches!(statement.command, Command::Commit { .. } | Command::TwoPhase);
         let loss = Loss {
             route,
             harmless: !held && !attempt.writes && unit.is_harmless(),
-            no_effect: !held && (turned_away && !answer.noticed || exchange.unsent && unit.stands_or_falls()),
+            no_effect: turned_away && !answer.noticed || exchange.unsent && (!held && unit.stands_or_falls() || begun),
             killed,
             kept: unit.total_len() <= attempt.tuning.retry_buffer,
             committed: answer.forwarded(),

@@ -39,6 +39,8 @@ pub struct Answer {
     pub may_retry: bool,
     /// The unit may be sent again if the primary says that it ends the connection: a read, or a write that has no effect then.
     pub may_resend: bool,
+    /// It is a read besides: rows that came with the primary's farewell are not forwarded either.
+    pub only_reads: bool,
     /// The unit uses prepared statements outside a transaction: one whose plan has become invalid is made again.
     pub may_replan: bool,
     /// Something was forwarded that can't be taken back.
@@ -178,8 +180,13 @@ fn complete_head(chunk: &[u8], server: &mut Incoming, answer: &mut Answer, outbo
 /// with replay sends its rows and the error together: none of that has been forwarded yet, so the unit can still go elsewhere.
 fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answer) {
     let late = answer.late_refusal.take();
-    let reason = if answer.farewell { Some(RetryReason::ReplicaLost) } else { late };
-    if reason.is_some() && answer.may_retry && !committed_before && answer.refused.is_none() {
+    let leaves_primary = answer.may_resend && answer.only_reads;
+    let reason = match answer.farewell {
+        true if leaves_primary => Some(RetryReason::PrimaryLost),
+        true => Some(RetryReason::ReplicaLost),
+        false => late,
+    };
+    if reason.is_some() && (answer.may_retry || leaves_primary) && !committed_before && answer.refused.is_none() {
         answer.refused = reason;
         answer.committed = false;
         ranges.start = ranges.end;

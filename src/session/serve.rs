@@ -104,6 +104,9 @@ impl Session {
     /// Sends the unit, again if need be, until it is answered.
     async fn answer(&mut self, unit: &Unit, attempt: &mut Attempt) -> Result<(), AttachError> {
         loop {
+            if self.link.is_none() && self.state.transaction.is_some() {
+                Box::pin(self.begin_anew(unit, attempt)).await?;
+            }
             let held = self.link.is_some();
             if held {
                 attempt.need.reason = self.held_reason();
@@ -190,11 +193,11 @@ impl Session {
 
     /// Puts the unit into the server's outbox.
     fn start(&mut self, unit: &Unit, held: bool, attempt: &Attempt) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
-        let Some(link) = self.link.as_mut() else { return Ok(None) };
-        let route = link.route;
+        let Some(route) = self.link.as_ref().map(|link| link.route) else { return Ok(None) };
         let kept = unit.total_len() <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
-        let may_resend = !held && kept && route == QueryRoute::Primary && !attempt.writes && unit.is_turned_away_whole();
+        let turned_away_whole = !held && route == QueryRoute::Primary && !attempt.writes && unit.is_turned_away_whole();
+        let may_resend = kept && (turned_away_whole || held && self.may_begin_anew(unit));
         if route == QueryRoute::Primary && (attempt.writes || unit.may_write()) {
             self.mark_write(unit, attempt.writes);
         }
@@ -209,7 +212,8 @@ impl Session {
                     && kept;
                 let withheld = super::reset::withheld(unit, &self.state, link.server());
                 let extended = unit.is_extended();
-                let answer = Answer { may_retry, may_resend, may_replan, extended, withheld, ..Answer::default() };
+                let only_reads = may_resend && unit.is_harmless();
+                let answer = Answer { may_retry, may_resend, only_reads, may_replan, extended, withheld, ..Answer::default() };
                 let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
                 exchange.movable = !held && kept && !attempt.writes && unit.is_harmless();
                 Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))

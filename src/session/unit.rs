@@ -148,6 +148,9 @@ impl Unit {
 
     /// Whether it may leave something on the primary that later reads must see.
     pub fn may_write(&self) -> bool {
+        if self.is_extended() && !self.binds {
+            return false;
+        }
         // FETCH, EXECUTE and their like run what another statement has named.
         let opaque = |statement: &StatementFacts| {
             let sets = matches!(statement.effects.first(), Some(SessionEffect::Execute(_)) | None);
