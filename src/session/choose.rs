@@ -73,6 +73,18 @@ impl Choice<'_> {
         Ok((index, reason))
     }
 
+    /// Whether a read of these tables may be served by this host.
+    pub fn is_shown_by(&mut self, host_id: u32, fleet: &Fleet, reads: &TableSet) -> bool {
+        let sample = fleet.index_of(host_id).and_then(|index| fleet.hosts[index].sample);
+        match self.sight(fleet, reads) {
+            Sight::AtLeast(None) => true,
+            Sight::AtLeast(Some(floor)) => {
+                sample.zip(fleet.era.as_ref()).is_some_and(|(sample, era)| era.shows(sample.lsn, &floor))
+            }
+            Sight::PrimaryOnly | Sight::Nobody | Sight::Only(_) => false,
+        }
+    }
+
     /// What a read of this session must see.
     fn sight(&mut self, fleet: &Fleet, reads: &TableSet) -> Sight {
         let sight = self.own_sight(fleet, reads);

@@ -10,7 +10,7 @@ use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::cluster::CommitMode;
-use crate::config::PoolMode;
+use crate::config::{Consistency, PoolMode};
 use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
@@ -57,7 +57,9 @@ impl Session {
             Box::pin(self.learn_own_position()).await;
         }
         // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
-        let left = if self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
+        let behind = self.state.consistency == Consistency::Global && self.replica_is_behind(&unit, &attempt);
+        let left =
+            if behind || self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
         let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),

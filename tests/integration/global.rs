@@ -3,7 +3,7 @@
 //! Replay is paused while a case is played, so that a read that a replica answers is stale for certain, and one that must not wait is
 //! seen to be answered by a replica. No time is measured.
 
-use super::harness::client::{Protocol, frame, query};
+use super::harness::client::{Protocol, bind, execute, frame, parse, query, sync};
 use super::harness::{Pgyard, RawClient, config, eventually};
 use pgyard::demo::{FleetOptions, LocalFleet};
 use std::time::Duration;
@@ -136,6 +136,22 @@ fn a_read_waits_for_writes_to_its_own_tables_only() {
     assert_eq!((stage.reader.column("SELECT n FROM x").unwrap(), stage.host_for("b")), (vec!["1".into()], "replica1".into()));
     writer.column("COMMIT").unwrap();
     assert_eq!(stage.reader.column("SELECT n FROM x").unwrap(), ["2"]);
+    // What is read later in a transaction on the replica shows what was written meanwhile, as it would on the primary.
+    stage.reader.column("BEGIN READ ONLY").unwrap();
+    assert_eq!(stage.host_for("b"), "replica1");
+    writer.column("UPDATE s2.x SET n = 3").unwrap();
+    assert_eq!((stage.host_for("b"), stage.reader.column("SELECT n FROM s2.x").unwrap()), ("replica1".into(), vec!["3".into()]));
+    stage.reader.column("COMMIT").unwrap();
+    let part = |table: &str, end: Vec<u8>| {
+        let text = format!("SELECT n FROM {table}");
+        [parse("", &text), bind("", ""), execute(""), end].concat()
+    };
+    stage.reader.send(&part("u", frame(b'H', b""))).unwrap();
+    while stage.reader.receive().unwrap().expect("an answer").tag != b'C' {}
+    writer.column("UPDATE s2.x SET n = 4").unwrap();
+    stage.reader.send(&part("s2.x", sync())).unwrap();
+    let replies = stage.reader.until_ready().unwrap();
+    assert_eq!(replies.iter().find(|reply| reply.tag == b'D').expect("a row").body.last(), Some(&b'4'));
     // Whoever reads through a view does not know its tables, and waits for all of them.
     writer.column("UPDATE public.u SET n = n + 1").unwrap();
     let expect = stage.fleet.primary().sql("SELECT n FROM u").unwrap();
