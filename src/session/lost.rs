@@ -67,7 +67,7 @@ impl Session {
         let commits = |statement: &StatementFacts| matches!(statement.command, Command::Commit { .. } | Command::TwoPhase);
         let loss = Loss {
             route,
-            harmless: !held && !attempt.writes && unit.is_harmless(),
+            harmless: (!held || begun) && !attempt.writes && unit.is_harmless(),
             no_effect: turned_away && !answer.noticed || exchange.unsent && (!held && unit.stands_or_falls() || begun),
             killed,
             kept: unit.total_len() <= attempt.tuning.retry_buffer,

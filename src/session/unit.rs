@@ -132,8 +132,7 @@ impl Unit {
 
     /// The statements that it runs, not only prepares.
     pub fn run_statements(&self) -> impl Iterator<Item = &StatementFacts> {
-        let run = self.first.iter().chain(&self.more).filter(|text| text.runs);
-        run.flat_map(|text| text.facts.statements.iter())
+        self.run_facts().flat_map(|facts| facts.statements.iter())
     }
 
     /// The facts of the texts that it runs.
@@ -148,17 +147,14 @@ impl Unit {
 
     /// Whether it may leave something on the primary that later reads must see.
     pub fn may_write(&self) -> bool {
-        if self.is_extended() && !self.binds {
-            return false;
-        }
+        let only_prepares = self.is_extended() && !self.binds;
         // FETCH, EXECUTE and their like run what another statement has named.
         let opaque = |statement: &StatementFacts| {
             let sets = matches!(statement.effects.first(), Some(SessionEffect::Execute(_)) | None);
             statement.access == Access::Session && statement.command == Command::Other && sets
         };
-        matches!(self.access, Access::Write(_))
-            || self.pins.intersects(Pins::OPAQUE)
-            || (self.needs_care && self.run_statements().any(opaque))
+        let writes = matches!(self.access, Access::Write(_)) || self.pins.intersects(Pins::OPAQUE);
+        !only_prepares && (writes || self.needs_care && self.run_statements().any(opaque))
     }
 
     /// Whether no transaction is open after it, however its statements end: COMMIT and ROLLBACK end theirs also when they fail.

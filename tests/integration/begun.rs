@@ -1,6 +1,6 @@
 //! What moves when the primary goes down: transactions that have only begun, reads that it serves, and what does not.
 
-use super::harness::client::{Protocol, bind, execute, parse, sync};
+use super::harness::client::{Protocol, bind, execute, frame, parse, sync};
 use super::harness::{Pgyard, RawClient, config, eventually, own_fleet};
 use pgyard::demo::{LocalHost, StopMode};
 use std::time::Duration;
@@ -138,4 +138,23 @@ fn reads_on_a_primary_that_goes_down_move() {
         reads.into_iter().for_each(|read| read.join().unwrap());
     });
     assert!(yard.metric("pgyard_retries_total", &[("reason", "primary_lost")]) >= Some(3.0));
+}
+
+#[test]
+fn what_changes_nothing_does_not_cost_a_transaction_that_has_only_begun() {
+    let fleet = own_fleet(0);
+    let primary = fleet.primary();
+    let yard = Pgyard::start(&fleet, &[]);
+    let mut client = yard.client();
+    // BEGIN by name; the Close of its statement meets a server that is gone, without a word of it.
+    client.send(&[parse("b", "BEGIN"), sync()].concat()).unwrap();
+    client.until_ready().unwrap();
+    client.send(&[bind("", "b"), execute(""), sync()].concat()).unwrap();
+    assert_eq!(client.until_ready().unwrap().last().unwrap().body, b"T");
+    primary.restart(StopMode::Immediate).unwrap();
+    client.send(&[frame(b'C', b"Sb\0"), sync()].concat()).unwrap();
+    let replies = client.until_ready().unwrap();
+    assert_eq!(replies.iter().map(|reply| reply.tag).collect::<Vec<_>>(), b"3Z");
+    assert_eq!(outcome(&mut client, "SELECT 1"), "T");
+    assert_eq!(outcome(&mut client, "COMMIT"), "I");
 }

@@ -137,11 +137,13 @@ fn a_read_waits_for_writes_to_its_own_tables_only() {
     writer.column("COMMIT").unwrap();
     assert_eq!(stage.reader.column("SELECT n FROM x").unwrap(), ["2"]);
     // What is read later in a transaction on the replica shows what was written meanwhile, as it would on the primary.
+    stage.hold_replay();
     stage.reader.column("BEGIN READ ONLY").unwrap();
     assert_eq!(stage.host_for("b"), "replica1");
     writer.column("UPDATE s2.x SET n = 3").unwrap();
     assert_eq!((stage.host_for("b"), stage.reader.column("SELECT n FROM s2.x").unwrap()), ("replica1".into(), vec!["3".into()]));
     stage.reader.column("COMMIT").unwrap();
+    stage.hold_replay();
     let part = |table: &str, end: Vec<u8>| {
         let text = format!("SELECT n FROM {table}");
         [parse("", &text), bind("", ""), execute(""), end].concat()

@@ -179,7 +179,9 @@ impl<'a> Player<'a> {
         // What is completed and ended is done: a Close that fails behind it takes nothing back.
         let completed = replies.iter().position(|reply| reply.tag == b'C').unwrap_or(replies.len());
         let done = replies[completed..].iter().position(|reply| matches!(reply.tag, b'Z' | b'E')).map(|place| completed + place);
-        let is_done = done.is_some_and(|place| replies[place].tag == b'Z');
+        // A transaction whose server goes away under the Close of a statement is lost, and the client was told.
+        let in_transaction = what == "begin" || what.ends_with("in a transaction");
+        let is_done = done.is_some_and(|place| replies[place].tag == b'Z') && !in_transaction;
         if protocol == Protocol::Named && !forgets_statement(connection, &replies) {
             self.connection = None;
         }
