@@ -7,6 +7,7 @@ mod integration {
     mod begun;
     mod chaos;
     mod console;
+    mod coordinator;
     mod drivers;
     mod failover;
     mod faults;
