@@ -23,6 +23,7 @@ mod integration {
     mod oracle;
     mod peers;
     mod points;
+    mod promises;
     mod reload;
     mod replication;
     mod routing;

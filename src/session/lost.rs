@@ -52,7 +52,7 @@ impl Session {
     ) -> Result<bool, AttachError> {
         let Some(mut link) = self.link.take() else { return Ok(true) };
         link.server().broken = true;
-        let (host_id, route, cut_off) = (link.host.id, link.route, link.server().incoming.body_left > 0);
+        let (host_id, route, body_left) = (link.host.id, link.route, link.server().incoming.body_left);
         let target = link.server().target.clone();
         drop(link);
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
@@ -72,7 +72,7 @@ impl Session {
             killed,
             kept: unit.total_len() <= attempt.tuning.retry_buffer,
             committed: answer.forwarded(),
-            cut_off: cut_off && answer.bytes > 0 && answer.committed,
+            cut_off: answer.leaves_half_a_message(body_left),
             explained: answer.error.is_some() && answer.fatal && answer.committed,
             protocol: answer.fatal && answer.error == Some(SqlState::PROTOCOL_VIOLATION),
             in_transaction,

@@ -96,6 +96,11 @@ impl Answer {
     pub fn forwarded(&self) -> bool {
         self.committed || (self.bytes > 0 && !self.may_be_taken_back())
     }
+
+    /// Whether the client has got the head of a message of which `body_left` bytes will never come.
+    pub fn leaves_half_a_message(&self, body_left: usize) -> bool {
+        body_left > 0 && self.body_forward && self.bytes > 0 && self.forwarded()
+    }
 }
 
 /// Ranges of a chunk that are forwarded; neighbours become one.
