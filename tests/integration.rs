@@ -26,6 +26,7 @@ mod integration {
     mod promises;
     mod reload;
     mod replication;
+    mod retry;
     mod routing;
     mod slow_hosts;
     mod soak;

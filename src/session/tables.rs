@@ -4,7 +4,7 @@ use super::run::Session;
 use super::unit::{Unit, UnitKind};
 use crate::config::Consistency;
 use crate::database::{Database, DatabaseView, with_view};
-use crate::sql::{TableSet, TableUse};
+use crate::sql::{Pins, TableSet, TableUse};
 
 impl Session {
     /// The unit is about to be sent to the primary, where it may write. `uncertain`: what it does is not what its text says.
@@ -17,7 +17,9 @@ impl Session {
         }
         // In this order: what has changed before this call is in a catalogue that is current after it.
         let changes = database.writes.changes();
-        let known = !uncertain && self.state.view.catalogue_is_current && unit.run_facts().next().is_some();
+        // A temporary view may stand for any table, by any name; the catalogue does not know it.
+        let certain = !uncertain && !self.state.pins.intersects(Pins::TEMPORARY);
+        let known = certain && self.state.view.catalogue_is_current && unit.run_facts().next().is_some();
         let written = if known { tables(database, unit, |used| &used.written) } else { TableSet::Unknown };
         mark.cover(&written, changes);
     }

@@ -79,6 +79,8 @@ pub(super) fn catalogue() -> Catalogue {
             ["inherits", "", "t_child", "t_grandchild", "", "", ""],
             ["inherits", "", "t_plain_trigger", "t_triggered_child", "", "", ""],
             ["default", "", "t_default_writes", "f_volatile()", "", "", ""],
+            ["default", "", "d_default_writes", "f_volatile()", "", "", ""],
+            ["uses", "", "t_domain_default", "d_default_writes", "table", "", ""],
             ["default", "", "t_default_plain", "now()", "", "", ""],
             ["reading_operator", "", "<->", "", "", "", ""],
             ["function", "public", "f_reads", "i", "sql", "", "SELECT count(*) FROM u"],

@@ -302,6 +302,7 @@ mod tests {
             ("INSERT INTO t_plain_trigger VALUES (1)", "?"),
             ("INSERT INTO t_trigger VALUES (1)", "?"),
             ("INSERT INTO t_default_writes VALUES (1)", "?"),
+            ("INSERT INTO t_domain_default VALUES (1)", "?"),
             ("INSERT INTO t_triggered_child VALUES (1)", "?"),
             ("INSERT INTO v_plain VALUES (1)", "?"),
             ("INSERT INTO t_domain VALUES (1)", "?"),

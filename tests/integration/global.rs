@@ -35,6 +35,8 @@ const SCHEMA: &str = "
     CREATE TABLE ruled (n int);
     CREATE RULE adds AS ON INSERT TO ruled DO ALSO UPDATE u SET n = n + 1;
     CREATE TABLE defaults (m int, n int DEFAULT adds());
+    CREATE DOMAIN numbered AS int DEFAULT adds();
+    CREATE TABLE domained (m int, n numbered);
     CREATE TABLE checked (n int CHECK (checks(n)));
     CREATE TABLE parents (id int PRIMARY KEY);
     CREATE TABLE children (id int REFERENCES parents ON DELETE CASCADE);
@@ -174,6 +176,7 @@ fn a_write_that_reaches_further_counts_for_every_table() {
         &["INSERT INTO trigger_part VALUES (1)"],
         &["INSERT INTO ruled VALUES (1)"],
         &["INSERT INTO defaults (m) VALUES (1)"],
+        &["INSERT INTO domained (m) VALUES (1)"],
         &["INSERT INTO checked VALUES (1)"],
         &["SELECT adds()"],
         &["SELECT lies()"],
@@ -186,6 +189,7 @@ fn a_write_that_reaches_further_counts_for_every_table() {
         &["BEGIN", "UPDATE u SET n = n + 1", "PREPARE TRANSACTION 'two'", "COMMIT PREPARED 'two'"],
         &["UPDATE view_u SET n = n + 1"],
         &["EXPLAIN ANALYZE UPDATE u SET n = n + 1"],
+        &["CREATE TEMP VIEW b AS SELECT n FROM u", "UPDATE b SET n = n + 1", "DISCARD TEMP"],
         // What has just been made is not known yet.
         &["CREATE TRIGGER adds AFTER INSERT ON late FOR EACH ROW EXECUTE FUNCTION trigger_adds()", "INSERT INTO late VALUES (1)"],
         &["ALTER TABLE u RENAME TO v", "UPDATE v SET n = n + 1", "ALTER TABLE v RENAME TO u"],

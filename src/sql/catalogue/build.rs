@@ -49,6 +49,9 @@ enum UsesKind {
 const INHERITED: WordFlags =
     WordFlags(WordFlags::SUSPECT.0 | WordFlags::SIDE_EFFECTS.0 | WordFlags::OPAQUE_WRITE.0 | WordFlags::SUSPECT_IF_CAST.0);
 
+/// What the use of a default brings with it.
+const DEFAULTED: WordFlags = WordFlags(WordFlags::SIDE_EFFECTS.0 | WordFlags::OPAQUE_WRITE.0);
+
 /// Words by which statements name PostgreSQL's own types beside their stored names.
 const SPELLINGS: [(&str, &str); 11] = [
     ("bool", "boolean"),
@@ -208,10 +211,12 @@ impl Builder {
             let suspect = used.has(WordFlags::SUSPECT);
             let flags = match uses.kind {
                 UsesKind::Type if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT,
-                UsesKind::Type => WordFlags(used.0 & WordFlags::READS_TABLES.0),
+                UsesKind::Type => WordFlags(used.0 & (WordFlags::READS_TABLES.0 | DEFAULTED.0)),
                 UsesKind::Table if self.coercing.contains(&uses.used) => WordFlags::SUSPECT,
                 UsesKind::Table if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT_IF_CAST,
                 UsesKind::Parent => WordFlags(used.0 & INHERITED.0),
+                // A domain's default is its columns'.
+                UsesKind::Table => WordFlags(used.0 & DEFAULTED.0),
                 // A parent's triggers are its partitions' too.
                 UsesKind::Child => WordFlags(used.0 & WordFlags::SIDE_EFFECTS.0),
                 UsesKind::Trigger if used.has(WordFlags::OPAQUE) => WordFlags::OPAQUE_WRITE,

@@ -138,6 +138,11 @@ SELECT 'default', NULL, c.relname::text, pg_catalog.pg_get_expr(d.adbin, d.adrel
  WHERE c.oid >= 16384 AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%(%'
    AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) !~ '^nextval\(''[^'']*''::regclass\)$'
 UNION ALL
+SELECT 'default', NULL, t.typname::text, t.typdefault, NULL, NULL, NULL
+  FROM pg_catalog.pg_type t
+ WHERE t.typtype = 'd' AND t.oid >= 16384 AND t.typdefault LIKE '%(%'
+   AND t.typdefault !~ '^nextval\(''[^'']*''::regclass\)$'
+UNION ALL
 SELECT 'default', NULL, c.relname::text, pg_catalog.pg_get_constraintdef(k.oid), NULL, NULL, NULL
   FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
  WHERE k.contype = 'c'
