@@ -49,6 +49,9 @@ const SCHEMA: &str = "
     CREATE OPERATOR |+| (LEFTARG = int, RIGHTARG = int, FUNCTION = plus_u);
 ";
 
+/// Among statements: the replica is to show all that was done so far.
+const HOLD: &str = "hold";
+
 struct Stage {
     fleet: LocalFleet,
     yard: Pgyard,
@@ -189,8 +192,15 @@ fn a_write_that_reaches_further_counts_for_every_table() {
         &["BEGIN", "UPDATE u SET n = n + 1", "PREPARE TRANSACTION 'two'", "COMMIT PREPARED 'two'"],
         &["UPDATE view_u SET n = n + 1"],
         &["EXPLAIN ANALYZE UPDATE u SET n = n + 1"],
-        &["CREATE TEMP VIEW b AS SELECT n FROM u", "UPDATE b SET n = n + 1", "DISCARD TEMP"],
+        &["CREATE TEMP VIEW b AS SELECT n FROM u", HOLD, "UPDATE b SET n = n + 1", "DISCARD TEMP"],
         // What has just been made is not known yet.
+        &["CREATE TRIGGER late AFTER INSERT ON a FOR EACH ROW EXECUTE FUNCTION trigger_adds()", HOLD, "INSERT INTO a VALUES (1)"],
+        &[
+            "DROP TRIGGER late ON a",
+            "CREATE TABLE part_2 PARTITION OF trigger_parts DEFAULT",
+            HOLD,
+            "INSERT INTO part_2 VALUES (200)",
+        ],
         &["CREATE TRIGGER adds AFTER INSERT ON late FOR EACH ROW EXECUTE FUNCTION trigger_adds()", "INSERT INTO late VALUES (1)"],
         &["ALTER TABLE u RENAME TO v", "UPDATE v SET n = n + 1", "ALTER TABLE v RENAME TO u"],
         &[
@@ -205,7 +215,9 @@ fn a_write_that_reaches_further_counts_for_every_table() {
         stage.hold_replay();
         let before: u64 = stage.fleet.primary().sql("SELECT n FROM u").unwrap().parse().unwrap();
         for statement in writes {
-            if statement.starts_with("COPY") {
+            if *statement == HOLD {
+                stage.hold_replay();
+            } else if statement.starts_with("COPY") {
                 writer.send(&[query(statement), frame(b'd', b"1\n"), frame(b'c', b"")].concat()).unwrap();
                 while writer.receive().unwrap().expect("an answer").tag != b'Z' {}
             } else {
