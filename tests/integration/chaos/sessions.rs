@@ -192,7 +192,10 @@ impl<'a> Player<'a> {
         };
         let state = error.field(b'C').unwrap_or_default();
         *self.notes.errors.entry(format!("{what}: {state}")).or_default() += 1;
-        if !bearable.contains(&state.as_str()) {
+        // What has sent a row can't be run again elsewhere: the conflict is the client's to know.
+        let sent_rows = replies.iter().take_while(|reply| reply.tag != b'E').any(|reply| reply.tag == b'D');
+        let conflicts = sent_rows && BEARABLE_IN_TRANSACTION.contains(&state.as_str());
+        if !conflicts && !bearable.contains(&state.as_str()) {
             let message = error.field(b'M').unwrap_or_default();
             self.notes.complaints.push(format!("{state} {message} after {:?} at {:?}: {sql}", begun.elapsed(), self.now()));
         }
