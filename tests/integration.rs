@@ -20,6 +20,7 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod names;
     mod oracle;
     mod peers;
     mod points;
@@ -28,6 +29,7 @@ mod integration {
     mod replication;
     mod retry;
     mod routing;
+    mod shard_keys;
     mod slow_hosts;
     mod soak;
     mod streams;
