@@ -5,7 +5,11 @@ CARGO ?= cargo
 ARGS ?=
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help setup run build test chaos soak overload regress bench bench-check bench-budget check fmt deny clean
+=======
+.PHONY: help setup run build test chaos promises soak regress bench bench-check bench-budget check fmt deny clean
+>>>>>>> fresh
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +35,10 @@ chaos: ## Break hosts and networks under checked sessions, 10 minutes a level (M
 	@scripts/setup.sh --tests
 	PGYARD_CHAOS_MINUTES=$(or $(MINUTES),10) PGYARD_CHAOS_SEED=$(SEED) \
 		$(CARGO) test --test integration chaos::levels::$(ARGS) -- --nocapture --test-threads=1
+
+promises: ## Count what is promised in numbers, in full: stale reads, recovery from a lost primary
+	@scripts/setup.sh --tests
+	PGYARD_PROMISES=1 $(CARGO) test --test integration promises:: -- --nocapture --test-threads=1
 
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests

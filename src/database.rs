@@ -24,5 +24,5 @@ pub use role::RolePools;
 pub use seats::{ClientSeat, ClientSeats, SeatLimit, SeatLimits};
 pub use statements::{PreparedStatement, StatementForm, Statements, meaning};
 pub use upstream::Upstream;
-pub use view::{DatabaseView, classify, with_view};
+pub use view::{DatabaseView, classify, classify_prepared, with_view};
 pub use writes::{LastWrite, WriteBook, WriteMark};

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod attach;
+pub mod begin;
 pub mod candidate;
 pub mod choose;
 pub mod console_login;
@@ -39,7 +40,11 @@ pub mod settle;
 pub mod shown;
 pub mod startup;
 pub mod state;
+<<<<<<< HEAD
 pub mod throttle;
+=======
+pub mod tables;
+>>>>>>> fresh
 pub mod translate;
 pub mod unit;
 pub mod unnamed;

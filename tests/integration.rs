@@ -4,6 +4,7 @@
 
 mod integration {
     mod access;
+    mod begun;
     mod chaos;
     mod console;
     mod coordinator;
@@ -12,6 +13,7 @@ mod integration {
     mod faults;
     mod fidelity;
     mod fleet;
+    mod global;
     mod harness;
     mod isolation;
     mod lag;
@@ -24,8 +26,10 @@ mod integration {
     mod overload;
     mod peers;
     mod points;
+    mod promises;
     mod reload;
     mod replication;
+    mod retry;
     mod routing;
     mod shard_keys;
     mod slow_hosts;

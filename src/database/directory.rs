@@ -33,7 +33,7 @@ pub struct Database {
     builtin: Arc<Catalogue>,
     /// What is counted of it.
     pub metrics: Arc<DatabaseMetrics>,
-    /// Its sessions' writes.
+    /// The writes of its sessions, and of those that know the same database by another name.
     pub writes: Arc<WriteBook>,
     /// Its statements that wait for a host.
     pub held: Arc<HeldStatements>,
@@ -45,6 +45,8 @@ pub struct Database {
     /// The parameter sets of its sessions.
     pub parameters: Arc<ParameterSets>,
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
+    /// Somebody asks which tables are written.
+    counts_tables: AtomicBool,
     paused: watch::Sender<bool>,
     /// The same, for those who only look.
     is_paused: AtomicBool,
@@ -103,7 +105,19 @@ impl Database {
     /// DDL is about to pass, or has been committed: the catalogue is read again, and until then nothing is taken for a read.
     /// Answers the change's number.
     pub fn catalogue_changed(&self) -> u64 {
-        self.catalogue.mark_changed()
+        let change = self.catalogue.mark_changed();
+        self.writes.catalogue_changed();
+        change
+    }
+
+    /// Whether it matters which tables a statement uses. What was written before counts for all of them.
+    pub fn counts_tables(&self) -> bool {
+        self.counts_tables.load(Ordering::Relaxed)
+    }
+
+    /// From now on it matters which tables a statement uses.
+    pub fn count_tables(&self) {
+        self.counts_tables.store(true, Ordering::Relaxed);
     }
 
     /// The number of the last change of the catalogue that passed through.
@@ -255,7 +269,8 @@ impl Directory {
             catalogue: upstream.catalogue(&server_name),
             builtin: upstream.builtin(),
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
-            writes: Arc::default(),
+            writes: upstream.writes(&server_name),
+            counts_tables: AtomicBool::new(false),
             held: Arc::default(),
             addresses: AddressBook::default(),
             seats: Arc::default(),

@@ -13,6 +13,7 @@ use crate::net::stream::Socket;
 use crate::pool::{CheckoutError, Pool};
 use crate::route::Need;
 use crate::server::ServerConnection;
+use crate::sql::TableSet;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::future::Future;
@@ -31,6 +32,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub struct Attempt {
     /// Where it must go.
     pub need: Need,
+    /// Which tables it reads, if every write to them must be seen.
+    pub reads: TableSet,
+    /// A replica has refused it for what it writes: it is no read, whatever its text says.
+    pub writes: bool,
     /// Hosts that failed it, by id.
     pub failed: Vec<u32>,
     /// The server connection that the session used last is wanted, if it is free.

@@ -59,6 +59,9 @@ pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &
         // A portal lives on its server only.
         transaction.movable = None;
     }
+    if let Some(transaction) = state.transaction.as_mut().filter(|_| !open_before) {
+        transaction.begun = modes_of_begin(unit);
+    }
     if idle {
         state.local = None;
         if !open_before {
@@ -77,6 +80,12 @@ fn modes_of(unit: &Unit) -> TransactionModes {
         _ => None,
     });
     begin.unwrap_or_default()
+}
+
+/// The modes of a unit that does nothing but begin a transaction.
+fn modes_of_begin(unit: &Unit) -> Option<TransactionModes> {
+    let only_begins = unit.run_statements().all(|statement| matches!(statement.command, Command::Begin(_)));
+    (only_begins && !unit.leaves_portals && unit.pins.is_empty()).then(|| modes_of(unit))
 }
 
 fn snapshot(state: &SessionState, server: &ServerConnection) -> SessionSnapshot {
@@ -204,6 +213,7 @@ fn next_transaction(state: &mut SessionState, server: &mut ServerConnection) {
         transaction.at_begin = now;
         transaction.savepoints.clear();
         transaction.movable = None;
+        transaction.begun = None;
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Answer {
     pub may_retry: bool,
     /// The unit may be sent again if the primary says that it ends the connection: a read, or a write that has no effect then.
     pub may_resend: bool,
+    /// It is a read besides: rows that came with the primary's farewell are not forwarded either.
+    pub only_reads: bool,
     /// The unit prepares or describes named statements outside a transaction: one whose plan has become invalid is made again.
     pub may_replan: bool,
     /// The client was told that a plan has become invalid.
@@ -108,6 +110,11 @@ impl Answer {
     /// Whether the client has got something of the answer, or what can't be taken back is on its way.
     pub fn forwarded(&self) -> bool {
         self.committed || (self.bytes > 0 && !self.may_be_taken_back())
+    }
+
+    /// Whether the client has got the head of a message of which `body_left` bytes will never come.
+    pub fn leaves_half_a_message(&self, body_left: usize) -> bool {
+        body_left > 0 && self.body_forward && self.bytes > 0 && self.forwarded()
     }
 }
 
@@ -212,8 +219,13 @@ fn complete_head(
 /// with replay sends its rows and the error together: none of that has been forwarded yet, so the unit can still go elsewhere.
 fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answer) {
     let late = answer.late_refusal.take();
-    let reason = if answer.farewell { Some(RetryReason::ReplicaLost) } else { late };
-    if reason.is_some() && answer.may_retry && !committed_before && answer.refused.is_none() {
+    let leaves_primary = answer.may_resend && answer.only_reads;
+    let reason = match answer.farewell {
+        true if leaves_primary => Some(RetryReason::PrimaryLost),
+        true => Some(RetryReason::ReplicaLost),
+        false => late,
+    };
+    if reason.is_some() && (answer.may_retry || leaves_primary) && !committed_before && answer.refused.is_none() {
         answer.refused = reason;
         answer.committed = false;
         ranges.start = ranges.end;

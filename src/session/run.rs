@@ -311,6 +311,9 @@ impl Session {
         let host_id = link.host.id;
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
         self.link = None;
+        if self.can_lose_begun() {
+            return;
+        }
         let in_transaction = self.state.transaction.is_some();
         let what = if in_transaction { "in the middle of a transaction" } else { "that this session was bound to" };
         let labels: Vec<&str> = self.state.pins.labels().collect();

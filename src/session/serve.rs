@@ -10,7 +10,7 @@ use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::cluster::CommitMode;
-use crate::config::PoolMode;
+use crate::config::{Consistency, PoolMode};
 use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
@@ -45,6 +45,8 @@ impl Session {
         self.state.view.catalogue_is_current = self.database.catalogue_is_current() && !changed;
         let mut attempt = Attempt {
             need: self.need(&unit),
+            reads: self.tables_read(&unit),
+            writes: false,
             failed: Vec::new(),
             same_server: unit.pins.intersects(Pins::SEQUENCE) || unit.own_names,
             crowded: false,
@@ -60,11 +62,17 @@ impl Session {
             Box::pin(self.learn_own_position()).await;
         }
         // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
+<<<<<<< HEAD
         let admitted = if attempt.tuning.is_rated { Box::pin(self.keep_to_rates(&unit)).await } else { Ok(()) };
         let left = match admitted {
             Ok(()) if self.must_leave_replica(&unit) => Box::pin(self.leave_replica(&mut attempt)).await,
             other => other,
         };
+=======
+        let behind = self.state.consistency == Consistency::Global && self.replica_is_behind(&unit, &attempt);
+        let left =
+            if behind || self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
+>>>>>>> fresh
         let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
@@ -121,6 +129,9 @@ impl Session {
     /// Sends the unit, again if need be, until it is answered.
     async fn answer(&mut self, unit: &Unit, attempt: &mut Attempt) -> Result<(), AttachError> {
         loop {
+            if self.link.is_none() && self.state.transaction.is_some() {
+                Box::pin(self.begin_anew(unit, attempt)).await?;
+            }
             let held = self.link.is_some();
             if held {
                 attempt.need.reason = self.held_reason();
@@ -153,7 +164,9 @@ impl Session {
                 }
                 ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
                 ExchangeEnd::Refused => {
-                    self.start_again(exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused));
+                    let reason = exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused);
+                    attempt.writes |= reason == RetryReason::ReplicaRefused;
+                    self.start_again(reason);
                     attempt.need.target = Target::Primary;
                     attempt.need.reason = QueryReason::Retry;
                 }
@@ -211,14 +224,15 @@ impl Session {
     /// Puts the unit into the server's outbox.
     fn start(&mut self, unit: &Unit, held: bool, attempt: &Attempt) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
         let own_names = self.uses_own_names(unit);
-        let Some(link) = self.link.as_mut() else { return Ok(None) };
-        let route = link.route;
+        let Some(route) = self.link.as_ref().map(|link| link.route) else { return Ok(None) };
         let kept = unit.total_len() <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
-        let may_resend = !held && kept && route == QueryRoute::Primary && unit.is_turned_away_whole();
-        if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
-            self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
+        let turned_away_whole = !held && route == QueryRoute::Primary && !attempt.writes && unit.is_turned_away_whole();
+        let may_resend = kept && (turned_away_whole || held && self.may_begin_anew(unit));
+        if route == QueryRoute::Primary && (attempt.writes || unit.may_write()) {
+            self.mark_write(unit, attempt.writes);
         }
+        let Some(link) = self.link.as_mut() else { return Ok(None) };
         let to = (link.server(), own_names);
         let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, to, (&self.database, &self.role.role));
         match sent {
@@ -231,9 +245,11 @@ impl Session {
                     && kept;
                 let withheld = super::reset::withheld(unit, &self.state, link.server());
                 let (extended, holds_sync) = (unit.is_extended(), sent == Sent::WithoutSync);
-                let answer = Answer { may_retry, may_resend, may_replan, extended, holds_sync, withheld, ..Answer::default() };
+                let only_reads = may_resend && unit.is_harmless();
+                let answer =
+                    Answer { may_retry, may_resend, only_reads, may_replan, extended, holds_sync, withheld, ..Answer::default() };
                 let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
-                exchange.movable = !held && kept && unit.is_harmless();
+                exchange.movable = !held && kept && !attempt.writes && unit.is_harmless();
                 Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),

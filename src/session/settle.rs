@@ -135,24 +135,26 @@ impl Session {
             (self.state.pipeline_changed_catalogue, self.state.pipeline_defined_code) = (changed_catalogue, defined_code);
             return;
         }
-        if status == TransactionStatus::Idle {
-            if let Some(ended) = self.state.transaction.take() {
-                changed_catalogue |= ended.changed_catalogue;
-                defined_code |= ended.defined_code;
-                elapsed = ended.since.elapsed();
+        let ended = if status == TransactionStatus::Idle { self.state.transaction.take() } else { None };
+        if let Some(ended) = ended {
+            changed_catalogue |= ended.changed_catalogue;
+            defined_code |= ended.defined_code;
+            elapsed = ended.since.elapsed();
+        }
+        // Before this write stops being under way: others' writes may reach further from here on.
+        if changed_catalogue {
+            let change = self.database.catalogue_changed();
+            if defined_code {
+                self.state.unread_code = Some(change);
             }
+        }
+        if status == TransactionStatus::Idle {
             self.database.metrics.record_transaction(route, elapsed);
             if let Some(mark) = self.state.write_mark.take() {
                 self.state.freshness = Freshness::Pending(mark.acknowledged());
                 self.state.last_read = None;
             } else if self.state.consistency == Consistency::Monotonic {
                 self.note_read(route, host_id);
-            }
-        }
-        if changed_catalogue {
-            let change = self.database.catalogue_changed();
-            if defined_code {
-                self.state.unread_code = Some(change);
             }
         }
     }

@@ -65,6 +65,8 @@ pub struct SessionSnapshot {
 pub struct OpenTransaction {
     /// When it began.
     pub since: std::time::Instant,
+    /// The modes that it began with, if the unit that began it did nothing else.
+    pub begun: Option<TransactionModes>,
     /// What a roll-back goes back to.
     pub at_begin: SessionSnapshot,
     /// The same at each savepoint.
@@ -92,6 +94,7 @@ impl OpenTransaction {
         let isolation = modes.isolation.unwrap_or(state.view.isolation_by_default);
         OpenTransaction {
             since: std::time::Instant::now(),
+            begun: None,
             at_begin,
             savepoints: Vec::new(),
             failed: false,

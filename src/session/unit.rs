@@ -4,7 +4,7 @@ mod messages;
 
 use self::messages::{add_bind, add_named, add_parse};
 use super::state::SessionState;
-use crate::database::{Database, DatabaseView, classify, with_view};
+use crate::database::{Database, classify, classify_prepared};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
@@ -148,8 +148,12 @@ impl Unit {
 
     /// The statements that it runs, not only prepares.
     pub fn run_statements(&self) -> impl Iterator<Item = &StatementFacts> {
-        let run = self.first.iter().chain(&self.more).filter(|text| text.runs);
-        run.flat_map(|text| text.facts.statements.iter())
+        self.run_facts().flat_map(|facts| facts.statements.iter())
+    }
+
+    /// The facts of the texts that it runs.
+    pub fn run_facts(&self) -> impl Iterator<Item = &Facts> {
+        self.first.iter().chain(&self.more).filter(|text| text.runs).map(|text| &*text.facts)
     }
 
     /// Whether an unnamed statement is prepared in it.
@@ -169,6 +173,7 @@ impl Unit {
 
     /// Whether it may leave something on the primary that later reads must see.
     pub fn may_write(&self) -> bool {
+        let only_prepares = self.is_extended() && !self.binds;
         // FETCH, EXECUTE and their like run what another statement has named.
         let opaque = |statement: &StatementFacts| {
             let runs = match statement.effects.first() {
@@ -177,7 +182,8 @@ impl Unit {
             };
             statement.access == Access::Session && statement.command == Command::Other && runs
         };
-        matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
+        let writes = matches!(self.access, Access::Write(_)) || self.pins.intersects(Pins::OPAQUE);
+        !only_prepares && (writes || self.needs_care && self.run_statements().any(opaque))
     }
 
     /// Whether no transaction is open after it, however its statements end: COMMIT and ROLLBACK end theirs also when they fail.
@@ -259,8 +265,7 @@ impl Unit {
                 self.executes_unknown = true;
                 continue;
             };
-            let id = with_view(database, DatabaseView::catalogue_id);
-            let inner = statement.facts(id, |text| classify(database, text, state.lexing));
+            let inner = classify_prepared(database, statement, state.lexing);
             self.whole |= inner.statements.iter().any(|inner| inner.effects.contains(&SessionEffect::ListStatements));
             executed.push(inner);
             if facts.statements.len() == 1 && access == Access::Session {

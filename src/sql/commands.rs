@@ -8,6 +8,8 @@ mod set;
 mod transaction;
 mod write;
 
+pub(crate) use write::{calls_known_only, inner_change};
+
 use crate::sql::classify::Setting;
 use crate::sql::cursor::Cursor;
 use crate::sql::facts::Command;

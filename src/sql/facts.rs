@@ -1,6 +1,7 @@
 //! The result of looking at a query text. Depends on the text and the catalogue only, so it is cached and shared.
 
-use std::sync::Arc;
+use super::tables::TableUse;
+use std::sync::{Arc, OnceLock};
 
 /// What a whole query text says: one entry per statement, none for an empty query.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Facts {
     /// Some statement has a session effect, a transaction effect or a pin: the session must look closer. False for plain
     /// reads and writes, which is the fast path.
     pub needs_care: bool,
+    /// The tables that it uses, where somebody has asked for them.
+    pub tables: OnceLock<Box<TableUse>>,
 }
 
 /// What one statement says.
@@ -34,8 +37,6 @@ pub struct StatementFacts {
     pub effects: Vec<SessionEffect>,
     /// Why the session could not be multiplexed after it.
     pub pins: Pins,
-    /// Tables it reads or writes.
-    pub tables: Tables,
     /// It is an INSERT, UPDATE, DELETE or MERGE on plain tables that calls nothing opaque: if a server says FATAL 57P01 before
     /// it answered, it had no effect.
     pub plain_write: bool,
@@ -309,27 +310,4 @@ impl Pins {
     pub fn labels(self) -> impl Iterator<Item = &'static str> {
         Pins::ALL.into_iter().filter(move |(pin, _)| self.intersects(*pin)).map(|(_, label)| label)
     }
-}
-
-/// The tables of a statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tables {
-    /// Not known: it was not parsed, or it calls something opaque.
-    Unknown,
-    /// All of them, as written (unquoted names folded to lower case).
-    Known {
-        /// Read.
-        read: Vec<TableName>,
-        /// Written.
-        written: Vec<TableName>,
-    },
-}
-
-/// A table as a statement names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TableName {
-    /// The schema, where the statement names one.
-    pub schema: Option<Box<str>>,
-    /// The relation.
-    pub name: Box<str>,
 }

@@ -1,7 +1,7 @@
 //! What the messages of a pipeline add to their unit.
 
 use super::Unit;
-use crate::database::{Database, DatabaseView, StatementForm, classify, with_view};
+use crate::database::{Database, StatementForm, classify, classify_prepared};
 use crate::session::state::SessionState;
 use crate::wire::WireError;
 use crate::wire::bind::BindMessage;
@@ -63,8 +63,7 @@ pub(super) fn add_bind(
             unit.add(classify(database, text, state.lexing), true, (state, database));
         }
     } else if let Some(statement) = state.statement(message.statement) {
-        let id = with_view(database, DatabaseView::catalogue_id);
-        let facts = statement.facts(id, |text| classify(database, text, state.lexing));
+        let facts = classify_prepared(database, statement, state.lexing);
         unit.own_names |= statement.form() != StatementForm::Shared;
         unit.add(facts, true, (state, database));
     }

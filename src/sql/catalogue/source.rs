@@ -34,6 +34,18 @@ pub(crate) fn is_opaque(source: &[u8], words: &WordTable) -> bool {
     false
 }
 
+/// Whether the source names something that may write: a function that says it is stable may call one that does not.
+pub(crate) fn may_write(source: &[u8], words: &WordTable) -> bool {
+    let harmful = |flags: WordFlags| flags.has(WordFlags::VOLATILE | WordFlags::SUSPECT);
+    source.len() > SOURCE_LENGTH_MAX
+        || Scanner::new(source, Lexing::default()).any(|token| match token.kind {
+            TokenKind::Bad | TokenKind::UnicodeName => true,
+            TokenKind::QuotedName => harmful(words.quoted(&source[token.start + 1..token.end - 1])),
+            TokenKind::Word => harmful(words.word(token.bytes(source))),
+            _ => false,
+        })
+}
+
 /// Whether the source, or a function that it calls, may set a parameter to the end of the transaction. Custom parameters
 /// (`app.tenant`) do not count: no text means another thing because of them.
 pub(crate) fn sets_locally(source: &[u8], words: &WordTable) -> bool {
@@ -141,6 +153,21 @@ mod tests {
             check(source, true);
         }
         check(&"x ".repeat(40_000), true);
+    }
+
+    #[test]
+    fn sources_that_may_write() {
+        let mut words = WordTable::with_keywords();
+        words.add("writes", WordFlags::VOLATILE);
+        words.add("v_writes", WordFlags::SUSPECT);
+        for (source, expect) in [
+            ("BEGIN RETURN s.writes(1); END", true),
+            ("SELECT n FROM \"v_writes\"", true),
+            ("BEGIN 'unterminated; END", true),
+            ("SELECT a FROM t WHERE b = 'writes' -- writes()", false),
+        ] {
+            assert_eq!(may_write(source.as_bytes(), &words), expect, "{source}");
+        }
     }
 
     #[test]

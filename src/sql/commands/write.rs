@@ -56,12 +56,12 @@ fn change(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> Outcom
 }
 
 /// A data-changing statement in a WITH clause stands behind a parenthesis.
-fn inner_change(setting: &Setting<'_>, survey: &Survey) -> bool {
+pub(crate) fn inner_change(setting: &Setting<'_>, survey: &Survey) -> bool {
     read::mentions(setting, survey, "with") && survey.data_change
 }
 
 /// Every name before a parenthesis is a known function or the table of an INSERT with its columns.
-fn calls_known_only(setting: &Setting<'_>, mut cursor: Cursor<'_>) -> bool {
+pub(crate) fn calls_known_only(setting: &Setting<'_>, mut cursor: Cursor<'_>) -> bool {
     let mut target = false;
     while let Some(token) = cursor.take() {
         let flags = match token.kind {
