@@ -25,6 +25,7 @@ mod integration {
     mod replication;
     mod routing;
     mod shard_keys;
+    mod shard_order;
     mod slow_hosts;
     mod soak;
     mod streams;
