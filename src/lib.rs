@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 0 | [`types`] |
 //! | 1 | [`wire`], [`sql`], [`shard`], [`config`], [`metrics`] |
-//! | 2 | [`net`], [`auth`] |
+//! | 2 | [`net`], [`auth`], [`gather`] |
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
@@ -23,6 +23,7 @@ pub mod config;
 pub mod coordinator;
 pub mod database;
 pub mod demo;
+pub mod gather;
 pub mod http;
 pub mod metrics;
 pub mod net;

@@ -32,6 +32,7 @@ mod integration {
     mod retry;
     mod routing;
     mod shard_keys;
+    mod shard_order;
     mod slow_hosts;
     mod soak;
     mod strangers;
