@@ -157,6 +157,13 @@ pub struct Finish {
 pub enum FinishPiece {
     /// SQL.
     Sql(String),
+    /// The type that the shards reported for a column of a partial's rows, as SQL: `bigint`, `numeric(10,2)`.
+    Type {
+        /// Which partial.
+        partial: usize,
+        /// Which of its columns, counted from 0.
+        column: usize,
+    },
     /// `(SELECT CAST(c0 AS type) AS n0, ... FROM unnest($k::text[], ...) AS u(c0, ...))`: the rows of a partial as a subquery in
     /// parentheses, whose columns have these names and the types that the shards reported. (For no columns: as many empty rows.)
     Rows {
