@@ -10,7 +10,7 @@
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`] |
+//! | 6 | [`database`], [`coordinator`] |
 //! | 7 | [`session`], [`http`], [`demo`] |
 //! | 8 | [`admin`] |
 //! | 9 | [`app`] |
@@ -20,6 +20,7 @@ pub mod app;
 pub mod auth;
 pub mod cluster;
 pub mod config;
+pub mod coordinator;
 pub mod database;
 pub mod demo;
 pub mod http;

@@ -6,6 +6,7 @@ mod integration {
     mod access;
     mod chaos;
     mod console;
+    mod coordinator;
     mod drivers;
     mod failover;
     mod faults;

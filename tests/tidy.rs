@@ -29,6 +29,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("cluster", 5),
     ("database", 6),
     ("twophase", 6),
+    ("coordinator", 6),
     ("session", 7),
     ("sharded", 8),
     ("admin", 8),
