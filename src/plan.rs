@@ -10,24 +10,29 @@
 //! concatenated or merged (`order`), made of partial aggregates (`partial`), or run over rows that were brought (`bring`).
 
 mod bring;
+mod change;
 mod collect;
 mod conditions;
 mod from;
 mod functions;
 mod infer;
+mod insert;
 mod keys;
 mod limit;
 mod model;
 mod order;
 mod partial;
 mod place;
+mod resolve;
 pub mod schema;
 mod scope;
 mod select;
 mod statement;
 pub mod steps;
 mod tree;
+mod utility;
 
+pub use resolve::{Binding, key_columns};
 pub use schema::{SCHEMA_QUERY, Schema, SchemaRow};
 pub use statement::Planner;
 pub use steps::{

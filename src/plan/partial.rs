@@ -11,7 +11,7 @@ use super::steps::{Combine, Finish, FinishPiece, GatherPlan};
 use super::tree::{last_part, stored};
 use sqlparser::ast::{
     Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident,
-    OrderByExpr, Query, Select, SelectItem, SetExpr, Value, Visit, VisitMut, VisitorMut,
+    OrderByExpr, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -134,7 +134,7 @@ impl Splitter<'_> {
             return Some(column_name(group));
         }
         self.failed = false;
-        let _ = expr.visit(self);
+        let _ = VisitMut::visit(&mut expr, self);
         (!self.failed).then(|| expr.to_string())
     }
 

@@ -49,6 +49,8 @@ pub struct ColumnDefinition {
     pub name: String,
     /// Its type; of a domain, the type beneath it.
     pub type_oid: u32,
+    /// The type's modifier (`atttypmod`): a length or precision; -1 is none.
+    pub type_modifier: i32,
     /// Its type as SQL, with its modifier: `numeric(10,2)`; a domain's own name.
     pub type_name: String,
     /// The type is a domain.
@@ -100,7 +102,8 @@ impl Schema {
                     }
                     "column" => table.columns.push(ColumnDefinition {
                         name: c,
-                        type_oid: d.and_then(|oid| oid.parse().ok()).unwrap_or_default(),
+                        type_oid: number(d.as_deref(), 0),
+                        type_modifier: number(d.as_deref(), 1),
                         type_name: e.unwrap_or_default(),
                         collation: f,
                         domain: flag(g.as_deref(), 'd'),
@@ -174,6 +177,11 @@ impl TableDefinition {
     }
 }
 
+/// The first or second of two numbers with a colon between them.
+fn number<N: std::str::FromStr + Default>(pair: Option<&str>, place: usize) -> N {
+    pair.and_then(|pair| pair.split(':').nth(place)?.parse().ok()).unwrap_or_default()
+}
+
 fn flag(flags: Option<&str>, wanted: char) -> bool {
     flags.is_some_and(|flags| flags.contains(wanted))
 }
@@ -191,8 +199,8 @@ mod tests {
         let schema = Schema::from_rows([
             row(["database", "C.UTF-8"]),
             row(["table", "public", "t", "r"]),
-            row(["column", "public", "t", "id", "23", "integer", "", "n", "computed"]),
-            row(["column", "public", "t", "name", "25", "text", "default", "", ""]),
+            row(["column", "public", "t", "id", "23:-1", "integer", "", "n", "computed"]),
+            row(["column", "public", "t", "name", "25:-1", "text", "default", "", ""]),
             row(["primary", "public", "t", "id\u{1}name"]),
             row(["trigger", "public", "t"]),
             row(["something else", "public", "u"]),
@@ -203,6 +211,7 @@ mod tests {
         let (name, table) = schema.find(None, "t", &path).unwrap();
         assert_eq!((name.schema.as_str(), table.kind, table.triggers), ("public", 'r', true));
         assert_eq!(table.columns[0].default, DefaultKind::Computed);
+        assert_eq!((table.columns[1].type_oid, table.columns[1].type_modifier), (25, -1));
         assert!(table.columns[0].not_null && table.columns[1].deterministic && !table.columns[1].not_null);
         assert_eq!(table.unique, [["id".to_owned(), "name".to_owned()]]);
         assert_eq!(schema.find(Some("missing"), "t", &path), None);

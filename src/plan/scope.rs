@@ -94,6 +94,8 @@ pub(super) struct Reader<'a> {
     pub(super) nullable: HashSet<NodeId>,
     /// Relations that are no tables of the schema.
     pub(super) unknown_tables: bool,
+    /// It has a part that was not read, in which tables may be named.
+    pub(super) unread: bool,
     /// It reads views: their text is not the statement's.
     pub(super) views: bool,
     /// Views being read, one inside the other.
@@ -132,6 +134,7 @@ impl<'a> Reader<'a> {
             withs: Vec::new(),
             nullable: HashSet::new(),
             unknown_tables: false,
+            unread: false,
             views: false,
             view_depth: 0,
             view_functions: Vec::new(),
@@ -268,7 +271,7 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 self.refuse("a data-changing statement or TABLE inside a query is not taken apart");
-                self.unknown_tables = true;
+                self.unread = true;
                 (BodyModel::Values(Vec::new()), None)
             }
         }

@@ -41,13 +41,19 @@ impl Planner<'_> {
             return Plan::Refused(refusal("several statements in one text are not planned together"));
         }
         let statement = text.get(seen.span.clone()).unwrap_or_default();
+        if let Some(plan) = super::utility::plan(self, statement) {
+            return plan;
+        }
         match tree::parse(statement, &seen) {
             Some(Statement::Query(query)) => self.plan_query(statement, &query),
+            Some(Statement::Insert(insert)) => super::insert::plan(self, statement, &insert),
+            Some(Statement::Update(update)) => super::change::update(self, &update),
+            Some(Statement::Delete(delete)) => super::change::delete(self, &delete),
             _ => self.by_words(statement, &seen, "the statement is not of a form that is planned for shards"),
         }
     }
 
-    fn plan_query(&self, text: &str, query: &Query) -> Plan {
+    pub(super) fn plan_query(&self, text: &str, query: &Query) -> Plan {
         let statement = Statement::Query(Box::new(query.clone()));
         let whole = Whole::of(&statement);
         let mut reader = Reader::new(self);
@@ -74,6 +80,9 @@ impl Planner<'_> {
         if let Some(table) = reader.unlisted.first() {
             let name = format!("{}.{}", table.schema, table.name);
             return Some(Plan::Refused(refusal(&format!("the place of table \"{name}\" is not known: it is not in the settings"))));
+        }
+        if reader.unread {
+            return Some(Plan::Refused(refusal("a statement that changes data inside another is not supported")));
         }
         let opaque = |name: &&String| kind_of(name, self.schema, self.catalogue) == FunctionKind::Opaque;
         if let Some(name) = whole.functions.iter().chain(&reader.view_functions).find(opaque) {

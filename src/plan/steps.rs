@@ -48,6 +48,13 @@ pub enum KeyCondition {
         /// One for each key column.
         values: Vec<KeyTerm>,
     },
+    /// A row of a sharded table whose key columns are set to these values, which may round them or cut them to the columns' lengths.
+    Stored {
+        /// The sharded table, by its name in the map.
+        table: QualifiedName,
+        /// One for each key column.
+        values: Vec<KeyTerm>,
+    },
     /// Any of these.
     Union(Vec<KeyCondition>),
     /// All of these at once.

@@ -18,9 +18,10 @@ SELECT 'table', n.nspname::text, c.relname::text, c.relkind::text,
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384 AND c.relpersistence <> 't'
 UNION ALL
-SELECT 'column', k.nspname, k.relname, k.attname, k.base::text, k.type_name, k.collation_name, k.flags, k.default_kind
+SELECT 'column', k.nspname, k.relname, k.attname, k.base::text || ':' || k.modifier::text, k.type_name, k.collation_name, k.flags, k.default_kind
   FROM (SELECT n.nspname::text, c.relname::text, a.attname::text,
                CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE a.atttypid END AS base,
+               CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier,
                pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_name,
                CASE WHEN a.attcollation = 100 THEN 'default'
                     ELSE pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) END AS collation_name,
