@@ -24,6 +24,7 @@ mod integration {
     mod reload;
     mod replication;
     mod routing;
+    mod shards;
     mod slow_hosts;
     mod soak;
     mod streams;
