@@ -2,7 +2,8 @@
 
 use super::conditions::Reach;
 use super::model::{FromModel, Instance, JoinKind, Node, NodeId, OutputColumn, QueryModel};
-use super::scope::{Item, Reader, Scope, rename};
+use super::read::rename;
+use super::scope::{Item, Reader, Scope};
 use super::tree::{location, stored, stored_parts};
 use crate::shard::{QualifiedName, TablePlace};
 use crate::sql::Lexing;

@@ -4,8 +4,9 @@
 use super::functions::FunctionKind;
 use super::infer::{NumberKind, number_kind};
 use super::limit::Limits;
+use super::names::{group_target, implied_name};
 use super::order::{column_name, partial, rows_piece, without_limit};
-use super::scope::{group_target, implied_name, is_distinct};
+use super::read::is_distinct;
 use super::select::Question;
 use super::steps::{Combine, Finish, FinishPiece, GatherPlan};
 use super::tree::{last_part, stored};
@@ -322,7 +323,6 @@ impl VisitorMut for Splitter<'_> {
 }
 
 /// The place of the output column that a name in ORDER BY means: `Some(None)` if there is none, `None` if that is not certain.
-#[expect(clippy::option_option, reason = "three answers: certain, absent, unknown")]
 fn output_place(tree: &Select, name: &str) -> Option<Option<String>> {
     let mut found = None;
     for (number, item) in tree.projection.iter().enumerate() {

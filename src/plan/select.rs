@@ -6,7 +6,7 @@ use super::model::{BodyModel, DistinctModel, NodeId, QueryModel, SelectModel};
 use super::place::{KeyTuple, Places, Spread};
 use super::scope::{Level, Reader, Scope};
 use super::steps::{GatherPlan, KeyCondition, Plan, Refusal};
-use sqlparser::ast::{Expr, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr};
+use sqlparser::ast::{Expr, Ident, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr};
 
 /// A query with all that is known of it.
 pub(super) struct Question<'q> {
@@ -174,7 +174,18 @@ impl Question<'_> {
         if let Expr::Collate { expr, collation } = super::conditions::peel(expr) {
             return Found::within(expr.as_ref()).queries.is_empty().then(|| collation.to_string());
         }
-        self.reader.node_of(expr, &self.scope()).map(|node| self.node_collation(node))
+        let scope = self.scope();
+        if let Some(node) = self.reader.node_of(expr, &scope) {
+            return Some(self.node_collation(node));
+        }
+        // An expression over columns of the database's own collation, or of none, has it too.
+        let found = Found::within(expr);
+        let usual = |parts: &Vec<Ident>| {
+            let node = self.reader.resolve(parts, &scope).and_then(|(node, _)| node);
+            node.is_some_and(|node| self.node_collation(node) == "default")
+        };
+        let plain = found.queries.is_empty() && !found.special && found.columns.iter().all(usual);
+        (plain && !expr.to_string().contains("COLLATE")).then(|| "default".to_owned())
     }
 
     pub(super) fn node_collation(&self, node: NodeId) -> String {
@@ -210,7 +221,7 @@ impl Question<'_> {
                 _ => None,
             };
             if let Some(node) = node {
-                *part = Expr::Identifier(sqlparser::ast::Ident::new(format!("#{node}")));
+                *part = Expr::Identifier(Ident::new(format!("#{node}")));
             }
             std::ops::ControlFlow::<()>::Continue(())
         });

@@ -44,13 +44,18 @@ impl Planner<'_> {
         if let Some(plan) = super::utility::plan(self, statement) {
             return plan;
         }
-        match tree::parse(statement, &seen) {
+        let plan = match tree::parse(statement, &seen) {
             Some(Statement::Query(query)) => self.plan_query(statement, &query),
             Some(Statement::Insert(insert)) => super::insert::plan(self, statement, &insert),
             Some(Statement::Update(update)) => super::change::update(self, &update),
             Some(Statement::Delete(delete)) => super::change::delete(self, &delete),
             _ => self.by_words(statement, &seen, "the statement is not of a form that is planned for shards"),
+        };
+        // A name that is not known must not be a misread one: what it hides would be answered by one shard.
+        if plan == first_shard() && super::utility::names_tables_of_shards(self, statement) {
+            return Plan::Refused(refusal("a relation of the statement is not known"));
         }
+        plan
     }
 
     pub(super) fn plan_query(&self, text: &str, query: &Query) -> Plan {
@@ -82,6 +87,12 @@ impl Planner<'_> {
             return Some(Plan::Refused(refusal(&format!(
                 "the place of table \"{name}\" is not known: it is not in the settings"
             ))));
+        }
+        if whole.into {
+            return Some(Plan::Refused(refusal("SELECT INTO is not supported: CREATE TABLE, then INSERT")));
+        }
+        if whole.strange {
+            return Some(Plan::Refused(refusal("the statement has a clause whose meaning over shards is not known")));
         }
         if reader.unread {
             return Some(Plan::Refused(refusal("a statement that changes data inside another is not supported")));

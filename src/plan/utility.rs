@@ -72,6 +72,12 @@ fn names_spread(planner: &Planner<'_>, text: &[u8], tokens: &[Token]) -> bool {
     tokens.iter().filter_map(|token| identifier(text, *token)).any(|name| spread(&name))
 }
 
+/// As above, for a whole text.
+pub(super) fn names_tables_of_shards(planner: &Planner<'_>, text: &str) -> bool {
+    let tokens: Vec<Token> = Scanner::new(text.as_bytes(), Lexing::default()).collect();
+    names_spread(planner, text.as_bytes(), &tokens)
+}
+
 /// EXPLAIN of a statement that one shard answers is that shard's.
 fn explain(planner: &Planner<'_>, text: &str, tokens: &[Token]) -> Plan {
     let bytes = text.as_bytes();
