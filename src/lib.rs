@@ -5,8 +5,8 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`types`] |
-//! | 1 | [`wire`], [`sql`], [`config`], [`metrics`] |
-//! | 2 | [`net`], [`auth`], [`shard`] |
+//! | 1 | [`wire`], [`sql`], [`shard`], [`config`], [`metrics`] |
+//! | 2 | [`net`], [`auth`] |
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |

@@ -18,12 +18,14 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod names;
     mod oracle;
     mod peers;
     mod points;
     mod reload;
     mod replication;
     mod routing;
+    mod shard_keys;
     mod shards;
     mod slow_hosts;
     mod soak;
