@@ -32,7 +32,11 @@ mod integration {
     mod retry;
     mod routing;
     mod shard_keys;
+<<<<<<< HEAD
     mod shard_order;
+=======
+    mod shards;
+>>>>>>> plan
     mod slow_hosts;
     mod soak;
     mod strangers;
