@@ -32,6 +32,7 @@ mod histogram;
 mod instruments;
 mod labels;
 mod registry;
+mod sharded;
 #[cfg(test)]
 pub(crate) mod strict_parser;
 
@@ -45,3 +46,4 @@ pub use labels::{
     ByteDirection, CancelOutcome, LoginFailureReason, PinCause, QueryReason, QueryRoute, RefusalReason, RetryReason,
 };
 pub use registry::{Registry, Scrape};
+pub use sharded::ShardedMetrics;

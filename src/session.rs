@@ -40,6 +40,8 @@ pub mod unnamed;
 pub mod welcome;
 
 pub use exchange::ClientSide;
-pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, Resident, serve_client};
+pub use front::{
+    ConsoleClient, ConsoleHandler, EntryPlace, Front, FrontParts, Resident, ShardedClient, ShardedHandler, serve_client,
+};
 pub use placement::{Placement, ThreadSign};
 pub use run::{Session, SessionEnd, SessionLimits};

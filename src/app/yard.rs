@@ -9,6 +9,8 @@ use crate::database::{Clients, Directory, Upstream};
 use crate::metrics::{FrontMetrics, Registry};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::session::{ConsoleHandler, Front, FrontParts, SessionLimits};
+use crate::sharded::ShardedSessions;
+use crate::twophase::InFlight;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct Yard {
     pub started: Instant,
     /// How it was told to end.
     pub ending: watch::Sender<Ending>,
+    /// Commits over several shards that are under way.
+    pub in_flight: Arc<InFlight>,
     pub(super) keys: Arc<KeyCache>,
     pub(super) context: ClusterContext,
     /// One reload at a time.
@@ -71,6 +75,7 @@ impl Yard {
             registry,
             started: Instant::now(),
             ending: watch::Sender::new(Ending::No),
+            in_flight: Arc::default(),
             keys,
             context,
             source,
@@ -79,7 +84,7 @@ impl Yard {
         })
     }
 
-    /// The front door, with the console behind it.
+    /// The front door, with the console and the sessions of sharded databases behind it.
     ///
     /// # Errors
     /// The TLS files can't be used.
@@ -96,6 +101,7 @@ impl Yard {
             keys: self.keys.clone(),
             metrics: FrontMetrics::new(&self.registry),
             console,
+            sharded: Box::new(ShardedSessions::new(self.in_flight.clone())),
             workers: settings.workers,
         })))
     }

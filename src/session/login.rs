@@ -4,7 +4,7 @@ use super::access::{Admitted, Denied, Entrance, admit, lookup_database};
 use super::candidate::{Candidate, candidate};
 use super::console_login::console;
 use super::exchange::ClientSide;
-use super::front::{ConsoleClient, Front};
+use super::front::{ConsoleClient, Front, ShardedClient};
 use super::replication::{
     ReplicationKind, ReplicationSession, Walsender, connect_walsender, no_physical_database, physical_database, replication_kind,
 };
@@ -14,7 +14,7 @@ use super::state::SessionState;
 use super::welcome::welcome;
 use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
-use crate::database::{ClientEntry, Database, NewClient};
+use crate::database::{ClientEntry, Database, NewClient, ShardedDatabase};
 use crate::metrics::LoginFailureReason;
 use crate::net::Stream;
 use crate::net::stream::Peer;
@@ -38,6 +38,8 @@ pub enum Login {
     Replication(Box<ReplicationSession>),
     /// A console session.
     Console(ConsoleClient),
+    /// A session of a sharded database.
+    Sharded(Box<ShardedClient>),
     /// It was a cancel request.
     Nothing,
 }
@@ -130,7 +132,10 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
     {
         return Err(arrival.refuse(denied).await);
     }
-    let database = match find_database(&front, &arrival) {
+    let sharded = front.directory.sharded(&arrival.name).filter(|_| kind == ReplicationKind::None);
+    // The first shard's servers say who a client of a sharded database is.
+    let found = sharded.as_ref().map_or_else(|| find_database(&front, &arrival), |sharded| Ok(sharded.first().clone()));
+    let database = match found {
         Ok(database) => database,
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
@@ -139,6 +144,10 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
         _ => replication(&front, &mut arrival, &database, admitted).await.map(|found| Either::Walsender(Box::new(found))),
     };
     match outcome {
+        Ok(Either::Session(accepted)) if sharded.is_some() => {
+            let client = sharded.map(|sharded| open_sharded(&front, arrival, sharded, accepted));
+            Ok(client.map_or(Login::Nothing, |client| Login::Sharded(Box::new(client))))
+        }
         Ok(Either::Session(accepted)) => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)))),
         Ok(Either::Walsender(walsender)) => {
             Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, *walsender))))
@@ -159,7 +168,7 @@ enum Either {
 fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Denied> {
     let name = &arrival.name;
     let found = match arrival.kind {
-        _ if name == CONSOLE_DATABASE => None,
+        _ if name == CONSOLE_DATABASE || front.directory.is_shard(name) => None,
         ReplicationKind::Physical => physical_database(&front.directory, name),
         ReplicationKind::None | ReplicationKind::Logical => front.directory.find(name),
     };
@@ -173,14 +182,15 @@ fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Deni
     })
 }
 
-fn enter(front: &Front, arrival: &Arrival, database: &Database) -> Arc<ClientEntry> {
+fn enter(front: &Front, arrival: &Arrival, database: &Arc<str>) -> Arc<ClientEntry> {
     front.clients.enter(NewClient {
-        database: database.name.clone(),
+        database: database.clone(),
         user: arrival.user.as_str().into(),
         peer: arrival.peer,
         tls: arrival.stream.is_tls(),
         application_name: arrival.message.get("application_name").unwrap_or_default().into(),
         key_len: if arrival.message.minor >= 2 { 32 } else { 4 },
+        is_leg: false,
     })
 }
 
@@ -190,19 +200,32 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     let settings = database.settings();
     let own = settings.users.iter().find(|known| known.name == arrival.user);
     let consistency = own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency);
-    let entry = enter(front, &arrival, &database);
-    let mut client = ClientSide::new(arrival.stream);
-    let out = client.outbox.writer();
-    reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
-    put_backend_key(out, entry.process, &entry.key);
-    put_ready(out, b'I');
+    let entry = enter(front, &arrival, &database.name);
+    let client = greeted(arrival.stream, &reported, &entry);
     let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     drop(settings);
     Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }
 
+/// The client's side of a session, with what a server says first in its outbox.
+fn greeted(stream: Stream, reported: &crate::server::ReportedParameters, entry: &ClientEntry) -> ClientSide {
+    let mut client = ClientSide::new(stream);
+    let out = client.outbox.writer();
+    reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
+    put_backend_key(out, entry.process, &entry.key);
+    put_ready(out, b'I');
+    client
+}
+
+fn open_sharded(front: &Arc<Front>, arrival: Arrival, database: Arc<ShardedDatabase>, accepted: Accepted) -> ShardedClient {
+    let (startup, credential, reported) = accepted;
+    let entry = enter(front, &arrival, &database.name);
+    let client = greeted(arrival.stream, &reported, &entry);
+    ShardedClient { client, database, entry, credential, startup, front: front.clone() }
+}
+
 fn open_replication(front: &Front, arrival: Arrival, database: Arc<Database>, walsender: Walsender) -> ReplicationSession {
-    let entry = enter(front, &arrival, &database);
+    let entry = enter(front, &arrival, &database.name);
     let mut client = ClientSide::new(arrival.stream);
     let out = client.outbox.writer();
     out.extend_from_slice(&message::authentication_ok());
@@ -299,7 +322,7 @@ async fn prove(
         return Err(arrival.refuse((LoginFailureReason::NotPermitted, report)).await);
     }
     if limit > 0
-        && front.clients.all().iter().filter(|entry| *entry.user == user && entry.database == database.name).count() >= limit
+        && front.clients.all().iter().filter(|entry| *entry.user == user && *entry.database == *arrival.name).count() >= limit
     {
         let report = Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{user}\""))
             .hint("Raise max_clients of this user.");
