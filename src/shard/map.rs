@@ -1,5 +1,7 @@
 //! The map of a sharded database: its shards, and for each table where its rows are.
 
+use super::key::{KeyColumn, KeyType, KeyValue};
+use super::scheme::Scheme;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -97,6 +99,23 @@ pub struct ShardedTable {
     pub key: Vec<String>,
     /// Tables of one group with keys of the same types have rows of equal keys on the same shard.
     pub group: usize,
+    /// The types of the key columns, where the settings say: ranges and lists need them. Else those of the table hold.
+    pub types: Option<Vec<KeyType>>,
+    /// Which shard a key belongs to.
+    pub scheme: Scheme,
+}
+
+impl ShardedTable {
+    /// The shard of the rows with this key; `None`: no shard takes such a key, so that no row has it and none can be given it.
+    pub fn shard_of(&self, key: &[KeyValue]) -> Option<usize> {
+        self.scheme.shard_of(key)
+    }
+
+    /// Whether the table's key columns are of types that the settings' bounds and lists can be compared with.
+    pub fn accepts(&self, columns: &[KeyColumn]) -> bool {
+        let fits = |types: &Vec<KeyType>| types.iter().zip(columns).all(|(kind, column)| kind.agrees_with(column.kind));
+        columns.len() == self.key.len() && self.types.as_ref().is_none_or(fits)
+    }
 }
 
 /// The shards of a database and the places of its tables.
