@@ -20,6 +20,7 @@ pub mod diff;
 pub mod duration;
 pub mod problem;
 pub mod settings;
+pub mod sharding;
 pub mod show;
 pub mod size;
 
@@ -36,6 +37,7 @@ pub use environment::Environment;
 pub use problem::{ConfigReport, Problem, ProblemKind, ProblemPlace, ProblemSpot, Severity};
 pub use quick::{QuickOptions, from_url, quick};
 pub use settings::*;
+pub use sharding::{ShardingSettings, shard_database_name};
 pub use show::settings_table;
 pub use size::{SizeParseError, format_size, parse_size};
 

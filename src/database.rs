@@ -19,7 +19,7 @@ pub use directory::{Database, Directory};
 pub use held::{HeldStatement, HeldStatements, HoldLimits};
 pub use reuse::reusable;
 pub use role::RolePools;
-pub use sharded::{ShardedDatabase, shard_database_name};
+pub use sharded::ShardedDatabase;
 pub use statements::{PreparedStatement, Statements, meaning};
 pub use upstream::Upstream;
 pub use view::{DatabaseView, classify, with_view};

@@ -9,9 +9,12 @@
 //! Invariants: a client sees an answer of one server, or one that a single server would have given, or an error; a transaction that wrote
 //! on several shards commits on all of them or on none; the client's ReadyForQuery says what holds on every leg.
 
+mod extended;
+mod gather;
 mod handler;
 mod leg;
 mod planning;
+mod portals;
 mod relay;
 mod session;
 mod sets;
@@ -20,5 +23,6 @@ mod several;
 mod simple;
 mod transaction;
 mod trouble;
+mod write;
 
 pub use handler::ShardedSessions;

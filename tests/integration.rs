@@ -23,6 +23,7 @@ mod integration {
     mod reload;
     mod replication;
     mod routing;
+    mod sharded;
     mod slow_hosts;
     mod soak;
     mod streams;

@@ -1,7 +1,7 @@
 //! A database whose rows are spread over shards: its map, and the shards as databases of their own.
 
 use super::directory::Database;
-use crate::config::DatabaseSettings;
+use crate::config::{DatabaseSettings, ShardingSettings};
 use crate::metrics::{Registry, ShardedMetrics};
 use crate::shard::ShardMap;
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ pub struct ShardedDatabase {
     pub shards: Vec<Arc<Database>>,
     /// What is counted of it.
     pub metrics: ShardedMetrics,
-    map: ArcSwap<ShardMap>,
+    sharding: ArcSwap<ShardingSettings>,
     settings: ArcSwap<DatabaseSettings>,
 }
 
@@ -25,17 +25,12 @@ impl std::fmt::Debug for ShardedDatabase {
     }
 }
 
-/// The name of a shard's own database.
-pub fn shard_database_name(database: &str, shard: &str) -> String {
-    format!("{database}/{shard}")
-}
-
 impl ShardedDatabase {
     /// The database with these shards, of which there is at least one.
-    pub fn new(settings: Arc<DatabaseSettings>, map: ShardMap, shards: Vec<Arc<Database>>, registry: &Registry) -> Arc<Self> {
+    pub fn new(settings: Arc<DatabaseSettings>, sharding: Arc<ShardingSettings>, shards: Vec<Arc<Database>>, registry: &Registry) -> Arc<Self> {
         let name = settings.name.as_str().into();
         let metrics = ShardedMetrics::new(registry, &settings.name);
-        Arc::new(ShardedDatabase { name, shards, metrics, map: ArcSwap::from_pointee(map), settings: ArcSwap::new(settings) })
+        Arc::new(ShardedDatabase { name, shards, metrics, sharding: ArcSwap::new(sharding), settings: ArcSwap::new(settings) })
     }
 
     /// The shard that logs clients in and whose catalogue stands for all.
@@ -45,7 +40,12 @@ impl ShardedDatabase {
 
     /// Where rows are.
     pub fn map(&self) -> Arc<ShardMap> {
-        self.map.load_full()
+        self.sharding.load().map.clone()
+    }
+
+    /// Bytes of the shards' rows that one statement may hold.
+    pub fn gather_memory(&self) -> usize {
+        self.sharding.load().gather_memory
     }
 
     /// The settings of the whole.
@@ -53,9 +53,14 @@ impl ShardedDatabase {
         self.settings.load_full()
     }
 
+    /// DDL has passed: plans that were made before do not hold.
+    pub fn schema_changed(&self) {
+        self.shards.iter().for_each(|shard| drop(shard.catalogue_changed()));
+    }
+
     /// Goes on under new settings with the same shards.
-    pub fn apply(&self, settings: Arc<DatabaseSettings>, map: ShardMap) {
-        self.map.store(Arc::new(map));
+    pub fn apply(&self, settings: Arc<DatabaseSettings>, sharding: Arc<ShardingSettings>) {
+        self.sharding.store(sharding);
         self.settings.store(settings);
     }
 }

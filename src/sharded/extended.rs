@@ -215,7 +215,7 @@ impl ShardedSession {
                 b'P' => self.course_parse(&mut course, frame.body)?,
                 b'B' => self.course_bind(&mut course, frame.body)?,
                 b'D' | b'C' => {
-                    let (kind, name) = frame.body.split_first().unwrap_or((&b'S', b"\0"));
+                    let (kind, name) = frame.body.split_first().unwrap_or((&b'S', &b"\0"[..]));
                     let name = name.strip_suffix(b"\0").unwrap_or(name);
                     match (frame.tag, kind) {
                         (b'D', b'S') => course.uses(self, name).is_some(),

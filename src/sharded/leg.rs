@@ -48,13 +48,14 @@ pub struct Leg {
     pub due: usize,
     /// The status of its last ReadyForQuery.
     pub status: u8,
-    process: i32,
+    /// Its place among the clients.
+    pub entry: Arc<ClientEntry>,
     owner: Arc<ClientEntry>,
 }
 
 impl Drop for Leg {
     fn drop(&mut self) {
-        self.owner.remove_leg(self.process);
+        self.owner.remove_leg(self.entry.process);
     }
 }
 
@@ -93,8 +94,7 @@ impl Leg {
             }
             drop((session, connected, place));
         });
-        let process = entry.process;
-        owner.add_leg(entry);
+        owner.add_leg(entry.clone());
         Box::new(Leg {
             stream: ours,
             inbox: Buffer::new(),
@@ -104,7 +104,7 @@ impl Leg {
             sets_seen: 0,
             due: 0,
             status: b'I',
-            process,
+            entry,
             owner,
         })
     }

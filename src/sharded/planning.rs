@@ -3,7 +3,7 @@
 use super::session::ShardedSession;
 use super::settings::SHARD;
 use super::trouble::Trouble;
-use crate::plan::{KeyCondition, Plan, Refusal};
+use crate::plan::{KeyCondition, KeyTerm, Plan, Refusal, SplitInsert};
 use crate::shard::ShardSet;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
@@ -76,6 +76,22 @@ impl ShardedSession {
             KeyCondition::Shards(set) => *set,
             _ => self.map.all(),
         }
+    }
+
+    pub(super) fn shard_of_row(&self, _insert: &SplitInsert, _key: &[KeyTerm], _parameters: Option<BoundParameters<'_>>) -> Result<usize, Trouble> {
+        Ok(0)
+    }
+
+    pub(super) fn shard_of_values(&self, _insert: &SplitInsert, _row: &[Option<Vec<u8>>]) -> Result<usize, Trouble> {
+        Ok(0)
+    }
+
+    pub(super) fn type_name(&self, _oid: u32) -> Result<String, Trouble> {
+        Ok(String::new())
+    }
+
+    pub(super) fn gather_memory(&self) -> usize {
+        self.database.gather_memory()
     }
 }
 

@@ -164,17 +164,17 @@ impl ShardedSession {
     }
 
     async fn describe(&mut self, body: &[u8]) -> Result<(), Trouble> {
-        let (kind, name) = body.split_first().unwrap_or((&b'S', b"\0"));
+        let (kind, name) = body.split_first().unwrap_or((&b'S', &b"\0"[..]));
         let name = name.strip_suffix(b"\0").unwrap_or(name);
-        let (statement, formats) = match kind {
-            b'S' => (self.statements.get(name).cloned().ok_or_else(|| no_statement(name))?, None),
+        let (statement, statement_name, formats): (_, Box<[u8]>, _) = match kind {
+            b'S' => (self.statements.get(name).cloned().ok_or_else(|| no_statement(name))?, name.into(), None),
             _ => {
                 let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (portal.statement.clone(), Some(portal.parts.results.clone()))
+                (portal.statement.clone(), portal.statement_name.clone(), Some(portal.parts.results.clone()))
             }
         };
         if statement.description.get().is_none() {
-            self.describe_on_leg(name, &statement).await?;
+            self.describe_on_leg(&statement_name, &statement).await?;
         }
         let Some(description) = statement.description.get() else { return Ok(()) };
         let out = self.client.client.outbox.writer();
@@ -195,7 +195,7 @@ impl ShardedSession {
     }
 
     async fn close(&mut self, body: &[u8]) -> Result<(), Trouble> {
-        let (kind, name) = body.split_first().unwrap_or((&b'S', b"\0"));
+        let (kind, name) = body.split_first().unwrap_or((&b'S', &b"\0"[..]));
         let name = name.strip_suffix(b"\0").unwrap_or(name);
         if *kind == b'S' {
             self.statements.remove(name);
@@ -275,7 +275,10 @@ impl ShardedSession {
                     return self.run_several(question, plan).await;
                 }
                 let begin = self.side().outbox.len();
-                self.run_several(question, plan).await?;
+                self.holding = true;
+                let outcome = self.run_several(question, plan).await;
+                self.holding = false;
+                outcome?;
                 portal.rows = Some(self.take_back(begin));
                 self.next_rows(portal, limit)
             }

@@ -23,10 +23,8 @@ pub struct Listening {
     pub ready: bool,
     /// The request uses the extended protocol, so that a COPY from the client ends with a Sync.
     pub extended: bool,
-    /// ParseComplete messages at the front that the client must not see.
-    pub hidden_parses: usize,
-    /// CommandComplete is not shown: the caller says it.
-    pub without_tag: bool,
+    /// BindComplete messages are not shown.
+    pub hides_binds: bool,
 }
 
 /// What a relayed answer said.
@@ -34,10 +32,8 @@ pub struct Listening {
 pub struct Relayed {
     /// The SQLSTATE of the first error in it.
     pub error: Option<SqlState>,
-    /// ParseComplete messages in it, hidden ones included.
+    /// ParseComplete messages in it.
     pub parses: usize,
-    /// The last command's tag, if it was not shown.
-    pub tag: String,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +100,7 @@ impl ShardedSession {
                 return Poll::Ready(Err(Trouble::End(end)));
             }
         }
-        let slow = self.side().outbox.len() > UNSENT_MAX;
+        let slow = self.side().outbox.len() > UNSENT_MAX && !self.holding;
         let name = &self.map.shards[shard];
         let Some(leg) = self.legs[shard].as_mut() else { return Poll::Ready(Err(LegGone::trouble(name, None))) };
         let moved = if slow && leg.outbox.is_empty() { Poll::Pending } else { leg.poll_move(cx) };
@@ -143,10 +139,8 @@ impl ShardedSession {
             let mut shown = true;
             match found.tag {
                 b'D' | b'd' => {}
-                b'1' => {
-                    shown = relayed.parses >= how.hidden_parses;
-                    relayed.parses += 1;
-                }
+                b'1' => relayed.parses += 1,
+                b'2' => shown = !how.hides_binds,
                 b'E' if ErrorFields::read(body).is_fatal() => {
                     state.last_words = Some(body.to_vec());
                     shown = false;
@@ -156,10 +150,6 @@ impl ShardedSession {
                     // In the extended protocol the server drops data up to the client's Sync.
                     let goes_on = how.extended && state.copy != CopyIn::None;
                     state.copy = if goes_on { CopyIn::AwaitsSync } else { CopyIn::None };
-                }
-                b'C' if how.without_tag => {
-                    relayed.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned();
-                    shown = false;
                 }
                 b'G' => state.copy = CopyIn::Data,
                 b'Z' => {

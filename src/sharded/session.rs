@@ -1,6 +1,8 @@
 //! The session's loop: a request in, its answer out; and the waiting for legs.
 
+use super::extended::ShardedStatements;
 use super::leg::{Leg, LegGone};
+use super::portals::ShardedPortals;
 use super::sets::SetLog;
 use super::transaction::TransactionBlock;
 use super::trouble::{ShardedEnd, Trouble};
@@ -10,8 +12,9 @@ use crate::session::{ClientSide, ShardedClient};
 use crate::shard::ShardMap;
 use crate::twophase::InFlight;
 use crate::types::SqlState;
-use crate::wire::frame::{client_header, put_message};
+use crate::wire::frame::{HEADER_LEN, client_header, put_message};
 use crate::wire::reply::{Report, put_ready};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,6 +36,14 @@ pub struct ShardedSession {
     pub(super) skipping: bool,
     /// The statement that was answered last has failed, and the client has been told.
     pub(super) failed_within: bool,
+    /// What is said to the client is kept for now.
+    pub(super) holding: bool,
+    /// The pipeline under way executes several statements: they are one transaction.
+    pub(super) several_executes: bool,
+    pub(super) statements: ShardedStatements,
+    pub(super) portals: ShardedPortals,
+    /// The number of the statement that was prepared last.
+    pub(super) last_statement: u64,
     /// Commits over several shards, of the whole process.
     pub(super) in_flight: Arc<InFlight>,
 }
@@ -46,7 +57,14 @@ impl ShardedSession {
         // Statements that any shard can answer are spread.
         let last = client.entry.process.unsigned_abs() as usize % map.shards.len().max(1);
         let (block, sets) = (TransactionBlock::default(), SetLog::default());
-        ShardedSession { client, database, map, legs, last, block, sets, skipping: false, failed_within: false, in_flight }
+        ShardedSession { client, database, map, legs, last, block, sets, skipping: false, failed_within: false,
+            holding: false,
+            several_executes: false,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            last_statement: 0,
+            in_flight,
+        }
     }
 
     /// Serves the client until it goes or is told to.
@@ -67,18 +85,14 @@ impl ShardedSession {
         let length = self.next_message().await?;
         self.client.entry.set_state(ClientState::Active);
         let inbox = self.side().inbox.as_slice();
-        let (tag, body) = (inbox[0], inbox[5..length].to_vec());
-        match tag {
+        match inbox[0] {
             b'X' => return Err(ShardedEnd::ClientGone),
             b'Q' => {
+                let body = inbox[HEADER_LEN..length].to_vec();
                 self.side().inbox.consume(length);
                 self.simple(&body).await?;
             }
-            b'S' => {
-                self.side().inbox.consume(length);
-                self.skipping = false;
-                self.put_ready();
-            }
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H' => self.extended().await?,
             // COPY data behind a COPY that has failed is dropped, as PostgreSQL does.
             b'd' | b'c' | b'f' => self.side().inbox.consume(length),
             _ => {
@@ -137,7 +151,7 @@ impl ShardedSession {
         }
     }
 
-    fn poll_stop<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, ShardedEnd>> {
+    pub(super) fn poll_stop<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, ShardedEnd>> {
         match self.client.entry.stop_requested(cx) {
             StopRequest::None => Poll::Pending,
             StopRequest::Drain if self.block.is_open() => Poll::Pending,
@@ -147,14 +161,15 @@ impl ShardedSession {
 
     /// Writes what the client's socket takes.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Result<(), ShardedEnd> {
+        let holding = self.holding;
         let ClientSide { stream, outbox, .. } = self.side();
-        if !outbox.is_empty() && matches!(stream.poll_drain(cx, outbox), Poll::Ready(Err(_))) {
+        if !outbox.is_empty() && !holding && matches!(stream.poll_drain(cx, outbox), Poll::Ready(Err(_))) {
             return Err(ShardedEnd::ClientGone);
         }
         Ok(())
     }
 
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ShardedEnd>> {
+    pub(super) fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ShardedEnd>> {
         let ClientSide { stream, inbox, ended, .. } = self.side();
         let read = poll_read_with(stream, cx, |chunk, _| {
             inbox.push(chunk);
@@ -297,7 +312,8 @@ impl ShardedSession {
                     answer.error = Some(message);
                 }
                 b'C' => answer.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned(),
-                b'D' => answer.rows.push(body),
+                b'T' => answer.description = Some(body),
+                b't' => answer.parameters = body,
                 b'N' | b'A' => put_message(self.side().outbox.writer(), tag, |out| out.extend_from_slice(&body)),
                 b'S' if speaks => put_message(self.side().outbox.writer(), tag, |out| out.extend_from_slice(&body)),
                 _ => {}
@@ -334,8 +350,10 @@ pub struct LegAnswer {
     pub error: Option<Vec<u8>>,
     /// The last command's tag.
     pub tag: String,
-    /// The bodies of its rows.
-    pub rows: Vec<Vec<u8>>,
+    /// The body of a RowDescription.
+    pub description: Option<Vec<u8>>,
+    /// The body of a ParameterDescription.
+    pub parameters: Vec<u8>,
 }
 
 impl LegAnswer {

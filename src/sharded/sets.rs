@@ -100,7 +100,7 @@ impl SetLog {
         let pending = self.pending.iter().rev().map(|pending| &pending.change);
         let all = pending.chain(self.committed.iter().rev());
         let last = all.into_iter().find(|change| *change.name == *name || change.name.is_empty())?;
-        last.sql.split_once(" = ").map(|(_, value)| value)
+        value_of(&last.sql)
     }
 
     /// The number of committed changes so far.
@@ -126,6 +126,15 @@ impl SetLog {
         parts.extend(savepoints.map(|(name, _)| format!("SAVEPOINT {}", quote_name(name))));
         join(parts.iter())
     }
+}
+
+/// What stands behind `=` or TO.
+pub fn value_of(sql: &str) -> Option<&str> {
+    if let Some((_, value)) = sql.split_once('=') {
+        return Some(value.trim().trim_end_matches(';').trim_end());
+    }
+    let place = sql.to_ascii_lowercase().find(" to ")?;
+    Some(sql[place + 4..].trim().trim_end_matches(';').trim_end())
 }
 
 fn join<'a>(parts: impl Iterator<Item = &'a String>) -> String {
@@ -166,6 +175,8 @@ mod tests {
         );
         log.roll_back_to("s");
         assert_eq!(log.in_transaction(), "SET \"a.b\" = 'x'; SAVEPOINT \"s\"");
+        assert_eq!((log.set_value("a.b"), log.set_value("geqo")), (Some("'x'"), None));
+        assert_eq!(value_of("set local a.b to 'y' ;"), Some("'y'"));
         log.release("s");
         log.commit();
         assert_eq!(log.committed(), "SET \"work_mem\" = '1MB'; SET \"a.b\" = 'x'");

@@ -2,6 +2,7 @@
 
 use super::relay::Listening;
 use super::session::ShardedSession;
+use super::sets::value_of;
 use super::transaction::BlockState;
 use super::trouble::Trouble;
 use crate::sql::{Lexing, SessionEffect, StatementFacts, TransactionModes};
@@ -50,11 +51,9 @@ impl ShardedSession {
         if !statement.effects.iter().any(sets) {
             return Ok(false);
         }
-        if let [SessionEffect::Set { name, value }] = &statement.effects[..]
-            && matches!(&**name, SHARD | SHARDING_KEY)
-        {
-            self.check_override(name, value.as_deref())?;
-            self.put_tag("SET");
+        if let Some((name, value)) = own_setting(&statement.effects, sql) {
+            self.check_override(name, value)?;
+            self.put_tag(if matches!(&statement.effects[..], [SessionEffect::Reset(_)]) { "RESET" } else { "SET" });
         } else {
             self.tell_all(sql).await?;
             if self.failed_within {
@@ -137,4 +136,15 @@ impl ShardedSession {
         self.put_tag("SET");
         Ok(())
     }
+}
+
+/// The name and the value of a setting that is pgyard's alone, if a statement is about one.
+fn own_setting<'a>(effects: &'a [SessionEffect], sql: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+    let (name, value) = match effects {
+        [SessionEffect::Set { name, value }] => (name, value.as_deref()),
+        [SessionEffect::SetLocal { name }] => (name, value_of(sql)),
+        [SessionEffect::Reset(name)] => (name, None),
+        _ => return None,
+    };
+    matches!(&**name, SHARD | SHARDING_KEY).then_some((&**name, value))
 }

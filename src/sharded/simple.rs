@@ -3,6 +3,7 @@
 use super::planning::Target;
 use super::relay::Listening;
 use super::session::ShardedSession;
+use super::several::Question;
 use super::transaction::{BlockState, SavepointStep};
 use super::trouble::{ShardedEnd, Trouble};
 use crate::database::classify;
@@ -127,7 +128,10 @@ impl ShardedSession {
                 self.enter(shard, writes(statement)).await?;
                 self.ask_one(shard, text, alone).await
             }
-            Target::Several(several) => Box::pin(self.run_several(sql, statement, several, None)).await.map(|()| false),
+            Target::Several(several) => {
+                let question = Question { sql, facts: statement, parameters: None, results: &[], describes: true };
+                Box::pin(self.run_several(question, several)).await.map(|()| false)
+            }
         }
     }
 

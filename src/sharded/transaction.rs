@@ -300,15 +300,21 @@ impl ShardedSession {
             self.leg(decider).transaction = LegTransaction::Outside;
             self.may_die(FaultPoint::Decided, &[]).await?;
         }
+        let mut all_ended = true;
         for &shard in &prepared {
             self.leg(shard).query(&format!("{verb} PREPARED '{}'", hold.id.prepared(shard)));
         }
         self.may_die(FaultPoint::Following, &prepared).await?;
         for &shard in &prepared {
-            // What fails here is left to recovery.
-            if let Err(Trouble::End(end)) = self.finish(shard, false).await {
-                return Err(Trouble::End(end));
+            match self.finish(shard, false).await.and_then(|answer| answer.check()) {
+                Ok(_) => {}
+                Err(Trouble::End(end)) => return Err(Trouble::End(end)),
+                // Recovery does it.
+                Err(Trouble::Failed(_)) => all_ended = false,
             }
+        }
+        if all_ended {
+            hold.finish();
         }
         outcome
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 
 /// What all names begin with.
 const PREFIX: &str = "pgyard";
@@ -58,12 +59,13 @@ fn database_part(name: &str) -> String {
 #[derive(Debug)]
 pub struct InFlight {
     instance: u64,
+    left: Notify,
     state: Mutex<(u64, HashSet<u64>)>,
 }
 
 impl Default for InFlight {
     fn default() -> Self {
-        InFlight { instance: rand::random(), state: Mutex::default() }
+        InFlight { instance: rand::random(), left: Notify::new(), state: Mutex::default() }
     }
 }
 
@@ -75,13 +77,21 @@ impl InFlight {
         let serial = state.0;
         state.1.insert(serial);
         let id = GlobalId { database: database.to_owned(), decider, instance: self.instance, serial };
-        InFlightHold { id, in_flight: self.clone() }
+        InFlightHold { id, in_flight: self.clone(), finished: false }
     }
 
     /// Whether a session of this process is committing it now.
     pub fn contains(&self, id: &GlobalId) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         id.instance == self.instance && state.1.contains(&id.serial)
+    }
+
+    /// Waits until a session leaves a commit in the middle.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn something_left(&self) {
+        self.left.notified().await;
     }
 
     /// Whether it is a transaction of this process.
@@ -96,11 +106,22 @@ pub struct InFlightHold {
     /// The transaction.
     pub id: GlobalId,
     in_flight: Arc<InFlight>,
+    finished: bool,
+}
+
+impl InFlightHold {
+    /// Nothing is left for recovery.
+    pub fn finish(mut self) {
+        self.finished = true;
+    }
 }
 
 impl Drop for InFlightHold {
     fn drop(&mut self) {
         self.in_flight.state.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.id.serial);
+        if !self.finished {
+            self.in_flight.left.notify_one();
+        }
     }
 }
 
