@@ -13,6 +13,7 @@ mod extended;
 mod gather;
 mod handler;
 mod leg;
+mod merge;
 mod planning;
 mod portals;
 mod relay;

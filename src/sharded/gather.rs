@@ -1,5 +1,6 @@
 //! Reads over several shards: concatenated, or finished by one shard over what all of them answered.
 
+use super::merge::SortedRows;
 use super::planning::BoundParameters;
 use super::session::ShardedSession;
 use super::several::Question;
@@ -50,7 +51,13 @@ impl ShardedSession {
                 self.all_or_none(&shards, outcome).await
             }
             Combine::Merge { otherwise: Some(otherwise), .. } => Box::pin(self.gather(question, otherwise)).await,
-            Combine::Merge { .. } => Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, "rows of several shards can't be sorted by these keys")),
+            Combine::Merge { keys, hidden, offset, limit, otherwise: None } => {
+                self.database.metrics.gathered.increment();
+                let Some(partial) = plan.partials.first() else { return Ok(0) };
+                let (offset, limit) = (row_count(offset, question.parameters)?, row_count(limit, question.parameters)?);
+                let wanted = SortedRows { partial, keys, hidden: *hidden, offset: offset.unwrap_or(0), limit };
+                self.sort_on_a_shard(question, wanted).await
+            }
             Combine::Finish(finish) => {
                 self.database.metrics.finished.increment();
                 self.finish_over(question, &plan.partials, finish).await
@@ -227,10 +234,19 @@ impl ShardedSession {
             values.push((Some(array), true));
         }
         drop(brought);
+        self.finishing_answer(question, &sql, BoundParameters { types: &types, values: &values }).await
+    }
+
+    /// Has one shard answer a query of pgyard's own over what was brought.
+    pub(super) async fn finishing_answer(
+        &mut self,
+        question: Question<'_>,
+        sql: &str,
+        parameters: BoundParameters<'_>,
+    ) -> Result<u64, Trouble> {
         let shard = self.any_shard();
         self.enter(shard, question.writes()).await?;
-        self.put_question(shard, &sql, Some(BoundParameters { types: &types, values: &values }), question.results);
-        drop((types, values));
+        self.put_question(shard, sql, Some(parameters), question.results);
         let window = RowWindow { skip: 0, left: u64::MAX, shown: 0 };
         let outcome = self.concatenate(&[shard], question, window).await;
         self.all_or_none(&[shard], outcome).await
@@ -310,7 +326,8 @@ impl ShardedSession {
         Ok((sql, arrays))
     }
 
-    fn rows_source(&self, rows: &PartialRows, first: usize, columns: &[String], collations: &[Option<String>]) -> Result<String, Trouble> {
+    /// The rows of a partial as a subquery; its first array is the parameter `first`.
+    pub(super) fn rows_source(&self, rows: &PartialRows, first: usize, columns: &[String], collations: &[Option<String>]) -> Result<String, Trouble> {
         let types = described_types(&rows.description);
         if types.is_empty() {
             return Ok(format!("(SELECT FROM pg_catalog.unnest(${first}::pg_catalog.text[]))"));
@@ -329,7 +346,7 @@ impl ShardedSession {
 }
 
 /// The type `text[]`.
-const TEXT_ARRAY: u32 = 1009;
+pub(super) const TEXT_ARRAY: u32 = 1009;
 /// The type `text`.
 const TEXT: u32 = 25;
 
@@ -351,7 +368,7 @@ impl PartialRows {
     }
 
     /// The columns as arrays in binary format; without columns one array with an element for each row.
-    fn arrays(&self) -> Vec<Vec<u8>> {
+    pub(super) fn arrays(&self) -> Vec<Vec<u8>> {
         let described = described_types(&self.description).len();
         let nulls = vec![0xff; 4 * self.count as usize];
         let columns: Vec<&[u8]> = match described {
@@ -385,6 +402,18 @@ fn array(elements: &[u8], count: u32) -> Vec<u8> {
         out.extend_from_slice(elements);
     }
     out
+}
+
+/// The names of a RowDescription's columns.
+pub(super) fn described_names(description: &[u8]) -> Vec<String> {
+    let mut cursor = Cursor::new(description);
+    let count = cursor.int16().unwrap_or_default() as u16;
+    let column = |_| {
+        let name = String::from_utf8_lossy(cursor.string().ok()?).into_owned();
+        cursor.bytes(18).ok()?;
+        Some(name)
+    };
+    (0..count).map_while(column).collect()
 }
 
 /// The types of a RowDescription's columns.
