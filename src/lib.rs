@@ -5,12 +5,12 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`types`] |
-//! | 1 | [`wire`], [`sql`], [`config`], [`metrics`] |
-//! | 2 | [`net`], [`auth`], [`shard`] |
+//! | 1 | [`wire`], [`sql`], [`shard`], [`config`], [`metrics`] |
+//! | 2 | [`net`], [`auth`] |
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`], [`twophase`] |
+//! | 6 | [`database`], [`coordinator`], [`twophase`] |
 //! | 7 | [`session`], [`http`], [`demo`] |
 //! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
@@ -20,6 +20,7 @@ pub mod app;
 pub mod auth;
 pub mod cluster;
 pub mod config;
+pub mod coordinator;
 pub mod database;
 pub mod demo;
 pub mod http;

@@ -6,6 +6,7 @@ mod integration {
     mod access;
     mod chaos;
     mod console;
+    mod coordinator;
     mod drivers;
     mod failover;
     mod faults;
@@ -23,6 +24,7 @@ mod integration {
     mod reload;
     mod replication;
     mod routing;
+    mod shard_keys;
     mod sharded;
     mod slow_hosts;
     mod soak;

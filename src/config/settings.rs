@@ -177,6 +177,14 @@ pub struct DatabaseSettings {
     pub sharding: Option<Arc<ShardingSettings>>,
 }
 
+impl DatabaseSettings {
+    /// Its hosts, or those of its shards.
+    pub fn all_hosts(&self) -> impl Iterator<Item = &HostSettings> {
+        let shards = self.sharding.iter().flat_map(|sharding| &sharding.shards);
+        self.hosts.iter().chain(shards.flat_map(|shard| &shard.hosts))
+    }
+}
+
 /// One PostgreSQL instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSettings {

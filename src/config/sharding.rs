@@ -1,7 +1,8 @@
 //! The settings of a sharded database.
 
 use super::settings::DatabaseSettings;
-use crate::shard::ShardMap;
+use crate::shard::{ShardMap, TablePlace};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The shards of a database, and where its tables are.
@@ -19,6 +20,35 @@ pub struct ShardingSettings {
 impl Default for ShardingSettings {
     fn default() -> Self {
         ShardingSettings { shards: Vec::new(), map: Arc::default(), gather_memory: 64 << 20 }
+    }
+}
+
+impl ShardingSettings {
+    /// The places of tables in words, each with the tables that are there.
+    pub fn table_places(&self) -> Vec<(String, Vec<String>)> {
+        let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (table, place) in &self.map.tables {
+            places.entry(self.describe_place(place)).or_default().push(format!("{}.{}", table.schema, table.name));
+        }
+        places.values_mut().for_each(|tables| tables.sort());
+        places.into_iter().collect()
+    }
+
+    /// A table's place in words.
+    pub fn describe_place(&self, place: &TablePlace) -> String {
+        match place {
+            TablePlace::Reference => "reference".to_owned(),
+            TablePlace::Single(shard) => self.map.shards.get(*shard).cloned().unwrap_or_default(),
+            TablePlace::Sharded(table) => {
+                let types = table.types.as_deref().unwrap_or_default();
+                let column = |(place, name): (usize, &String)| match types.get(place) {
+                    Some(kind) => format!("{name} {}", kind.name()),
+                    None => name.clone(),
+                };
+                let key: Vec<String> = table.key.iter().enumerate().map(column).collect();
+                format!("by {}, {}", key.join(", "), table.scheme.describe(&self.map.shards))
+            }
+        }
     }
 }
 

@@ -55,7 +55,9 @@ impl ShardedDatabase {
 
     /// DDL has passed: plans that were made before do not hold.
     pub fn schema_changed(&self) {
-        self.shards.iter().for_each(|shard| drop(shard.catalogue_changed()));
+        for shard in &self.shards {
+            shard.catalogue_changed();
+        }
     }
 
     /// Goes on under new settings with the same shards.

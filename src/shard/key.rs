@@ -1,7 +1,8 @@
 //! Values of key columns, and the types that key columns may have.
 
-use crate::types::Decimal;
+use crate::types::{Decimal, calendar};
 use std::cmp::Ordering;
+use std::fmt;
 
 /// A type that a key column may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,6 +155,15 @@ impl KeyValue {
         }
     }
 
+    /// Whether a column of this type can hold it; the types of whole numbers differ in their range.
+    pub fn in_range_of(&self, kind: KeyType) -> bool {
+        match (self, kind) {
+            (KeyValue::Integer(value), KeyType::Int2) => i16::try_from(*value).is_ok(),
+            (KeyValue::Integer(value), KeyType::Int4) => i32::try_from(*value).is_ok(),
+            _ => self.belongs_to(kind),
+        }
+    }
+
     fn rank(&self) -> u8 {
         match self {
             KeyValue::Null => 0,
@@ -164,6 +174,26 @@ impl KeyValue {
             KeyValue::Bytes(_) => 5,
             KeyValue::Date(_) => 6,
             KeyValue::Timestamp(_) => 7,
+        }
+    }
+}
+
+/// For people and for comparing settings.
+impl fmt::Display for KeyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"));
+        match self {
+            KeyValue::Null => f.write_str("NULL"),
+            KeyValue::Integer(value) => write!(f, "{value}"),
+            KeyValue::Text(text) => write!(f, "{:?}", String::from_utf8_lossy(text)),
+            KeyValue::Uuid(bytes) => hex(f, bytes),
+            KeyValue::Numeric(number) => write!(f, "{number}"),
+            KeyValue::Bytes(bytes) => {
+                f.write_str("\\x")?;
+                hex(f, bytes)
+            }
+            KeyValue::Date(days) => calendar::write_date(f, *days),
+            KeyValue::Timestamp(time) => calendar::write_timestamp(f, *time),
         }
     }
 }
@@ -212,6 +242,23 @@ mod tests {
         check("float8", None);
         assert_eq!(KeyType::from_oid(701), None);
         assert_eq!(KeyType::from_array_oid(1016), Some(KeyType::Int8));
+    }
+
+    #[test]
+    fn values_in_words() {
+        let check = |value: KeyValue, expect: &str| assert_eq!(value.to_string(), expect);
+        check(KeyValue::Numeric(Decimal::from_text("-120.0500").unwrap()), "-120.05");
+        check(KeyValue::Numeric(Decimal::from_text("0.00001").unwrap()), "0.00001");
+        check(KeyValue::Numeric(Decimal::from_text("1e9").unwrap()), "1000000000");
+        check(KeyValue::Numeric(Decimal::NaN), "NaN");
+        check(KeyValue::Bytes([0, 255].into()), "\\x00ff");
+        check(KeyValue::Date(59), "2000-02-29");
+        check(KeyValue::Date(-730_120), "0001-12-31 BC");
+        check(KeyValue::Date(i32::MAX), "infinity");
+        check(KeyValue::Timestamp(-1), "1999-12-31 23:59:59.999999");
+        check(KeyValue::Timestamp(3_600_000_000), "2000-01-01 01:00:00");
+        check(KeyValue::Timestamp(i64::MIN), "-infinity");
+        check(KeyValue::text(b"a\"b"), "\"a\\\"b\"");
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub const RING_POINTS_MAX: usize = 1 << 20;
 pub struct Ring {
     /// Points in ascending order, each with its shard.
     points: Vec<(u64, usize)>,
+    /// The shards' names and weights.
+    shards: Vec<(String, usize)>,
+    virtual_nodes: usize,
 }
 
 impl Ring {
@@ -26,7 +29,28 @@ impl Ring {
         // Two shards at one point: the first by name has it, whatever the order of the shards.
         points.sort_unstable();
         points.dedup_by_key(|(at, ..)| *at);
-        Ring { points: points.into_iter().map(|(at, _, shard)| (at, shard)).collect() }
+        Ring {
+            points: points.into_iter().map(|(at, _, shard)| (at, shard)).collect(),
+            shards: shards.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
+            virtual_nodes,
+        }
+    }
+
+    /// This ring with one more shard at its end.
+    #[must_use]
+    pub fn joined_by(&self, name: &str, weight: usize) -> Ring {
+        let known = self.shards.iter().map(|(name, weight)| (name.as_str(), *weight));
+        Ring::new(&known.chain([(name, weight)]).collect::<Vec<_>>(), self.virtual_nodes)
+    }
+
+    /// The shards' names and weights.
+    pub fn shards(&self) -> &[(String, usize)] {
+        &self.shards
+    }
+
+    /// Points for each unit of weight.
+    pub fn virtual_nodes(&self) -> usize {
+        self.virtual_nodes
     }
 
     /// The shard of a key with this hash; `None` only on an empty ring.
@@ -101,7 +125,9 @@ mod tests {
 
     #[test]
     fn a_shard_that_joins_takes_its_share_and_no_more() {
-        let (before, after) = (even(&["s0", "s1", "s2"]), even(&["s0", "s1", "s2", "s3"]));
+        let before = even(&["s0", "s1", "s2"]);
+        let after = before.joined_by("s3", 1);
+        assert_eq!(after, even(&["s0", "s1", "s2", "s3"]));
         let (moved, share) = (before.moved(&after), after.shares(4)[3]);
         assert!((moved - share).abs() < 1e-9, "{moved} moved for a share of {share}");
         assert!((0.15..0.35).contains(&moved), "{moved}");

@@ -4,6 +4,7 @@ use super::hash::hash_key;
 use super::key::KeyValue;
 use super::ring::Ring;
 use std::collections::HashMap;
+use std::fmt;
 
 /// How the rows of a table are spread.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,40 @@ impl Scheme {
         }
     }
 
+    /// The scheme in words, with the shards' names, such as `range: s0 to 1000; s1 from 1000`.
+    pub fn describe(&self, shards: &[String]) -> String {
+        let name = |shard: usize| shards.get(shard).map_or("?", String::as_str);
+        let with_default = |mut parts: Vec<String>, default: Option<usize>| {
+            parts.extend(default.map(|shard| format!("{} has all others", name(shard))));
+            parts.join("; ")
+        };
+        let details = match self {
+            Scheme::Hash { .. } => return "hash".to_owned(),
+            Scheme::Range(scheme) => {
+                let bound = |word: &str, bound: &Option<Vec<KeyValue>>| {
+                    bound.as_ref().map_or(String::new(), |key| format!(" {word} {}", KeyText(key)))
+                };
+                let part =
+                    |range: &KeyRange| format!("{}{}{}", name(range.shard), bound("from", &range.from), bound("to", &range.to));
+                with_default(scheme.ranges.iter().map(part).collect(), scheme.default)
+            }
+            Scheme::List(scheme) => {
+                let mut keys: Vec<(usize, &Vec<KeyValue>)> = scheme.shards.iter().map(|(key, shard)| (*shard, key)).collect();
+                keys.sort_unstable();
+                let part = |group: &[(usize, &Vec<KeyValue>)]| {
+                    let keys: Vec<String> = group.iter().map(|(_, key)| KeyText(key).to_string()).collect();
+                    format!("{} has {}", name(group[0].0), keys.join(", "))
+                };
+                with_default(keys.chunk_by(|one, two| one.0 == two.0).map(part).collect(), scheme.default)
+            }
+            Scheme::Ring(ring) => {
+                let weights: Vec<String> = ring.shards().iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+                format!("{} points for a weight of 1; weights {}", ring.virtual_nodes(), weights.join(", "))
+            }
+        };
+        format!("{}: {details}", self.name())
+    }
+
     /// Its name in the settings.
     pub fn name(&self) -> &'static str {
         match self {
@@ -40,6 +75,16 @@ impl Scheme {
             Scheme::List(_) => "list",
             Scheme::Ring(_) => "ring",
         }
+    }
+}
+
+/// A key for people: one value, or several in parentheses.
+struct KeyText<'a>(&'a [KeyValue]);
+
+impl fmt::Display for KeyText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values: Vec<String> = self.0.iter().map(KeyValue::to_string).collect();
+        if let [value] = values.as_slice() { f.write_str(value) } else { write!(f, "({})", values.join(", ")) }
     }
 }
 
@@ -249,6 +294,19 @@ mod tests {
         assert_eq!(lists.shard_of(&[KeyValue::Null]), None);
         let lists = ListScheme { default: Some(3), ..lists };
         assert_eq!(lists.shard_of(&text("asia")), Some(3));
+    }
+
+    #[test]
+    fn schemes_in_words() {
+        let shards = ["a".to_owned(), "b".to_owned()];
+        let (ranges, _) = RangeScheme::new(vec![range(None, Some(10), 0), range(Some(10), Some(20), 1)], Some(0));
+        assert_eq!(Scheme::Range(ranges).describe(&shards), "range: a to 10; b from 10 to 20; a has all others");
+        let mut lists = ListScheme::new(Some(1));
+        lists.insert(vec![KeyValue::text(b"eu"), KeyValue::Integer(2)], 0);
+        lists.insert(vec![KeyValue::text(b"eu"), KeyValue::Integer(1)], 0);
+        assert_eq!(Scheme::List(lists).describe(&shards), "list: a has (\"eu\", 1), (\"eu\", 2); b has all others");
+        let ring = Ring::new(&[("a", 1), ("b", 2)], 8);
+        assert_eq!(Scheme::Ring(ring).describe(&shards), "ring: 8 points for a weight of 1; weights a 1, b 2");
     }
 
     #[test]

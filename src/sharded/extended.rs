@@ -305,7 +305,9 @@ impl ShardedSession {
         if relayed.error.is_none() {
             for name in &course.closed {
                 self.statements.remove(name);
-                self.legs.iter_mut().flatten().for_each(|leg| drop(leg.statements.remove(name)));
+                for leg in self.legs.iter_mut().flatten() {
+                    leg.statements.remove(name);
+                }
             }
         }
         Ok(())

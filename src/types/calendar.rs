@@ -2,6 +2,7 @@
 //! under every setting. Anything else (month names, two-digit years, zone names, `now`) is not read.
 
 use super::decimal::is_space;
+use std::fmt;
 
 /// Microseconds of a day.
 pub const DAY: i64 = 86_400_000_000;
@@ -88,6 +89,47 @@ pub fn read_time(text: &str) -> Option<i64> {
         return None;
     }
     Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
+}
+
+/// Writes days since 2000-01-01 as an ISO date.
+pub fn write_date(f: &mut fmt::Formatter<'_>, days: i32) -> fmt::Result {
+    match days {
+        i32::MAX => f.write_str("infinity"),
+        i32::MIN => f.write_str("-infinity"),
+        days => write_point(f, i64::from(days), ""),
+    }
+}
+
+/// Writes microseconds since 2000-01-01 as an ISO timestamp without a zone.
+pub fn write_timestamp(f: &mut fmt::Formatter<'_>, time: i64) -> fmt::Result {
+    if time == i64::MAX || time == i64::MIN {
+        return f.write_str(if time == i64::MAX { "infinity" } else { "-infinity" });
+    }
+    let (days, of_day) = (time.div_euclid(DAY), time.rem_euclid(DAY));
+    let (seconds, micros) = (of_day / 1_000_000, of_day % 1_000_000);
+    let mut text = format!(" {:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if micros > 0 {
+        text.push_str(format!(".{micros:06}").trim_end_matches('0'));
+    }
+    write_point(f, days, &text)
+}
+
+fn write_point(f: &mut fmt::Formatter<'_>, days: i64, time: &str) -> fmt::Result {
+    let (year, month, day) = civil_from_days(days);
+    let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
+    write!(f, "{year:04}-{month:02}-{day:02}{time}{era}")
+}
+
+/// The other way round: year, month and day.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 730_425;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
 /// The days from 2000-01-01 to a day of the proleptic Gregorian calendar; the year 0 is 1 BC.
@@ -255,6 +297,7 @@ mod tests {
                     };
                     if let Some(days) = read_date(&text) {
                         assert_eq!(i64::from(days), expect, "{text}");
+                        assert_eq!(civil_from_days(expect), (year, month, day), "{text}");
                         expect += 1;
                     }
                 }

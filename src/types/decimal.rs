@@ -1,6 +1,7 @@
 //! PostgreSQL's `numeric` as a value: read from text and from binary without loss, and ordered as PostgreSQL orders it.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 /// The base of a digit: PostgreSQL stores four decimal digits in one.
 const BASE: u16 = 10_000;
@@ -174,6 +175,32 @@ impl Decimal {
     }
 }
 
+/// As PostgreSQL prints it, without zeros at the end.
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = match self {
+            Decimal::NegativeInfinity => return f.write_str("-Infinity"),
+            Decimal::Infinity => return f.write_str("Infinity"),
+            Decimal::NaN => return f.write_str("NaN"),
+            Decimal::Finite(number) => number,
+        };
+        let digit = |power: i32| {
+            usize::try_from(number.weight - power).ok().and_then(|place| number.digits.get(place)).copied().unwrap_or(0)
+        };
+        let whole: String = (0..=number.weight.max(0)).rev().map(|power| format!("{:04}", digit(power))).collect();
+        let whole = whole.trim_start_matches('0');
+        let mut fraction = String::new();
+        let mut power = -1;
+        while fraction.len() < number.fraction_digits() {
+            fraction.push_str(&format!("{:04}", digit(power)));
+            power -= 1;
+        }
+        fraction.truncate(number.fraction_digits());
+        let (sign, point) = (if number.negative { "-" } else { "" }, if fraction.is_empty() { "" } else { "." });
+        write!(f, "{sign}{}{point}{fraction}", if whole.is_empty() { "0" } else { whole })
+    }
+}
+
 impl Ord for Decimal {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
@@ -305,6 +332,7 @@ mod tests {
         fn zeros_and_exponents_change_nothing(whole in 0u64..1_000_000_000, fraction in 0u32..1_000_000, shift in 0usize..9) {
             let plain = number(&format!("{whole}.{fraction:06}"));
             prop_assert_eq!(&plain, &number(&format!("00{whole}.{fraction:06}000")));
+            prop_assert_eq!(&plain, &number(&Decimal::Finite(plain.clone()).to_string()));
             let digits = format!("{whole:09}{fraction:06}");
             let (left, right) = digits.split_at(shift);
             prop_assert_eq!(&plain, &number(&format!("0{left}.{right}e{}", 9 - shift)));
