@@ -21,7 +21,6 @@ pub mod diff;
 pub mod duration;
 pub mod problem;
 pub mod settings;
-pub mod sharding;
 pub mod show;
 pub mod size;
 
