@@ -12,7 +12,7 @@ pub mod classify;
 mod commands;
 #[cfg(test)]
 mod corpus;
-mod cursor;
+pub(crate) mod cursor;
 pub mod explain;
 pub mod facts;
 mod functions;

@@ -64,6 +64,11 @@ impl Catalogue {
         self.complete
     }
 
+    /// Whether a user's function that is not immutable has this name.
+    pub(crate) fn is_user_function(&self, name: &str) -> bool {
+        self.stored_name(name).has(WordFlags::READS_TABLES)
+    }
+
     /// What is known of names.
     pub(crate) fn words(&self) -> &WordTable {
         &self.words
