@@ -36,7 +36,9 @@ async fn look_after(yard: &Yard, database: &ShardedDatabase, warned: &mut HashSe
     for shard in &database.shards {
         let connection = shard.upstream().cluster.primary_connection(&shard.server_name(), CONNECT_MAX).await;
         let prepared = match connection {
-            Ok(connection) => prepare_shard(&connection).await.map(|limit| (connection, limit)).map_err(|error| error.to_string()),
+            Ok(connection) => {
+                prepare_shard(&connection).await.map(|limit| (connection, limit)).map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match prepared {

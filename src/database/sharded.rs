@@ -1,8 +1,10 @@
 //! A database whose rows are spread over shards: its map, and the shards as databases of their own.
 
 use super::directory::Database;
+use crate::cluster::{CatalogueSlot, CatalogueSource};
 use crate::config::{DatabaseSettings, ShardingSettings};
 use crate::metrics::{Registry, ShardedMetrics};
+use crate::plan::{SCHEMA_QUERY, Schema, SchemaRow};
 use crate::shard::ShardMap;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ pub struct ShardedDatabase {
     pub shards: Vec<Arc<Database>>,
     /// What is counted of it.
     pub metrics: ShardedMetrics,
+    schema: Arc<CatalogueSlot<Schema>>,
     sharding: ArcSwap<ShardingSettings>,
     settings: ArcSwap<DatabaseSettings>,
 }
@@ -27,10 +30,28 @@ impl std::fmt::Debug for ShardedDatabase {
 
 impl ShardedDatabase {
     /// The database with these shards, of which there is at least one.
-    pub fn new(settings: Arc<DatabaseSettings>, sharding: Arc<ShardingSettings>, shards: Vec<Arc<Database>>, registry: &Registry) -> Arc<Self> {
+    pub fn new(
+        settings: Arc<DatabaseSettings>,
+        sharding: Arc<ShardingSettings>,
+        shards: Vec<Arc<Database>>,
+        registry: &Registry,
+    ) -> Arc<Self> {
         let name = settings.name.as_str().into();
         let metrics = ShardedMetrics::new(registry, &settings.name);
-        Arc::new(ShardedDatabase { name, shards, metrics, sharding: ArcSwap::new(sharding), settings: ArcSwap::new(settings) })
+        let build = |rows: Vec<Vec<Option<String>>>| {
+            let row = |row: Vec<Option<String>>| row.try_into().map_err(|_| "a row of the schema has another shape".to_owned());
+            Ok(Schema::from_rows(rows.into_iter().map(row).collect::<Result<Vec<SchemaRow>, String>>()?))
+        };
+        let source = CatalogueSource { query: SCHEMA_QUERY, build: Arc::new(build) };
+        let schema = shards[0].upstream().cluster.catalogues(source).slot(&shards[0].server_name());
+        Arc::new(ShardedDatabase {
+            name,
+            shards,
+            metrics,
+            schema,
+            sharding: ArcSwap::new(sharding),
+            settings: ArcSwap::new(settings),
+        })
     }
 
     /// The shard that logs clients in and whose catalogue stands for all.
@@ -53,8 +74,14 @@ impl ShardedDatabase {
         self.settings.load_full()
     }
 
+    /// The schema of the first shard, which is that of all.
+    pub fn schema(&self) -> &Arc<CatalogueSlot<Schema>> {
+        &self.schema
+    }
+
     /// DDL has passed: plans that were made before do not hold.
     pub fn schema_changed(&self) {
+        self.schema.mark_changed();
         for shard in &self.shards {
             shard.catalogue_changed();
         }

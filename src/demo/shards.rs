@@ -71,7 +71,11 @@ fn in_database(url: &str, database: &str) -> String {
 /// What is printed when pgyard is in front of the shards and ready.
 pub fn sharded_welcome_text(fleet: &LocalFleet, options: &DemoOptions) -> String {
     let url = database_url(fleet, options.listen);
-    let end = if fleet.deletes_its_data() { "Ctrl-C stops everything and deletes the data." } else { "Ctrl-C stops everything; the data stays." };
+    let end = if fleet.deletes_its_data() {
+        "Ctrl-C stops everything and deletes the data."
+    } else {
+        "Ctrl-C stops everything; the data stays."
+    };
     format!(
         "
 pgyard is ready, with 1000 customers and their orders on {} shards.

@@ -114,11 +114,7 @@ fn rows(
         let name = quoted(name);
         list.push(if column.domain { format!("CAST({name} AS {}) AS {name}", column.type_name) } else { name });
     }
-    Ok(vec![
-        FinishPiece::Sql(format!("(SELECT {} FROM ", list.join(", "))),
-        rows,
-        FinishPiece::Sql(" AS pgyard_r)".to_owned()),
-    ])
+    Ok(vec![FinishPiece::Sql(format!("(SELECT {} FROM ", list.join(", "))), rows, FinishPiece::Sql(" AS pgyard_r)".to_owned())])
 }
 
 /// Every identifier of a text, as stored.

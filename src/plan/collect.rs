@@ -58,10 +58,9 @@ impl Visitor for Found {
             Expr::Identifier(name) => self.columns.push(vec![name.clone()]),
             Expr::CompoundIdentifier(parts) => self.columns.push(parts.clone()),
             // Fields of composites: `(t).a`, `t.a.b[1]`.
-            Expr::CompoundFieldAccess { .. }
-            | Expr::JsonAccess { .. }
-            | Expr::Wildcard(_)
-            | Expr::QualifiedWildcard(..) => self.special = true,
+            Expr::CompoundFieldAccess { .. } | Expr::JsonAccess { .. } | Expr::Wildcard(_) | Expr::QualifiedWildcard(..) => {
+                self.special = true
+            }
             _ => {}
         }
         ControlFlow::Continue(())

@@ -245,25 +245,21 @@ pub(super) fn term(expr: &Expr) -> Option<KeyTerm> {
             Value::EscapedStringLiteral(text) if !text.contains('\\') && !text.contains('\'') => constant(text.clone()),
             Value::Boolean(value) => constant(value.to_string()),
             Value::Null => Some(KeyTerm::Constant { text: None, cast: None }),
-            Value::Placeholder(name) => {
-                Some(KeyTerm::Parameter { number: name.strip_prefix('$')?.parse().ok()?, any: false })
-            }
+            Value::Placeholder(name) => Some(KeyTerm::Parameter { number: name.strip_prefix('$')?.parse().ok()?, any: false }),
             _ => None,
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match term(expr)? {
             KeyTerm::Constant { text: Some(digits), cast: None } if digits.starts_with(|c: char| c.is_ascii_digit()) => {
-                matches!(peel(expr), Expr::Value(value) if matches!(value.value, Value::Number(..))).then(|| {
-                    KeyTerm::Constant { text: Some(format!("-{digits}")), cast: None }
-                })
+                matches!(peel(expr), Expr::Value(value) if matches!(value.value, Value::Number(..)))
+                    .then(|| KeyTerm::Constant { text: Some(format!("-{digits}")), cast: None })
             }
             _ => None,
         },
         Expr::Cast { expr, data_type, format: None, .. } => cast(term(expr)?, &data_type.to_string()),
         Expr::TypedString(typed) => match &typed.value.value {
-            Value::SingleQuotedString(text) => cast(
-                KeyTerm::Constant { text: Some(text.replace("''", "'")), cast: None },
-                &typed.data_type.to_string(),
-            ),
+            Value::SingleQuotedString(text) => {
+                cast(KeyTerm::Constant { text: Some(text.replace("''", "'")), cast: None }, &typed.data_type.to_string())
+            }
             _ => None,
         },
         _ => None,

@@ -127,8 +127,11 @@ impl Reader<'_> {
                 if let Some(alias) = alias {
                     // One name for all its columns.
                     let merged = !scope.merged.is_empty();
-                    let columns: Option<Vec<OutputColumn>> =
-                        scope.items[from..].iter().map(|item| item.columns.clone()).collect::<Option<Vec<_>>>().map(|all| all.concat());
+                    let columns: Option<Vec<OutputColumn>> = scope.items[from..]
+                        .iter()
+                        .map(|item| item.columns.clone())
+                        .collect::<Option<Vec<_>>>()
+                        .map(|all| all.concat());
                     scope.items.truncate(from);
                     self.add_item(Some(alias), columns.filter(|_| !merged), scope);
                 }
@@ -205,7 +208,8 @@ impl Reader<'_> {
         let public = ["public".to_owned()];
         let path = if self.view_depth > 0 { &public[..] } else { self.planner.search_path };
         let Some((full, definition)) = self.planner.schema.find(schema, name, path) else {
-            let system = matches!(schema, Some("pg_catalog" | "information_schema")) || schema.is_none() && name.starts_with("pg_");
+            let system =
+                matches!(schema, Some("pg_catalog" | "information_schema")) || schema.is_none() && name.starts_with("pg_");
             self.system_tables |= system;
             self.unknown_tables |= !system;
             return (FromModel::Function(Vec::new()), unknown);
@@ -281,7 +285,8 @@ impl Reader<'_> {
 
 /// The columns that have this name on one side of a join; `None` unless there is one.
 fn column_of(items: &[Item], name: &str) -> Option<NodeId> {
-    let mut same = items.iter().flat_map(|item| item.columns.iter().flatten()).filter(|column| column.name.as_deref() == Some(name));
+    let mut same =
+        items.iter().flat_map(|item| item.columns.iter().flatten()).filter(|column| column.name.as_deref() == Some(name));
     match (same.next(), same.next()) {
         (Some(column), None) => column.node,
         _ => None,

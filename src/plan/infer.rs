@@ -35,7 +35,11 @@ pub(super) fn number_kind(expr: &Expr, type_of: &dyn Fn(&Expr) -> Option<u32>) -
         Expr::BinaryOp { left, op, right } => {
             let arithmetic = matches!(
                 op,
-                BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply | BinaryOperator::Divide | BinaryOperator::Modulo
+                BinaryOperator::Plus
+                    | BinaryOperator::Minus
+                    | BinaryOperator::Multiply
+                    | BinaryOperator::Divide
+                    | BinaryOperator::Modulo
             );
             // Types that are not known here, such as those of parameters, could make it anything.
             arithmetic.then_some(())?;

@@ -39,7 +39,8 @@ fn refused(reason: &str) -> Plan {
 /// The plan of an INSERT.
 pub(super) fn plan<'i>(planner: &'i Planner<'i>, text: &'i str, insert: &'i Insert) -> Plan {
     let TableObject::TableName(name) = &insert.table else { return refused("INSERT of this form is not planned") };
-    let strange = insert.or.is_some() || !insert.assignments.is_empty() || insert.partitioned.is_some() || insert.output.is_some();
+    let strange =
+        insert.or.is_some() || !insert.assignments.is_empty() || insert.partitioned.is_some() || insert.output.is_some();
     let parts = stored_parts(name).unwrap_or_default();
     let (schema, bare) = match parts.as_slice() {
         [bare] => (None, bare.as_str()),
@@ -83,7 +84,10 @@ pub(super) fn plan<'i>(planner: &'i Planner<'i>, text: &'i str, insert: &'i Inse
 impl Insertion<'_> {
     fn has_values(&self) -> bool {
         self.insert.source.as_ref().is_some_and(|query| {
-            matches!(query.body.as_ref(), SetExpr::Values(_)) && query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none()
+            matches!(query.body.as_ref(), SetExpr::Values(_))
+                && query.with.is_none()
+                && query.order_by.is_none()
+                && query.limit_clause.is_none()
         })
     }
 

@@ -69,7 +69,8 @@ impl Reader<'_> {
     fn combinations(&self, sources: &[HashSet<NodeId>]) -> Option<Vec<Vec<KeyTerm>>> {
         let mut rows: Vec<Vec<KeyTerm>> = vec![Vec::new()];
         for column in sources {
-            let known = self.constants.iter().find(|constant| matches!(constant.nodes.as_slice(), [node] if column.contains(node)))?;
+            let known =
+                self.constants.iter().find(|constant| matches!(constant.nodes.as_slice(), [node] if column.contains(node)))?;
             if rows.len() * known.rows.len() > COMBINATIONS_MAX {
                 return None;
             }

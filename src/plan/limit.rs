@@ -109,7 +109,9 @@ fn bound(expr: &Expr) -> Bound {
     let Expr::Value(value) = super::conditions::peel(expr) else { return Bound::Other };
     match &value.value {
         Value::Number(digits, _) => digits.parse().map_or(Bound::Other, Bound::Number),
-        Value::Placeholder(name) => name.strip_prefix('$').and_then(|digits| digits.parse().ok()).map_or(Bound::Other, Bound::Parameter),
+        Value::Placeholder(name) => {
+            name.strip_prefix('$').and_then(|digits| digits.parse().ok()).map_or(Bound::Other, Bound::Parameter)
+        }
         _ => Bound::Other,
     }
 }

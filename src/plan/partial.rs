@@ -223,11 +223,7 @@ impl Splitter<'_> {
         let count = self.add_partial(format!("count({argument}){filter}"), None)?;
         let type_name = if kind == NumberKind::Float { "double precision" } else { "numeric" };
         let sum = self.add_partial(format!("sum(CAST({argument} AS {type_name})){filter}"), None)?;
-        Some(format!(
-            "(sum({}) / CAST(nullif(sum({}), 0) AS {type_name}))",
-            column_name(sum),
-            column_name(count)
-        ))
+        Some(format!("(sum({}) / CAST(nullif(sum({}), 0) AS {type_name}))", column_name(sum), column_name(count)))
     }
 
     /// The aggregate itself, over shipped arguments.

@@ -144,9 +144,8 @@ impl<'r> Places<'r> {
 
     /// Whether groups, distinct rows and windows never have rows of two shards.
     pub(super) fn local(&self, select: &SelectModel, tuples: &[KeyTuple]) -> Result<(), Unfit> {
-        let inside = |columns: &[NodeId]| {
-            tuples.iter().any(|tuple| tuple.strict && tuple.nodes.iter().all(|node| columns.contains(node)))
-        };
+        let inside =
+            |columns: &[NodeId]| tuples.iter().any(|tuple| tuple.strict && tuple.nodes.iter().all(|node| columns.contains(node)));
         if select.distinct == DistinctModel::On {
             return Err("DISTINCT ON over several shards");
         }
@@ -217,7 +216,9 @@ impl<'r> Places<'r> {
         const PRESERVED: Unfit = "an outer join keeps rows that every shard has";
         match (left, right) {
             (Spread::Whole { fickle: left }, Spread::Whole { fickle: right }) => Ok(Spread::Whole { fickle: left || right }),
-            (Spread::Whole { fickle: true }, Spread::Shards(_)) | (Spread::Shards(_), Spread::Whole { fickle: true }) => Err(FICKLE),
+            (Spread::Whole { fickle: true }, Spread::Shards(_)) | (Spread::Shards(_), Spread::Whole { fickle: true }) => {
+                Err(FICKLE)
+            }
             (Spread::Whole { .. }, Spread::Shards(tuples)) => match kind {
                 JoinKind::Inner | JoinKind::Right => Ok(Spread::Shards(tuples)),
                 JoinKind::Left | JoinKind::Full => Err(PRESERVED),

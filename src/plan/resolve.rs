@@ -30,12 +30,12 @@ impl KeyCondition {
             KeyCondition::Stored { table, values } => {
                 key_shards((table, values, KeyUse::Stored), schema, map, binding).unwrap_or_else(|| map.all())
             }
-            KeyCondition::Union(parts) => parts
-                .iter()
-                .fold(ShardSet::NONE, |shards, part| shards.union(part.resolve(schema, map, binding))),
-            KeyCondition::Intersection(parts) => parts
-                .iter()
-                .fold(map.all(), |shards, part| shards.intersection(part.resolve(schema, map, binding))),
+            KeyCondition::Union(parts) => {
+                parts.iter().fold(ShardSet::NONE, |shards, part| shards.union(part.resolve(schema, map, binding)))
+            }
+            KeyCondition::Intersection(parts) => {
+                parts.iter().fold(map.all(), |shards, part| shards.intersection(part.resolve(schema, map, binding)))
+            }
         }
     }
 }
@@ -72,10 +72,7 @@ fn key_shards(
         if keys.len() * values.len() > COMBINATIONS_MAX {
             return None;
         }
-        keys = keys
-            .iter()
-            .flat_map(|key| values.iter().map(move |value| key.iter().chain([value]).cloned().collect()))
-            .collect();
+        keys = keys.iter().flat_map(|key| values.iter().map(move |value| key.iter().chain([value]).cloned().collect())).collect();
     }
     // A key that no shard has, by the ranges or lists of its scheme, has no rows; it can't get one either.
     let mut places = keys.iter().map(|key| table.shard_of(key));

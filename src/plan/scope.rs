@@ -265,8 +265,7 @@ impl<'a> Reader<'a> {
                     subqueries.extend(self.read_expressions(expr, scope).subqueries);
                 }
                 let columns = values.rows.first().map_or(0, |row| row.content.len());
-                let outputs =
-                    (1..=columns).map(|n| OutputColumn { name: Some(format!("column{n}")), node: None }).collect();
+                let outputs = (1..=columns).map(|n| OutputColumn { name: Some(format!("column{n}")), node: None }).collect();
                 (BodyModel::Values(subqueries), Some(outputs))
             }
             _ => {
@@ -340,12 +339,14 @@ impl<'a> Reader<'a> {
             }
             _ => DistinctModel::None,
         };
-        let grouped = select.having.is_some() || !matches!(&select.group_by, GroupByExpr::Expressions(list, _) if list.is_empty());
+        let grouped =
+            select.having.is_some() || !matches!(&select.group_by, GroupByExpr::Expressions(list, _) if list.is_empty());
         let mut outputs = self.outputs(select, &scope);
         let aggregated = seen.aggregated || grouped;
         // Conditions on what is grouped by, and on nothing else, may be met before grouping.
         if aggregated || !seen.windows.is_empty() {
-            let keys: HashSet<NodeId> = if seen.windows.is_empty() { group.iter().flatten().copied().collect() } else { HashSet::new() };
+            let keys: HashSet<NodeId> =
+                if seen.windows.is_empty() { group.iter().flatten().copied().collect() } else { HashSet::new() };
             let mut others = outputs.clone();
             self.seal(&mut others);
             for (column, sealed) in outputs.iter_mut().flatten().zip(others.into_iter().flatten()) {
@@ -620,7 +621,11 @@ pub(super) fn group_target<'s>(select: &'s Select, expr: &'s Expr, is_input: imp
         }
         Expr::Value(value) => match &value.value {
             Value::Number(digits, _) => {
-                if select.projection.iter().any(|item| !matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })) {
+                if select
+                    .projection
+                    .iter()
+                    .any(|item| !matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }))
+                {
                     return None;
                 }
                 let place: usize = digits.parse().ok()?;

@@ -79,7 +79,9 @@ impl Planner<'_> {
     pub(super) fn without_shards(&self, whole: &Whole, kinds: &[FunctionKind], reader: &Reader<'_>) -> Option<Plan> {
         if let Some(table) = reader.unlisted.first() {
             let name = format!("{}.{}", table.schema, table.name);
-            return Some(Plan::Refused(refusal(&format!("the place of table \"{name}\" is not known: it is not in the settings"))));
+            return Some(Plan::Refused(refusal(&format!(
+                "the place of table \"{name}\" is not known: it is not in the settings"
+            ))));
         }
         if reader.unread {
             return Some(Plan::Refused(refusal("a statement that changes data inside another is not supported")));

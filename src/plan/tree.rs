@@ -55,8 +55,7 @@ fn meaningful(text: &str) -> impl Iterator<Item = (TokenKind, String)> + '_ {
     let bytes = text.as_bytes();
     Scanner::new(bytes, Lexing::default()).filter_map(move |token| {
         let word = canonical(bytes, token);
-        let dropped =
-            token.kind == TokenKind::Semicolon || token.kind == TokenKind::Word && OPTIONAL.contains(&word.as_str());
+        let dropped = token.kind == TokenKind::Semicolon || token.kind == TokenKind::Word && OPTIONAL.contains(&word.as_str());
         (!dropped).then_some((token.kind, word))
     })
 }

@@ -10,8 +10,8 @@ use crate::sql::scan::{Scanner, Token};
 
 /// Statements that every shard runs.
 const EVERYWHERE: &[&str] = &[
-    "create", "alter", "drop", "comment", "grant", "revoke", "reindex", "analyze", "analyse", "vacuum", "cluster", "truncate", "security",
-    "import", "reassign", "refresh", "lock",
+    "create", "alter", "drop", "comment", "grant", "revoke", "reindex", "analyze", "analyse", "vacuum", "cluster", "truncate",
+    "security", "import", "reassign", "refresh", "lock",
 ];
 /// Statements of one session, for which the first shard stands.
 const FIRST: &[&str] = &["listen", "unlisten", "notify", "load", "checkpoint"];
@@ -23,7 +23,8 @@ pub(super) fn plan(planner: &Planner<'_>, text: &str) -> Option<Plan> {
     let bytes = text.as_bytes();
     let tokens: Vec<Token> = Scanner::new(bytes, Lexing::default()).collect();
     let lead = identifier(bytes, *tokens.first()?)?;
-    let is = |place: usize, words: &[&str]| tokens.get(place).is_some_and(|token| words.iter().any(|word| token.is_word(bytes, word)));
+    let is =
+        |place: usize, words: &[&str]| tokens.get(place).is_some_and(|token| words.iter().any(|word| token.is_word(bytes, word)));
     if lead == "explain" {
         return Some(explain(planner, text, &tokens));
     }
@@ -45,8 +46,10 @@ pub(super) fn plan(planner: &Planner<'_>, text: &str) -> Option<Plan> {
             });
         }
         let holds_rows = is(1, &["table", "unlogged", "materialized"]);
-        let query = (2..tokens.len()).any(|place| is(place, &["as"]) && is(place + 1, &["select", "with", "values", "table", "execute"]))
-            || (2..tokens.len()).any(|place| is(place, &["as"]) && tokens.get(place + 1).is_some_and(|token| token.bytes(bytes) == b"("));
+        let query = (2..tokens.len())
+            .any(|place| is(place, &["as"]) && is(place + 1, &["select", "with", "values", "table", "execute"]))
+            || (2..tokens.len())
+                .any(|place| is(place, &["as"]) && tokens.get(place + 1).is_some_and(|token| token.bytes(bytes) == b"("));
         if holds_rows && query && names_spread(planner, bytes, &tokens) {
             return Some(Plan::Refused(refusal("a table cannot be made of rows of several shards")));
         }
@@ -61,7 +64,9 @@ fn names_spread(planner: &Planner<'_>, text: &[u8], tokens: &[Token]) -> bool {
         listed.into_iter().any(|(table, place)| table.name == name && !matches!(place, TablePlace::Reference))
             || planner.schema.tables().any(|(table, definition)| {
                 let unlisted = !planner.map.tables.contains_key(table);
-                table.name == name && unlisted && (definition.view.is_some() || planner.map.unlisted != Some(TablePlace::Reference))
+                table.name == name
+                    && unlisted
+                    && (definition.view.is_some() || planner.map.unlisted != Some(TablePlace::Reference))
             })
     };
     tokens.iter().filter_map(|token| identifier(text, *token)).any(|name| spread(&name))
@@ -78,7 +83,8 @@ fn explain(planner: &Planner<'_>, text: &str, tokens: &[Token]) -> Plan {
         place += 1;
     }
     let inner = tokens.get(place).and_then(|token| text.get(token.start..)).unwrap_or_default();
-    let several = || Plan::Refused(refusal("EXPLAIN of a statement over several shards is not supported; pgyard route explains it"));
+    let several =
+        || Plan::Refused(refusal("EXPLAIN of a statement over several shards is not supported; pgyard route explains it"));
     match planner.plan(inner) {
         Plan::Anywhere => Plan::Anywhere,
         Plan::Confined { shards, .. } => Plan::Confined { shards, several: Box::new(several()) },

@@ -14,7 +14,7 @@ use crate::metrics::{FrontMetrics, GaugeHold, RefusalReason};
 use crate::net::Stream;
 use crate::net::stream::Peer;
 use crate::net::tls::ClientTls;
-use crate::server::ParameterSet;
+use crate::server::{ParameterSet, ReportedParameters};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -58,6 +58,8 @@ pub struct ShardedClient {
     pub credential: ServerCredential,
     /// The parameters of its start-up packet.
     pub startup: ParameterSet,
+    /// What a server reported at the log-in.
+    pub reported: ReportedParameters,
     /// What all connections share.
     pub front: Arc<Front>,
 }

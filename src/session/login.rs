@@ -221,7 +221,7 @@ fn open_sharded(front: &Arc<Front>, arrival: Arrival, database: Arc<ShardedDatab
     let (startup, credential, reported) = accepted;
     let entry = enter(front, &arrival, &database.name);
     let client = greeted(arrival.stream, &reported, &entry);
-    ShardedClient { client, database, entry, credential, startup, front: front.clone() }
+    ShardedClient { client, database, entry, credential, startup, reported, front: front.clone() }
 }
 
 fn open_replication(front: &Front, arrival: Arrival, database: Arc<Database>, walsender: Walsender) -> ReplicationSession {

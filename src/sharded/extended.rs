@@ -68,7 +68,8 @@ impl ShardedStatement {
     fn is_plain(&self) -> bool {
         self.facts.statements.len() <= 1
             && self.statement().is_none_or(|statement| {
-                matches!(statement.command, Command::Query | Command::Other | Command::CopyIn | Command::CopyOut) && statement.effects.is_empty()
+                matches!(statement.command, Command::Query | Command::Other | Command::CopyIn | Command::CopyOut)
+                    && statement.effects.is_empty()
             })
     }
 }
@@ -135,7 +136,9 @@ impl Course {
 
     fn uses(&mut self, session: &ShardedSession, name: &[u8]) -> Option<Arc<ShardedStatement>> {
         let statement = self.statement(session, name)?;
-        if !self.parsed.iter().any(|(_, own)| own.id == statement.id) && !self.uses.iter().any(|(_, used)| used.id == statement.id) {
+        if !self.parsed.iter().any(|(_, own)| own.id == statement.id)
+            && !self.uses.iter().any(|(_, used)| used.id == statement.id)
+        {
             self.uses.push((name.into(), statement.clone()));
         }
         Some(statement)
@@ -149,7 +152,11 @@ impl ShardedSession {
         let unit = self.side().inbox.as_slice()[..length].to_vec();
         self.side().inbox.consume(length);
         let ends_in_sync = last_tag(&unit) == Some(b'S');
-        if ends_in_sync && !self.skipping && matches!(self.block.state, BlockState::None | BlockState::Explicit) && self.portals.is_empty() {
+        if ends_in_sync
+            && !self.skipping
+            && matches!(self.block.state, BlockState::None | BlockState::Explicit)
+            && self.portals.is_empty()
+        {
             match self.course(&unit) {
                 Ok(Some(course)) => return self.follow(&unit, course).await,
                 Ok(None) => {}
@@ -223,7 +230,8 @@ impl ShardedSession {
                         (_, b'S') => {
                             course.closed.push(name.into());
                             // A name that is given again in the same pipeline is rare.
-                            course.parsed.iter().all(|(own, _)| **own != *name) && course.uses.iter().all(|(own, _)| **own != *name)
+                            course.parsed.iter().all(|(own, _)| **own != *name)
+                                && course.uses.iter().all(|(own, _)| **own != *name)
                         }
                         _ => true,
                     }

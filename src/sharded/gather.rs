@@ -76,7 +76,13 @@ impl ShardedSession {
     }
 
     /// Asks shards the same; they work at once.
-    pub(super) async fn ask_all(&mut self, shards: &[usize], sql: &str, question: Question<'_>, results: &[i16]) -> Result<(), Trouble> {
+    pub(super) async fn ask_all(
+        &mut self,
+        shards: &[usize],
+        sql: &str,
+        question: Question<'_>,
+        results: &[i16],
+    ) -> Result<(), Trouble> {
         for &shard in shards {
             self.enter(shard, question.writes()).await?;
         }
@@ -228,7 +234,8 @@ impl ShardedSession {
         let (sql, arrays) = self.finishing_query(question, finish, &brought)?;
         let parameters = question.parameters;
         let mut types: Vec<u32> = parameters.map(|parameters| parameters.types.to_vec()).unwrap_or_default();
-        let mut values: Vec<(Option<Vec<u8>>, bool)> = parameters.map(|parameters| parameters.values.to_vec()).unwrap_or_default();
+        let mut values: Vec<(Option<Vec<u8>>, bool)> =
+            parameters.map(|parameters| parameters.values.to_vec()).unwrap_or_default();
         for array in arrays {
             types.push(TEXT_ARRAY);
             values.push((Some(array), true));
@@ -304,7 +311,12 @@ impl ShardedSession {
     }
 
     /// The finishing query's text, and the arrays that it gets beside the statement's own parameters.
-    fn finishing_query(&self, question: Question<'_>, finish: &Finish, brought: &[PartialRows]) -> Result<(String, Vec<Vec<u8>>), Trouble> {
+    fn finishing_query(
+        &self,
+        question: Question<'_>,
+        finish: &Finish,
+        brought: &[PartialRows],
+    ) -> Result<(String, Vec<Vec<u8>>), Trouble> {
         let mut sql = String::new();
         let mut arrays: Vec<Vec<u8>> = Vec::new();
         let own = question.parameters.map_or(0, |parameters| parameters.types.len());
@@ -312,6 +324,11 @@ impl ShardedSession {
         for piece in &finish.pieces {
             match piece {
                 FinishPiece::Sql(text) => sql.push_str(text),
+                FinishPiece::Type { partial, column } => {
+                    let types = brought.get(*partial).map(|rows| described_types(&rows.description)).unwrap_or_default();
+                    let (oid, modifier) = types.get(*column).copied().unwrap_or((TEXT, -1));
+                    sql.push_str(&self.type_name(oid, modifier)?);
+                }
                 FinishPiece::Rows { partial, columns, collations } => {
                     let Some(rows) = brought.get(*partial) else { continue };
                     let first = *places.entry(*partial).or_insert_with(|| {
@@ -327,21 +344,33 @@ impl ShardedSession {
     }
 
     /// The rows of a partial as a subquery; its first array is the parameter `first`.
-    pub(super) fn rows_source(&self, rows: &PartialRows, first: usize, columns: &[String], collations: &[Option<String>]) -> Result<String, Trouble> {
+    pub(super) fn rows_source(
+        &self,
+        rows: &PartialRows,
+        first: usize,
+        columns: &[String],
+        collations: &[Option<String>],
+    ) -> Result<String, Trouble> {
         let types = described_types(&rows.description);
         if types.is_empty() {
             return Ok(format!("(SELECT FROM pg_catalog.unnest(${first}::pg_catalog.text[]))"));
         }
         let mut shown = Vec::new();
-        for (place, oid) in types.iter().enumerate() {
-            let kind = self.type_name(*oid)?;
-            let collation = collations.get(place).and_then(Option::as_ref).map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        for (place, (oid, modifier)) in types.iter().enumerate() {
+            let kind = self.type_name(*oid, *modifier)?;
+            let collation =
+                collations.get(place).and_then(Option::as_ref).map(|name| format!(" COLLATE {name}")).unwrap_or_default();
             let alias = columns.get(place).map(|name| format!(" AS {name}")).unwrap_or_default();
             shown.push(format!("CAST(c{place} AS {kind}){collation}{alias}"));
         }
         let arrays: Vec<String> = (0..types.len()).map(|place| format!("${}::pg_catalog.text[]", first + place)).collect();
         let names: Vec<String> = (0..types.len()).map(|place| format!("c{place}")).collect();
-        Ok(format!("(SELECT {} FROM ROWS FROM (pg_catalog.unnest({})) AS u({}))", shown.join(", "), arrays.join(", "), names.join(", ")))
+        Ok(format!(
+            "(SELECT {} FROM ROWS FROM (pg_catalog.unnest({})) AS u({}))",
+            shown.join(", "),
+            arrays.join(", "),
+            names.join(", ")
+        ))
     }
 }
 
@@ -416,16 +445,18 @@ pub(super) fn described_names(description: &[u8]) -> Vec<String> {
     (0..count).map_while(column).collect()
 }
 
-/// The types of a RowDescription's columns.
-pub(super) fn described_types(description: &[u8]) -> Vec<u32> {
+/// The types of a RowDescription's columns, with their modifiers.
+pub(super) fn described_types(description: &[u8]) -> Vec<(u32, i32)> {
     let mut cursor = Cursor::new(description);
     let count = cursor.int16().unwrap_or_default() as u16;
     let column = |_| {
         cursor.string().ok()?;
         cursor.bytes(6).ok()?;
         let oid = cursor.int32().ok()? as u32;
-        cursor.bytes(8).ok()?;
-        Some(oid)
+        cursor.bytes(2).ok()?;
+        let modifier = cursor.int32().ok()?;
+        cursor.bytes(2).ok()?;
+        Some((oid, modifier))
     };
     (0..count).map_while(column).collect()
 }
@@ -458,6 +489,8 @@ fn row_count(count: &RowCount, parameters: Option<BoundParameters<'_>>) -> Resul
     match read {
         // The shards refuse a negative one in PostgreSQL's words.
         Some(number) => Ok(Some(u64::try_from(number).unwrap_or(0))),
-        None => Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, "LIMIT or OFFSET has a parameter that can't be read as a number")),
+        None => {
+            Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, "LIMIT or OFFSET has a parameter that can't be read as a number"))
+        }
     }
 }

@@ -83,8 +83,7 @@ impl Leg {
         // A leg stays on the thread of its session: no thread of this placement ever asks anybody to leave.
         let placement = Arc::new(Placement::new(1));
         let link = (front.limits.clone(), placement);
-        let mut session =
-            Box::new(Session::new(ClientSide::new(theirs), (database.clone(), role), entry.clone(), state, link));
+        let mut session = Box::new(Session::new(ClientSide::new(theirs), (database.clone(), role), entry.clone(), state, link));
         let place = EntryPlace { front: front.clone(), entry: entry.clone() };
         let connected = database.metrics.clients.hold();
         tokio::spawn(async move {

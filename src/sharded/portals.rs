@@ -89,7 +89,10 @@ impl ShardedSession {
         let message = ParseMessage::read(body)?;
         if !message.name.is_empty() && self.statements.contains_key(message.name) {
             let name = String::from_utf8_lossy(message.name);
-            return Err(Trouble::error(SqlState::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists")));
+            return Err(Trouble::error(
+                SqlState::DUPLICATE_PREPARED_STATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
         }
         let statement = self.parsed(&message)?;
         if statement.facts.statements.len() > 1 {
@@ -270,7 +273,8 @@ impl ShardedSession {
                 self.execute_on(shard, portal, limit, true).await
             }
             Target::Several(plan) => {
-                let question = Question { sql, facts, parameters: Some(parameters), results: &portal.parts.results, describes: false };
+                let question =
+                    Question { sql, facts, parameters: Some(parameters), results: &portal.parts.results, describes: false };
                 if limit == 0 {
                     return self.run_several(question, plan).await;
                 }

@@ -96,7 +96,9 @@ impl ShardedSession {
                 return Poll::Ready(Err(Trouble::End(super::trouble::ShardedEnd::ClientGone)));
             }
             self.pass_copy(shard, state, extended)?;
-            if self.side().inbox.len() < before && let Err(end) = self.look_at_client(cx) {
+            if self.side().inbox.len() < before
+                && let Err(end) = self.look_at_client(cx)
+            {
                 return Poll::Ready(Err(Trouble::End(end)));
             }
         }

@@ -2,6 +2,7 @@
 
 use super::extended::ShardedStatements;
 use super::leg::{Leg, LegGone};
+use super::planning::PlanShelf;
 use super::portals::ShardedPortals;
 use super::sets::SetLog;
 use super::transaction::TransactionBlock;
@@ -40,6 +41,7 @@ pub struct ShardedSession {
     pub(super) holding: bool,
     /// The pipeline under way executes several statements: they are one transaction.
     pub(super) several_executes: bool,
+    pub(super) plans: PlanShelf,
     pub(super) statements: ShardedStatements,
     pub(super) portals: ShardedPortals,
     /// The number of the statement that was prepared last.
@@ -57,9 +59,19 @@ impl ShardedSession {
         // Statements that any shard can answer are spread.
         let last = client.entry.process.unsigned_abs() as usize % map.shards.len().max(1);
         let (block, sets) = (TransactionBlock::default(), SetLog::default());
-        ShardedSession { client, database, map, legs, last, block, sets, skipping: false, failed_within: false,
+        ShardedSession {
+            client,
+            database,
+            map,
+            legs,
+            last,
+            block,
+            sets,
+            skipping: false,
+            failed_within: false,
             holding: false,
             several_executes: false,
+            plans: PlanShelf::default(),
             statements: HashMap::new(),
             portals: HashMap::new(),
             last_statement: 0,
@@ -85,10 +97,14 @@ impl ShardedSession {
         let length = self.next_message().await?;
         self.client.entry.set_state(ClientState::Active);
         let inbox = self.side().inbox.as_slice();
-        match inbox[0] {
+        let tag = inbox[0];
+        if !self.database.schema().is_current() {
+            self.schema_read().await;
+        }
+        match tag {
             b'X' => return Err(ShardedEnd::ClientGone),
             b'Q' => {
-                let body = inbox[HEADER_LEN..length].to_vec();
+                let body = self.side().inbox.as_slice()[HEADER_LEN..length].to_vec();
                 self.side().inbox.consume(length);
                 self.simple(&body).await?;
             }
@@ -98,7 +114,8 @@ impl ShardedSession {
             _ => {
                 self.side().inbox.consume(length);
                 if !std::mem::replace(&mut self.skipping, true) {
-                    let report = Report::error(SqlState::FEATURE_NOT_SUPPORTED, "function calls are not supported in a sharded database");
+                    let report =
+                        Report::error(SqlState::FEATURE_NOT_SUPPORTED, "function calls are not supported in a sharded database");
                     report.put(self.side().outbox.writer());
                 }
             }
@@ -325,9 +342,7 @@ impl ShardedSession {
     async fn say_goodbye(&mut self, end: &ShardedEnd) {
         let report = match end {
             ShardedEnd::ClientGone => return,
-            ShardedEnd::Stopped => {
-                Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-            }
+            ShardedEnd::Stopped => Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"),
             ShardedEnd::Protocol(error) => Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string()),
             ShardedEnd::TimedOut(limit) => {
                 let message = "terminating connection due to idle-in-transaction timeout";
@@ -368,4 +383,3 @@ impl LegAnswer {
         }
     }
 }
-

@@ -37,7 +37,8 @@ impl SetLog {
             SessionEffect::SetLocal { name } => (name, sql.to_owned(), true),
             SessionEffect::Reset(name) => (name, format!("RESET {}", quote_name(name)), false),
             SessionEffect::ResetAll | SessionEffect::DiscardAll => {
-                self.pending.push(PendingChange { change: ParameterChange { name: "".into(), sql: "RESET ALL".into() }, local: false });
+                self.pending
+                    .push(PendingChange { change: ParameterChange { name: "".into(), sql: "RESET ALL".into() }, local: false });
                 return;
             }
             _ => return,
@@ -169,10 +170,7 @@ mod tests {
         log.savepoint("s");
         log.note(&set("work_mem", "'3MB'"), "");
         log.note(&SessionEffect::SetLocal { name: "geqo".into() }, "SET LOCAL geqo = off");
-        assert_eq!(
-            log.in_transaction(),
-            "SET \"a.b\" = 'x'; SAVEPOINT \"s\"; SET \"work_mem\" = '3MB'; SET LOCAL geqo = off"
-        );
+        assert_eq!(log.in_transaction(), "SET \"a.b\" = 'x'; SAVEPOINT \"s\"; SET \"work_mem\" = '3MB'; SET LOCAL geqo = off");
         log.roll_back_to("s");
         assert_eq!(log.in_transaction(), "SET \"a.b\" = 'x'; SAVEPOINT \"s\"");
         assert_eq!((log.set_value("a.b"), log.set_value("geqo")), (Some("'x'"), None));

@@ -17,10 +17,14 @@ pub const SHARDING_KEY: &str = "pgyard.sharding_key";
 impl ShardedSession {
     /// How texts are read.
     pub(super) fn lexing(&self) -> Lexing {
-        let strings = self.parameter("standard_conforming_strings").as_deref().is_none_or(|value| value == "on" || value == "default");
+        let strings =
+            self.parameter("standard_conforming_strings").as_deref().is_none_or(|value| value == "on" || value == "default");
         let encoding = self.parameter("client_encoding").unwrap_or_default();
         let plain: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
-        Lexing { standard_conforming_strings: strings, ascii_safe_encoding: matches!(plain.as_str(), "" | "utf8" | "unicode" | "sqlascii" | "latin1" | "default") }
+        Lexing {
+            standard_conforming_strings: strings,
+            ascii_safe_encoding: matches!(plain.as_str(), "" | "utf8" | "unicode" | "sqlascii" | "latin1" | "default"),
+        }
     }
 
     /// A parameter that the session has set, without its quotes, in lower case.
@@ -122,7 +126,8 @@ impl ShardedSession {
             self.put_tag("SET");
             return Ok(());
         }
-        let begun: Vec<usize> = (0..self.legs.len()).filter(|shard| self.legs[*shard].as_ref().is_some_and(|leg| leg.has_begun())).collect();
+        let begun: Vec<usize> =
+            (0..self.legs.len()).filter(|shard| self.legs[*shard].as_ref().is_some_and(|leg| leg.has_begun())).collect();
         for &shard in &begun {
             self.leg(shard).query(sql);
         }

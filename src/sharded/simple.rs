@@ -155,7 +155,8 @@ impl ShardedSession {
             _ if self.block.state == BlockState::Failed => return Err(self.in_failed_block()),
             Command::SetTransaction(modes) => self.set_transaction(sql, *modes).await?,
             Command::TwoPhase => {
-                let message = "PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are not supported in a sharded database";
+                let message =
+                    "PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are not supported in a sharded database";
                 return Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, message));
             }
             _ => return Ok(false),

@@ -1,15 +1,15 @@
 //! Transactions over several shards: begun on a leg with its first statement there, ended on all.
 
 use super::leg::LegTransaction;
-use super::sets::quote_name;
 use super::session::ShardedSession;
+use super::sets::quote_name;
 use super::trouble::Trouble;
 use crate::sql::{Isolation, TransactionModes};
 use crate::twophase::{FaultPoint, record_commit};
 use crate::types::SqlState;
+use crate::wire::reply::{Report, ReportSeverity, put_command_complete};
 use std::task::Poll;
 use std::time::Duration;
-use crate::wire::reply::{Report, ReportSeverity, put_command_complete};
 
 /// Where the session's transaction block stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +83,8 @@ impl ShardedSession {
     /// The shard can't be reached, or it has refused.
     pub(super) async fn enter(&mut self, shard: usize, writes: bool) -> Result<(), Trouble> {
         let open = self.block.state != BlockState::None;
-        let others = self.legs.iter().enumerate().any(|(other, leg)| other != shard && leg.as_ref().is_some_and(|leg| leg.has_begun()));
+        let others =
+            self.legs.iter().enumerate().any(|(other, leg)| other != shard && leg.as_ref().is_some_and(|leg| leg.has_begun()));
         let begins = open && !self.leg(shard).has_begun();
         if begins && others && self.block.one_snapshot {
             let message = "a transaction that is REPEATABLE READ or SERIALIZABLE can't touch a second shard";
@@ -141,7 +142,11 @@ impl ShardedSession {
                 self.warn(SqlState::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
             }
         }
-        let tag = if sql.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("start")) { "START TRANSACTION" } else { "BEGIN" };
+        let tag = if sql.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("start")) {
+            "START TRANSACTION"
+        } else {
+            "BEGIN"
+        };
         self.put_tag(tag);
     }
 
@@ -289,8 +294,13 @@ impl ShardedSession {
                 Err(Trouble::Failed(_)) => {
                     // It may have been committed: recovery finds out, and ends the others alike.
                     drop(hold);
-                    let report = Report::error(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, "the connection was lost while a commit over several shards was decided");
-                    return Err(report.detail("It was committed on all shards, or it will be rolled back on all of them.").into());
+                    let report = Report::error(
+                        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                        "the connection was lost while a commit over several shards was decided",
+                    );
+                    return Err(report
+                        .detail("It was committed on all shards, or it will be rolled back on all of them.")
+                        .into());
                 }
                 Err(end) => return Err(end),
             };
@@ -340,7 +350,9 @@ impl ShardedSession {
 
     /// SAVEPOINT, RELEASE and ROLLBACK TO, on every leg that has begun.
     pub(super) async fn savepoint(&mut self, sql: &str, step: SavepointStep<'_>) -> Result<(), Trouble> {
-        if self.block.state != BlockState::Explicit && !matches!((step, self.block.state), (SavepointStep::RollBackTo(_), BlockState::Failed)) {
+        if self.block.state != BlockState::Explicit
+            && !matches!((step, self.block.state), (SavepointStep::RollBackTo(_), BlockState::Failed))
+        {
             let word = match step {
                 SavepointStep::Make(_) => "SAVEPOINT",
                 SavepointStep::Release(_) => "RELEASE SAVEPOINT",
@@ -401,7 +413,9 @@ pub enum SavepointStep<'a> {
 /// A server answers ROLLBACK to the COMMIT of a transaction that had failed.
 fn rolled_back_instead(tag: &str) -> Result<(), Trouble> {
     match tag {
-        "ROLLBACK" => Err(Trouble::error(SqlState::IN_FAILED_SQL_TRANSACTION, "the transaction had failed on a shard and was rolled back")),
+        "ROLLBACK" => {
+            Err(Trouble::error(SqlState::IN_FAILED_SQL_TRANSACTION, "the transaction had failed on a shard and was rolled back"))
+        }
         _ => Ok(()),
     }
 }

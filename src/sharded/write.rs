@@ -1,8 +1,8 @@
 //! Writes on several shards. Each runs in a transaction on every shard that it touches; the caller ends it.
 
 use super::gather::{PartialRows, described_types};
-use super::several::Question;
 use super::session::ShardedSession;
+use super::several::Question;
 use super::trouble::Trouble;
 use crate::plan::{Plan, SplitInsert, WritePlan};
 use crate::server::parameters::quote_literal;
@@ -30,7 +30,9 @@ impl ShardedSession {
                 if shards.is_empty() {
                     shards.push(self.any_shard());
                 }
-                let answers = self.parts(&shards.iter().map(|shard| (*shard, question.sql.to_owned())).collect::<Vec<_>>(), question).await?;
+                let answers = self
+                    .parts(&shards.iter().map(|shard| (*shard, question.sql.to_owned())).collect::<Vec<_>>(), question)
+                    .await?;
                 self.show(question, &answers);
                 Ok(summed(&answers))
             }
@@ -38,15 +40,20 @@ impl ShardedSession {
                 let parts: Vec<(usize, String)> = (0..self.legs.len()).map(|shard| (shard, question.sql.to_owned())).collect();
                 let answers = self.parts(&parts, question).await?;
                 if answers.iter().any(|answer| answer.tag != answers[0].tag) {
-                    let message = "the shards' copies of a reference table are not alike: a statement changed different numbers of rows";
+                    let message =
+                        "the shards' copies of a reference table are not alike: a statement changed different numbers of rows";
                     return Err(Trouble::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
                 }
                 self.show(question, &answers[..1]);
                 Ok(summed(&answers[..1]))
             }
-            WritePlan::FirstThenCopy { returning, table, columns } => self.first_then_copy(question, returning, table, columns).await,
+            WritePlan::FirstThenCopy { returning, table, columns } => {
+                self.first_then_copy(question, returning, table, columns).await
+            }
             WritePlan::Split(insert) => self.split(question, insert).await,
-            WritePlan::InsertRows { select, select_sql, insert } => self.insert_rows(question, (select.as_ref(), select_sql), insert).await,
+            WritePlan::InsertRows { select, select_sql, insert } => {
+                self.insert_rows(question, (select.as_ref(), select_sql), insert).await
+            }
         }
     }
 
@@ -99,7 +106,9 @@ impl ShardedSession {
     }
 
     fn describe_once(&mut self, question: Question<'_>, answer: Option<&PartAnswer>) {
-        if question.describes && let Some(description) = answer.and_then(|answer| answer.description.as_ref()) {
+        if question.describes
+            && let Some(description) = answer.and_then(|answer| answer.description.as_ref())
+        {
             put_message(self.side().outbox.writer(), b'T', |body| body.extend_from_slice(description));
         }
     }
@@ -117,7 +126,8 @@ impl ShardedSession {
         };
         let parts: Vec<(usize, String)> = places.iter().map(|(shard, rows)| (*shard, part(rows))).collect();
         let answers = self.parts(&parts, question).await?;
-        let in_order = insert.returns && answers.iter().zip(places.values()).all(|(answer, rows)| answer.rows.len() == rows.len());
+        let in_order =
+            insert.returns && answers.iter().zip(places.values()).all(|(answer, rows)| answer.rows.len() == rows.len());
         if in_order {
             self.describe_once(question, answers.first());
             let mut rows: BTreeMap<usize, &Vec<u8>> = BTreeMap::new();
@@ -133,7 +143,13 @@ impl ShardedSession {
     }
 
     /// A row of a reference table whose defaults could differ from shard to shard: the first makes it, the others get a copy.
-    async fn first_then_copy(&mut self, question: Question<'_>, returning: &str, table: &str, columns: &[String]) -> Result<String, Trouble> {
+    async fn first_then_copy(
+        &mut self,
+        question: Question<'_>,
+        returning: &str,
+        table: &str,
+        columns: &[String],
+    ) -> Result<String, Trouble> {
         self.enter(0, true).await?;
         self.put_question(0, returning, question.parameters, &[]);
         let mut bytes = 0;
@@ -157,12 +173,18 @@ impl ShardedSession {
     }
 
     /// `INSERT ... SELECT`: the rows are read, and each goes to the shard of its key.
-    async fn insert_rows(&mut self, question: Question<'_>, (select, select_sql): (&Plan, &str), insert: &SplitInsert) -> Result<String, Trouble> {
+    async fn insert_rows(
+        &mut self,
+        question: Question<'_>,
+        (select, select_sql): (&Plan, &str),
+        insert: &SplitInsert,
+    ) -> Result<String, Trouble> {
         let read = self.read_all(question, select, select_sql).await?;
         let texts = self.row_texts(&read)?;
+        let types: Vec<u32> = described_types(&read.description).into_iter().map(|(oid, _)| oid).collect();
         let mut places: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for (row, text) in read.rows().iter().zip(texts) {
-            let shard = self.shard_of_values(insert, row)?;
+            let shard = self.shard_of_values(insert, row, &types)?;
             places.entry(shard).or_default().push(text);
         }
         let mut all = Vec::new();
@@ -202,8 +224,10 @@ impl ShardedSession {
 
     /// Rows as the texts of a VALUES list, each value with its type.
     fn row_texts(&self, rows: &PartialRows) -> Result<Vec<String>, Trouble> {
-        let types: Vec<String> =
-            described_types(&rows.description).iter().map(|oid| self.type_name(*oid)).collect::<Result<_, _>>()?;
+        let types: Vec<String> = described_types(&rows.description)
+            .iter()
+            .map(|(oid, modifier)| self.type_name(*oid, *modifier))
+            .collect::<Result<_, _>>()?;
         let value = |(value, kind): (&Option<Vec<u8>>, &String)| match value {
             None => format!("CAST(NULL AS {kind})"),
             Some(text) => format!("CAST({} AS {kind})", quote_literal(&String::from_utf8_lossy(text))),
@@ -230,7 +254,8 @@ mod tests {
     #[test]
     fn counts_are_added() {
         let check = |tags: &[&str], expect: &str| {
-            let answers: Vec<PartAnswer> = tags.iter().map(|tag| PartAnswer { tag: (*tag).to_owned(), ..PartAnswer::default() }).collect();
+            let answers: Vec<PartAnswer> =
+                tags.iter().map(|tag| PartAnswer { tag: (*tag).to_owned(), ..PartAnswer::default() }).collect();
             assert_eq!(summed(&answers), expect);
         };
         check(&["INSERT 0 2", "INSERT 0 3"], "INSERT 0 5");

@@ -212,8 +212,9 @@ fn a_cancel_request_reaches_the_leg() {
     client.send(&query("SELECT pg_sleep(60)")).unwrap();
     let limit = std::time::Duration::from_secs(10);
     super::harness::eventually("the statement runs", limit, || {
-        stage::on_shards("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%' AND datname = current_database()")[2]
-            == "1"
+        stage::on_shards(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%' AND datname = current_database()",
+        )[2] == "1"
     });
     let mut other = RawClient::connect(yard.port()).unwrap();
     other.send(&super::harness::client::cancel_request(client.key)).unwrap();

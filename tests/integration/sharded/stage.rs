@@ -73,5 +73,7 @@ pub fn app_url(fleet: &LocalFleet, database: &str) -> String {
 /// Waits until a running pgyard has made the tables of decisions.
 pub fn wait_for_decisions(fleet: &LocalFleet) {
     let there = |shard: &&str| psql(&shard_url(fleet, shard), "SELECT to_regclass('pgyard.decisions') IS NOT NULL") == "t";
-    super::super::harness::eventually("the tables of decisions are made", std::time::Duration::from_secs(20), || SHARDS.iter().all(|shard| there(&shard)));
+    super::super::harness::eventually("the tables of decisions are made", std::time::Duration::from_secs(20), || {
+        SHARDS.iter().all(|shard| there(&shard))
+    });
 }

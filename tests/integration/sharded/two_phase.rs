@@ -15,7 +15,12 @@ const MONEY: i64 = 1000;
 
 fn make_accounts(fleet: &LocalFleet) {
     for shard in SHARDS {
-        psql(&app_url(fleet, shard), &format!("CREATE TABLE money (id int PRIMARY KEY, v bigint); INSERT INTO money SELECT i, {MONEY} FROM generate_series(1, 20) i"));
+        psql(
+            &app_url(fleet, shard),
+            &format!(
+                "CREATE TABLE money (id int PRIMARY KEY, v bigint); INSERT INTO money SELECT i, {MONEY} FROM generate_series(1, 20) i"
+            ),
+        );
     }
 }
 
