@@ -14,6 +14,7 @@ mod gather;
 mod handler;
 mod leg;
 mod merge;
+mod partial_rows;
 mod planning;
 mod portals;
 mod relay;

@@ -134,6 +134,20 @@ impl Course {
         session.statements.get(name).cloned()
     }
 
+    /// Whether the portal is one of this pipeline, or of an earlier one on the same shard.
+    fn has_portal(&mut self, session: &ShardedSession, name: &[u8]) -> bool {
+        if self.portals.iter().any(|portal| **portal == *name) {
+            return true;
+        }
+        match session.leg_portals.get(name) {
+            Some(shard) if self.shard.is_none_or(|known| known == *shard) => {
+                self.shard = Some(*shard);
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn uses(&mut self, session: &ShardedSession, name: &[u8]) -> Option<Arc<ShardedStatement>> {
         let statement = self.statement(session, name)?;
         if !self.parsed.iter().any(|(_, own)| own.id == statement.id)
@@ -226,7 +240,7 @@ impl ShardedSession {
                     let name = name.strip_suffix(b"\0").unwrap_or(name);
                     match (frame.tag, kind) {
                         (b'D', b'S') => course.uses(self, name).is_some(),
-                        (b'D', _) => course.portals.iter().any(|portal| **portal == *name),
+                        (b'D', _) => course.has_portal(self, name),
                         (_, b'S') => {
                             course.closed.push(name.into());
                             // A name that is given again in the same pipeline is rare.
@@ -238,7 +252,7 @@ impl ShardedSession {
                 }
                 b'E' => {
                     let portal = Cursor::new(frame.body).string()?;
-                    course.portals.iter().any(|known| **known == *portal)
+                    course.has_portal(self, portal)
                 }
                 b'S' => true,
                 _ => false,
@@ -297,6 +311,16 @@ impl ShardedSession {
 
     async fn follow_to(&mut self, shard: usize, unit: &[u8], course: &Course) -> Result<(), Trouble> {
         self.enter(shard, course.writes).await?;
+        for (name, _) in course.parsed.iter().filter(|(name, _)| !name.is_empty()) {
+            // The client has closed it; this leg has not been told.
+            if self.leg(shard).statements.remove(name).is_some() {
+                let mut messages = Vec::new();
+                put_close(&mut messages, name);
+                put_message(&mut messages, b'S', |_| {});
+                self.leg(shard).send(&messages);
+                self.finish(shard, false).await?;
+            }
+        }
         for (name, statement) in &course.uses {
             self.prepare_on(shard, name, statement).await?;
         }
@@ -313,10 +337,15 @@ impl ShardedSession {
         if relayed.error.is_none() {
             for name in &course.closed {
                 self.statements.remove(name);
-                for leg in self.legs.iter_mut().flatten() {
+                // Other legs keep it until its name is given again.
+                if let Some(leg) = self.legs[shard].as_mut() {
                     leg.statements.remove(name);
                 }
             }
+        }
+        match self.block.is_open() {
+            true => self.leg_portals.extend(course.portals.iter().map(|portal| (portal.clone(), shard))),
+            false => self.leg_portals.clear(),
         }
         Ok(())
     }

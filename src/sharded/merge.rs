@@ -1,6 +1,6 @@
 //! Rows of several shards in one order, when pgyard does not sort them itself: one shard sorts what all of them answered.
 
-use super::gather::{PartialRows, described_names};
+use super::partial_rows::{PartialRows, TEXT_ARRAY, described_names};
 use super::planning::BoundParameters;
 use super::session::ShardedSession;
 use super::several::Question;
@@ -33,7 +33,7 @@ impl ShardedSession {
         let sql = self.sorting_query(&rows, wanted)?;
         let arrays = rows.arrays();
         drop(rows);
-        let types = vec![super::gather::TEXT_ARRAY; arrays.len()];
+        let types = vec![TEXT_ARRAY; arrays.len()];
         let values: Vec<(Option<Vec<u8>>, bool)> = arrays.into_iter().map(|array| (Some(array), true)).collect();
         let parameters = BoundParameters { types: &types, values: &values };
         self.finishing_answer(question, &sql, parameters).await

@@ -80,6 +80,7 @@ impl ShardedSession {
         self.skipping = false;
         if self.block.state == BlockState::None {
             self.portals.clear();
+            self.leg_portals.clear();
         }
         self.put_ready();
         Ok(())

@@ -44,6 +44,8 @@ pub struct ShardedSession {
     pub(super) plans: PlanShelf,
     pub(super) statements: ShardedStatements,
     pub(super) portals: ShardedPortals,
+    /// Portals that a pipeline has left on a leg, by its shard.
+    pub(super) leg_portals: HashMap<Box<[u8]>, usize>,
     /// The number of the statement that was prepared last.
     pub(super) last_statement: u64,
     /// Commits over several shards, of the whole process.
@@ -74,6 +76,7 @@ impl ShardedSession {
             plans: PlanShelf::default(),
             statements: HashMap::new(),
             portals: HashMap::new(),
+            leg_portals: HashMap::new(),
             last_statement: 0,
             in_flight,
         }

@@ -111,7 +111,7 @@ impl SetLog {
 
     /// What a leg must be told that has seen none of the committed changes, or not the last.
     pub fn committed(&self) -> String {
-        join(self.committed.iter().map(|change| &change.sql))
+        join(self.committed.iter().filter(|change| !is_own(&change.name)).map(|change| &change.sql))
     }
 
     /// What a leg must be told that comes into the transaction now: its SETs and its savepoints, in order.
@@ -122,7 +122,9 @@ impl SetLog {
             while let Some((name, _)) = savepoints.next_if(|(_, before)| *before <= index) {
                 parts.push(format!("SAVEPOINT {}", quote_name(name)));
             }
-            parts.push(pending.change.sql.clone());
+            if !is_own(&pending.change.name) {
+                parts.push(pending.change.sql.clone());
+            }
         }
         parts.extend(savepoints.map(|(name, _)| format!("SAVEPOINT {}", quote_name(name))));
         join(parts.iter())
@@ -136,6 +138,11 @@ pub fn value_of(sql: &str) -> Option<&str> {
     }
     let place = sql.to_ascii_lowercase().find(" to ")?;
     Some(sql[place + 4..].trim().trim_end_matches(';').trim_end())
+}
+
+/// Settings that servers need not know.
+fn is_own(name: &str) -> bool {
+    name.starts_with("pgyard.shard")
 }
 
 fn join<'a>(parts: impl Iterator<Item = &'a String>) -> String {

@@ -10,9 +10,9 @@ use crate::types::SqlState;
 use crate::wire::reply::Report;
 
 /// `SET pgyard.shard = 's1'`: statements go to this shard.
-pub const SHARD: &str = "pgyard.shard";
+pub(super) const SHARD: &str = "pgyard.shard";
 /// `SET pgyard.sharding_key = '...'`: statements go to the shard of this key.
-pub const SHARDING_KEY: &str = "pgyard.sharding_key";
+pub(super) const SHARDING_KEY: &str = "pgyard.sharding_key";
 
 impl ShardedSession {
     /// How texts are read.
@@ -71,10 +71,11 @@ impl ShardedSession {
             }
         }
         if self.block.state == BlockState::None {
+            // Every leg that is open was told.
             self.sets.commit();
+            let version = self.sets.version();
+            self.legs.iter_mut().flatten().for_each(|leg| leg.sets_seen = version);
         }
-        let version = self.sets.version();
-        self.legs.iter_mut().flatten().for_each(|leg| leg.sets_seen = version);
         Ok(true)
     }
 

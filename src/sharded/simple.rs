@@ -114,6 +114,7 @@ impl ShardedSession {
 
     /// One statement of a simple query. `alone`: it is the whole query, so its ReadyForQuery can be passed on.
     async fn simple_statement(&mut self, text: &[u8], statement: &StatementFacts, alone: bool) -> Result<ReadySaid, Trouble> {
+        self.failed_within = false;
         let sql = std::str::from_utf8(text).map_err(|_| not_utf8())?;
         if self.control(sql, statement).await? {
             return Ok(false);

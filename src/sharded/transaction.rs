@@ -94,8 +94,10 @@ impl ShardedSession {
         let version = self.sets.version();
         if self.leg(shard).sets_seen != version && !self.leg(shard).has_begun() {
             let sql = self.sets.committed();
-            self.leg(shard).query(&sql);
-            self.finish(shard, false).await?.check()?;
+            if !sql.is_empty() {
+                self.leg(shard).query(&sql);
+                self.finish(shard, false).await?.check()?;
+            }
             self.leg(shard).sets_seen = version;
         }
         if begins {

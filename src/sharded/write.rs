@@ -1,6 +1,6 @@
 //! Writes on several shards. Each runs in a transaction on every shard that it touches; the caller ends it.
 
-use super::gather::{PartialRows, described_types};
+use super::partial_rows::{PartialRows, described_types};
 use super::session::ShardedSession;
 use super::several::Question;
 use super::trouble::Trouble;

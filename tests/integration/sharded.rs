@@ -1,5 +1,6 @@
 //! A sharded database, compared with one PostgreSQL that holds all rows. The shards are databases of one server.
 
+mod answers;
 mod stage;
 mod two_phase;
 
