@@ -275,6 +275,12 @@ pub(super) const SHARDS: &[PlainKey] = &[
         "`\"refuse\"`",
         "Where tables are that no key lists; `refuse`: statements that name one fail.",
     ),
+    plain(
+        "coordinator",
+        "table",
+        "none",
+        "The database that answers what the shards can't answer one by one: `[databases.NAME.coordinator]` with hosts like a shard's. `pgyard coordinator` fills it.",
+    ),
 ];
 
 /// Keys of `[[databases.NAME.shards]]` besides `HOSTS` and `CONNECTION`.

@@ -180,7 +180,7 @@ pub struct DatabaseSettings {
 impl DatabaseSettings {
     /// Its hosts, or those of its shards.
     pub fn all_hosts(&self) -> impl Iterator<Item = &HostSettings> {
-        let shards = self.sharding.iter().flat_map(|sharding| &sharding.shards);
+        let shards = self.sharding.iter().flat_map(|sharding| sharding.shards.iter().chain(&sharding.coordinator));
         self.hosts.iter().chain(shards.flat_map(|shard| &shard.hosts))
     }
 }

@@ -13,13 +13,15 @@ pub struct ShardingSettings {
     pub shards: Vec<Arc<DatabaseSettings>>,
     /// Where rows are.
     pub map: Arc<ShardMap>,
+    /// The database in which PostgreSQL itself sees all shards, named like a shard; `None`: what the shards can't answer is refused.
+    pub coordinator: Option<Arc<DatabaseSettings>>,
     /// Bytes of the shards' rows that one statement may hold to put its answer together. Default 64MiB.
     pub gather_memory: usize,
 }
 
 impl Default for ShardingSettings {
     fn default() -> Self {
-        ShardingSettings { shards: Vec::new(), map: Arc::default(), gather_memory: 64 << 20 }
+        ShardingSettings { shards: Vec::new(), map: Arc::default(), coordinator: None, gather_memory: 64 << 20 }
     }
 }
 
@@ -51,6 +53,9 @@ impl ShardingSettings {
         }
     }
 }
+
+/// What the coordinator is called where shards are named.
+pub const COORDINATOR: &str = "coordinator";
 
 /// The name of a shard as a database: in metrics, the console and logs.
 pub fn shard_database_name(database: &str, shard: &str) -> String {

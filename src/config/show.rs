@@ -3,7 +3,7 @@
 use super::choice::NamedChoice;
 use super::keys::{self, Key};
 use super::settings::{DatabaseSettings, HostSettings, Settings, UserSettings};
-use super::sharding::ShardingSettings;
+use super::sharding::{COORDINATOR, ShardingSettings};
 use crate::types::Secret;
 use std::path::PathBuf;
 
@@ -107,8 +107,9 @@ fn add_sharding(list: &mut Vec<Shown>, sharding: &ShardingSettings, owner: &str)
     add(list, &format!("{owner}.shards"), map.shards.join(", "), "", Some(owner));
     let unlisted = map.unlisted.as_ref().map_or("refuse".to_owned(), |place| sharding.describe_place(place));
     add(list, &format!("{owner}.unlisted_tables"), unlisted, "refuse", Some(owner));
-    for (name, shard) in map.shards.iter().zip(&sharding.shards) {
-        let owner = format!("{owner}.shards.{name}");
+    let shards = map.shards.iter().zip(&sharding.shards).map(|(name, shard)| (format!("shards.{name}"), shard));
+    for (place, shard) in shards.chain(sharding.coordinator.iter().map(|own| (COORDINATOR.to_owned(), own))) {
+        let owner = format!("{owner}.{place}");
         add(list, &format!("{owner}.database"), shard.server_name.clone().unwrap_or_default(), "", Some(&owner));
         for host in &shard.hosts {
             add_host(list, host, &format!("{owner}.hosts.{}", host.name));

@@ -1,5 +1,6 @@
 //! The SQL that makes a coordinator, from the shards and the map. Pure.
 
+use crate::config::{DatabaseSettings, ServerTlsMode};
 use crate::shard::{QualifiedName, Scheme, ShardMap, TablePlace};
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ pub const MARK: &str = "pgyard coordinator";
 const FETCH_SIZE: usize = 10_000;
 
 /// How the coordinator's server reaches a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ShardServer {
     /// The shard's name in the map.
     pub name: String,
@@ -27,6 +28,35 @@ pub struct ShardServer {
     pub user: String,
     /// Its password, if it needs one.
     pub password: Option<String>,
+}
+
+impl std::fmt::Debug for ShardServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the password.
+        f.debug_struct("ShardServer").field("name", &self.name).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+impl ShardServer {
+    /// A shard as its settings say. The role that probes its hosts reads for the coordinator too.
+    pub fn of(name: &str, shard: &DatabaseSettings) -> Self {
+        let first = shard.hosts.first();
+        let ssl_mode = first.map_or("prefer", |host| match host.tls.mode {
+            ServerTlsMode::Disable => "disable",
+            ServerTlsMode::Allow => "allow",
+            ServerTlsMode::Prefer => "prefer",
+            // The files that prove a server's name are on pgyard's machine, not on the coordinator's.
+            ServerTlsMode::Require | ServerTlsMode::VerifyCa | ServerTlsMode::VerifyFull => "require",
+        });
+        ShardServer {
+            name: name.to_owned(),
+            hosts: shard.hosts.iter().map(|host| (host.address.clone(), host.port)).collect(),
+            database: shard.server_name.clone().unwrap_or_else(|| shard.name.clone()),
+            ssl_mode,
+            user: first.map(|host| host.control.user.clone()).unwrap_or_default(),
+            password: first.and_then(|host| host.control.password.as_ref()).map(|password| password.reveal().to_owned()),
+        }
+    }
 }
 
 /// What a coordinator consists of.

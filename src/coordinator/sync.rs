@@ -22,10 +22,10 @@ pub struct SyncReport {
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The first shard does not answer.
-    #[error("the first shard can't be read: {0}")]
+    #[error("the first shard can't be read")]
     Shard(#[source] tokio_postgres::Error),
     /// The coordinator refuses a statement.
-    #[error("the coordinator refuses `{statement}`: {source}")]
+    #[error("the coordinator refuses `{statement}`")]
     Coordinator {
         /// The statement.
         statement: String,

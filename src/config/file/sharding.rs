@@ -11,7 +11,7 @@ use crate::config::codec::{Complaint, RawValue};
 use crate::config::keys::{self, plain_names};
 use crate::config::problem::ProblemKind;
 use crate::config::settings::DatabaseSettings;
-use crate::config::sharding::{ShardingSettings, shard_database_name};
+use crate::config::sharding::{COORDINATOR, ShardingSettings, shard_database_name};
 use crate::config::url::Connection;
 use crate::shard::map::SHARDS_MAX;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 /// What a shard cannot be called, because it means something else where shards are named.
-const RESERVED: [&str; 2] = ["refuse", "reference"];
+const RESERVED: [&str; 3] = ["refuse", "reference", COORDINATOR];
 
 /// The database that is sharded.
 pub(super) struct Parent<'t, 'i, 'a> {
@@ -60,7 +60,24 @@ pub(super) fn read(reader: &mut Reader, parent: &Parent, origins: &mut Origins) 
     if !names.is_empty() {
         sharding.map = Arc::new(tables::read(reader, section, names));
     }
+    sharding.coordinator = read_coordinator(reader, parent);
     Some(Arc::new(sharding))
+}
+
+/// Reads `[databases.NAME.coordinator]`.
+fn read_coordinator(reader: &mut Reader, parent: &Parent) -> Option<Arc<DatabaseSettings>> {
+    let value = parent.section.get(COORDINATOR)?;
+    let title = format!("[databases.{}.{COORDINATOR}]", parent.settings.name);
+    let DeValue::Table(table) = value.get_ref() else {
+        let help = format!("write {title}, and below it primary = \"postgres://...\"");
+        let complaint = Complaint::new(format!("{COORDINATOR} has to be a table"), help);
+        reader.error(ProblemKind::BadValue, value.span(), complaint);
+        return None;
+    };
+    let section = Section { table, title: &title };
+    let hosts = plain_names(keys::HOSTS).filter(|name| *name != "users");
+    check_unknown(reader, section, &hosts.chain(plain_names(keys::CONNECTION)).collect::<Vec<_>>());
+    Some(Arc::new(read_shard(reader, parent, section, (COORDINATOR, value.span()))))
 }
 
 /// Reads each shard into a database of its own; answers their names.
@@ -113,7 +130,7 @@ fn read_name(reader: &mut Reader, section: Section, span: &Span, others: &[Strin
     } else if RESERVED.contains(&name.as_str()) || !name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) {
         let complaint = Complaint::new(
             format!("a shard can't be called `{name}`"),
-            "use letters, digits, `_`, `-` and `.`, and not the words refuse and reference",
+            "use letters, digits, `_`, `-` and `.`, and not the words refuse, reference and coordinator",
         );
         reader.error(ProblemKind::BadValue, span, complaint);
     }
