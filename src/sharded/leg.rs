@@ -129,9 +129,20 @@ impl Leg {
         self.due += 1;
     }
 
+    /// Writes what the pipe takes of the requests.
+    ///
+    /// # Errors
+    /// The leg's session has ended.
+    pub fn send_on(&mut self, cx: &mut Context<'_>) -> Result<(), LegGone> {
+        if !self.outbox.is_empty() && matches!(self.stream.poll_drain(cx, &mut self.outbox), Poll::Ready(Err(_))) {
+            return Err(LegGone);
+        }
+        Ok(())
+    }
+
     /// Moves what can be moved. Ready when something was read; an error when the leg's session has ended.
     pub fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LegGone>> {
-        if !self.outbox.is_empty() && matches!(self.stream.poll_drain(cx, &mut self.outbox), Poll::Ready(Err(_))) {
+        if self.send_on(cx).is_err() {
             return Poll::Ready(Err(LegGone));
         }
         let large = header(self.inbox.as_slice()).ok().flatten().map_or(0, |header| header.total);

@@ -262,15 +262,15 @@ impl ShardedSession {
         if let Err(end) = self.poll_flush(cx) {
             return Poll::Ready(Err(Trouble::End(end)));
         }
+        for leg in self.legs.iter_mut().flatten() {
+            // All of them work at once. One that has ended is found out when it is listened to.
+            let _ = leg.send_on(cx);
+        }
         for &shard in shards {
             loop {
                 let Some(leg) = self.legs[shard].as_mut() else {
                     return Poll::Ready(Err(LegGone::trouble(&self.map.shards[shard], None)));
                 };
-                if !leg.outbox.is_empty() {
-                    // Requests go on their way even when answers are there to be read.
-                    let _ = leg.poll_move(cx);
-                }
                 match leg.front() {
                     Ok(Some(_)) => return Poll::Ready(Ok(shard)),
                     Ok(None) => {}
