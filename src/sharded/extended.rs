@@ -1,7 +1,7 @@
 //! Pipelines of the extended protocol. One whose statements are all confined to one shard goes there as it came, answers and all;
 //! any other is carried out message by message (`portals`).
 
-use super::planning::{BoundParameters, PlannedStatement, Target};
+use super::planning::{BoundParameters, PlannedStatement, ShardTarget};
 use super::relay::Listening;
 use super::session::ShardedSession;
 use super::simple::writes;
@@ -285,9 +285,9 @@ impl ShardedSession {
             return Ok(false);
         }
         match statement.plan.target(self, Some(parameters))? {
-            Target::Any(_) => {}
-            Target::One(shard) if course.shard.is_none_or(|known| known == shard) => course.shard = Some(shard),
-            Target::One(_) | Target::Several(_) => return Ok(false),
+            ShardTarget::Any(_) => {}
+            ShardTarget::One(shard) if course.shard.is_none_or(|known| known == shard) => course.shard = Some(shard),
+            ShardTarget::One(_) | ShardTarget::Several(_) => return Ok(false),
         }
         course.writes |= statement.statement().is_some_and(writes);
         course.portals.push(message.portal.into());

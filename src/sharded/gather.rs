@@ -352,14 +352,10 @@ impl ShardedSession {
             let alias = columns.get(place).map(|name| format!(" AS {name}")).unwrap_or_default();
             shown.push(format!("CAST(c{place} AS {kind}){collation}{alias}"));
         }
-        let arrays: Vec<String> = (0..types.len()).map(|place| format!("${}::pg_catalog.text[]", first + place)).collect();
+        let arrays: Vec<String> =
+            (0..types.len()).map(|place| format!("pg_catalog.unnest(${}::pg_catalog.text[])", first + place)).collect();
         let names: Vec<String> = (0..types.len()).map(|place| format!("c{place}")).collect();
-        Ok(format!(
-            "(SELECT {} FROM ROWS FROM (pg_catalog.unnest({})) AS u({}))",
-            shown.join(", "),
-            arrays.join(", "),
-            names.join(", ")
-        ))
+        Ok(format!("(SELECT {} FROM ROWS FROM ({}) AS u({}))", shown.join(", "), arrays.join(", "), names.join(", ")))
     }
 }
 

@@ -18,7 +18,7 @@ const SCHEMA_WAIT: Duration = Duration::from_secs(5);
 
 /// What is done with one statement whose parameters are known.
 #[derive(Clone, Copy, Debug)]
-pub enum Target<'a> {
+pub enum ShardTarget<'a> {
     /// Any shard; this one is as good as the others, and at hand.
     Any(usize),
     /// This shard only.
@@ -229,20 +229,24 @@ impl PlannedStatement {
     ///
     /// # Errors
     /// It can't be answered exactly.
-    pub fn target(&self, session: &ShardedSession, parameters: Option<BoundParameters<'_>>) -> Result<Target<'_>, Trouble> {
+    pub fn target(&self, session: &ShardedSession, parameters: Option<BoundParameters<'_>>) -> Result<ShardTarget<'_>, Trouble> {
         target(&self.plan, session, parameters)
     }
 }
 
-fn target<'a>(plan: &'a Plan, session: &ShardedSession, parameters: Option<BoundParameters<'_>>) -> Result<Target<'a>, Trouble> {
+fn target<'a>(
+    plan: &'a Plan,
+    session: &ShardedSession,
+    parameters: Option<BoundParameters<'_>>,
+) -> Result<ShardTarget<'a>, Trouble> {
     match plan {
-        Plan::Anywhere => Ok(Target::Any(session.any_shard())),
+        Plan::Anywhere => Ok(ShardTarget::Any(session.any_shard())),
         Plan::Confined { shards, several } => {
             let set = session.resolve(shards, parameters);
             match set.only() {
-                Some(shard) => Ok(Target::One(shard)),
+                Some(shard) => Ok(ShardTarget::One(shard)),
                 // No row can meet the condition: any shard says so.
-                None if set.is_empty() => Ok(Target::Any(session.any_shard())),
+                None if set.is_empty() => Ok(ShardTarget::Any(session.any_shard())),
                 None => target(several, session, parameters),
             }
         }
@@ -250,7 +254,7 @@ fn target<'a>(plan: &'a Plan, session: &ShardedSession, parameters: Option<Bound
             session.database.metrics.refused.increment();
             Err(refused(refusal))
         }
-        several => Ok(Target::Several(several)),
+        several => Ok(ShardTarget::Several(several)),
     }
 }
 

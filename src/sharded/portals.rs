@@ -1,7 +1,7 @@
 //! Pipelines message by message: for statements that several shards answer, and for those about the session.
 
 use super::extended::{BindParts, ShardedStatement, StatementDescription, put_close};
-use super::planning::{BoundParameters, Target};
+use super::planning::{BoundParameters, ShardTarget};
 use super::relay::Listening;
 use super::session::ShardedSession;
 use super::several::Question;
@@ -267,13 +267,13 @@ impl ShardedSession {
         let types = statement.types();
         let parameters = BoundParameters { types: &types, values: &portal.parts.values };
         match statement.plan.target(self, Some(parameters))? {
-            Target::Any(shard) | Target::One(shard) => {
+            ShardTarget::Any(shard) | ShardTarget::One(shard) => {
                 self.database.metrics.confined.increment();
                 self.enter(shard, writes(facts)).await?;
                 self.prepare_on(shard, &portal.statement_name, &statement).await?;
                 self.execute_on(shard, portal, limit, true).await
             }
-            Target::Several(plan) => {
+            ShardTarget::Several(plan) => {
                 let question =
                     Question { sql, facts, parameters: Some(parameters), results: &portal.parts.results, describes: false };
                 if limit == 0 {

@@ -1,6 +1,6 @@
 //! Simple queries: one statement, or several as the one transaction that PostgreSQL makes of them.
 
-use super::planning::Target;
+use super::planning::ShardTarget;
 use super::relay::Listening;
 use super::session::ShardedSession;
 use super::several::Question;
@@ -104,8 +104,8 @@ impl ShardedSession {
                 return Ok(None);
             }
             match self.plan(part)?.target(self, None)? {
-                Target::Any(_) => {}
-                Target::One(shard) if only.is_none_or(|known| known == shard) => only = Some(shard),
+                ShardTarget::Any(_) => {}
+                ShardTarget::One(shard) if only.is_none_or(|known| known == shard) => only = Some(shard),
                 _ => return Ok(None),
             }
         }
@@ -124,12 +124,12 @@ impl ShardedSession {
         }
         let plan = self.plan(text)?;
         match plan.target(self, None)? {
-            Target::Any(shard) | Target::One(shard) => {
+            ShardTarget::Any(shard) | ShardTarget::One(shard) => {
                 self.database.metrics.confined.increment();
                 self.enter(shard, writes(statement)).await?;
                 self.ask_one(shard, text, alone).await
             }
-            Target::Several(several) => {
+            ShardTarget::Several(several) => {
                 let question = Question { sql, facts: statement, parameters: None, results: &[], describes: true };
                 Box::pin(self.run_several(question, several)).await.map(|()| false)
             }

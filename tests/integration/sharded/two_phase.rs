@@ -142,7 +142,8 @@ fn fleet_password(yard: &Pgyard) -> String {
 
 #[test]
 fn without_prepared_transactions_the_error_names_the_setting() {
-    let fleet = LocalFleet::start(FleetOptions { replicas: 0, ..FleetOptions::default() }, &mut |_| ()).unwrap();
+    let settings = vec!["max_prepared_transactions = 0".to_owned()];
+    let fleet = LocalFleet::start(FleetOptions { replicas: 0, settings, ..FleetOptions::default() }, &mut |_| ()).unwrap();
     for shard in SHARDS {
         fleet.primary().sql(&format!("CREATE DATABASE {shard} OWNER app")).unwrap();
     }
