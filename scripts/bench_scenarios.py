@@ -6,6 +6,7 @@ import threading
 import time
 
 from bench_client import StreamClient, storm
+from bench_many import many
 from bench_process import BenchFailed
 from bench_report import median, shown
 from bench_servers import DATABASE, PASSWORD, ROLE
@@ -231,4 +232,5 @@ SCENARIOS = {
     "neighbours": neighbours,
     "logins": logins,
     "idle": idle,
+    "many": many,
 }

@@ -20,7 +20,7 @@ pub use held::{HeldStatement, HeldStatements, HoldLimits};
 pub use reuse::reusable;
 pub use role::RolePools;
 pub use sharded::ShardedDatabase;
-pub use statements::{PreparedStatement, Statements, meaning};
+pub use statements::{PreparedStatement, StatementForm, Statements, meaning};
 pub use upstream::Upstream;
 pub use view::{DatabaseView, classify, with_view};
 pub use writes::{LastWrite, WriteBook, WriteMark};

@@ -14,6 +14,7 @@ pub mod permits;
 pub mod queue;
 pub mod slot;
 mod upkeep;
+mod waiters;
 
 pub use connector::Connector;
 pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};

@@ -18,6 +18,7 @@ mod integration {
     mod lifecycle;
     mod load;
     mod malformed;
+    mod names;
     mod oracle;
     mod peers;
     mod points;

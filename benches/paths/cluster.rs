@@ -64,6 +64,7 @@ fn pick_path(balance: Balance, want: Want, floor: Option<Floor>) -> Run {
             excluded: HostSet::NONE,
             reads_on_primary: ReadsOnPrimary::Fallback,
             client_hash: 1,
+            crowded: false,
         };
         assert!(black_box(pick(black_box(&fleet), &balancer, &request)).is_ok(), "there is always a host");
     }))

@@ -72,8 +72,15 @@ pub(super) fn run(context: &ConsoleContext, sql: &str, database: Option<&str>) -
 fn chosen(fleet: &Fleet, settings: &DatabaseSettings, target: Target) -> Result<(Option<String>, Vec<String>), String> {
     let want = if target == Target::Primary { Want::Primary } else { Want::Read };
     let reads_on_primary = settings.routing.reads_on_primary;
-    let request =
-        PickRequest { want, floor: None, max_lag: None, excluded: HostSet::NONE, reads_on_primary, client_hash: rand::random() };
+    let request = PickRequest {
+        want,
+        floor: None,
+        max_lag: None,
+        excluded: HostSet::NONE,
+        reads_on_primary,
+        client_hash: rand::random(),
+        crowded: false,
+    };
     let balancer = Balancer::new(settings.routing.balance, rand::random());
     let index = pick(fleet, &balancer, &request).map_err(|missing| missing.explain(fleet))?;
     let name = |index: usize| fleet.hosts.get(index).map(|view| view.host.settings.name.clone());

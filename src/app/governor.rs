@@ -2,10 +2,12 @@
 //!
 //! Every `ROUND` the threads' CPU time is read. A thread over `FULL` brings the next one into use; what the threads in use do
 //! together, if one less could do it at `ROOMY` for `PATIENCE`, takes the last one out. Among those in use sessions move from the
-//! busiest to the idlest when they differ by more than `UNEVEN`.
+//! busiest to the idlest when they differ by more than `UNEVEN`. A thread through which large transfers pass is left to them: the
+//! kernel lets a thread wait that takes all the CPU it can get, and the small statements on it with it.
 
 use crate::session::Front;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,11 @@ const PATIENCE: u32 = 20;
 /// Difference between the busiest and the idlest thread that is left alone.
 const UNEVEN: f64 = 0.2;
 
+/// Full turns in a round from which on a thread is one that streams: 20 MiB a second.
+const STREAMING_TURNS: usize = 16;
+/// Rounds for which it stays one.
+const STREAMING_ROUNDS: u32 = 10;
+
 /// What a thread did in a round.
 #[derive(Clone, Copy, Debug, Default)]
 struct ThreadLoad {
@@ -27,6 +34,8 @@ struct ThreadLoad {
     busy: f64,
     /// Sessions that served a unit.
     active: usize,
+    /// Large transfers pass through it.
+    streams: bool,
 }
 
 /// What is to be done.
@@ -54,6 +63,10 @@ impl Governor {
         if loads.len() < wanted.min(available) {
             return Step::Use(wanted.min(available));
         }
+        if let Some(step) = set_apart(loads, available) {
+            self.roomy_rounds = 0;
+            return step;
+        }
         let by_busy = |(_, a): &(usize, &ThreadLoad), (_, b): &(usize, &ThreadLoad)| a.busy.total_cmp(&b.busy);
         let (Some((busiest, most)), Some((_, least))) =
             (loads.iter().enumerate().max_by(by_busy), loads.iter().enumerate().min_by(by_busy))
@@ -65,18 +78,28 @@ impl Governor {
             self.roomy_rounds = 0;
             return Step::Use(loads.len() + 1);
         }
-        let fits = loads.len() > wanted.max(1) && total < ROOMY * (loads.len() - 1) as f64;
+        let streams = loads.iter().any(|load| load.streams);
+        let fits = !streams && loads.len() > wanted.max(1) && total < ROOMY * (loads.len() - 1) as f64;
         self.roomy_rounds = if fits { self.roomy_rounds + 1 } else { 0 };
         if self.roomy_rounds >= PATIENCE {
             self.roomy_rounds = 0;
             return Step::Use(loads.len() - 1);
         }
         let count = surplus(*most, total / loads.len() as f64);
-        if most.busy - least.busy > UNEVEN && count > 0 {
+        if !streams && most.busy - least.busy > UNEVEN && count > 0 {
             return Step::Move { from: busiest, count };
         }
         Step::Nothing
     }
+}
+
+/// Small statements leave a thread through which large transfers pass, if they have somewhere to go.
+fn set_apart(loads: &[ThreadLoad], available: usize) -> Option<Step> {
+    let from = loads.iter().position(|load| load.streams && load.active > 0)?;
+    if loads.iter().any(|load| !load.streams) {
+        return Some(Step::Move { from, count: loads[from].active });
+    }
+    (loads.len() < available).then_some(Step::Use(loads.len() + 1))
 }
 
 /// How many of a thread's active sessions make up what it does beyond `mean`.
@@ -86,16 +109,27 @@ fn surplus(load: ThreadLoad, mean: f64) -> usize {
     ((load.active as f64 * share).round() as usize).min(load.active.saturating_sub(1))
 }
 
-/// The CPU time of a thread so far, from the kernel's scheduler.
+/// The CPU time of a thread, from the kernel's scheduler. The file stays open: it is read ten times a second.
 ///
 /// Spec: Linux, Documentation/scheduler/sched-stats.rst, `/proc/<pid>/schedstat`.
-fn cpu_time(thread: u32) -> Option<Duration> {
-    let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
-    let nanos = text.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(Duration::from_nanos(nanos))
+#[derive(Debug)]
+struct ThreadClock(fs::File);
+
+impl ThreadClock {
+    fn open(thread: u32) -> Option<Self> {
+        fs::File::open(format!("/proc/self/task/{thread}/schedstat")).ok().map(ThreadClock)
+    }
+
+    /// The CPU time so far.
+    fn now(&self) -> Option<Duration> {
+        let mut text = [0; 64];
+        let length = self.0.read_at(&mut text, 0).ok()?;
+        let nanos = std::str::from_utf8(&text[..length]).ok()?.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(Duration::from_nanos(nanos))
+    }
 }
 
-/// The calling thread's number, by which `cpu_time` finds it.
+/// The calling thread's number, by which its CPU time is found.
 pub fn thread_number() -> Option<u32> {
     fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
 }
@@ -103,31 +137,38 @@ pub fn thread_number() -> Option<u32> {
 /// Governs the threads with these numbers until the process ends. Where CPU times can't be read all threads are used, evenly.
 pub async fn govern(front: Arc<Front>, numbers: Vec<Option<u32>>) {
     let (placement, in_use) = (&front.placement, &front.metrics.workers_in_use);
-    let read = |index: usize| numbers.get(index).copied().flatten().and_then(cpu_time);
     let available = numbers.len();
+    let clocks: Option<Vec<ThreadClock>> = numbers.into_iter().map(|number| ThreadClock::open(number?)).collect();
     in_use.add(placement.in_use() as i64);
     let use_threads = |count: usize| {
         tracing::debug!(threads = count, "relay threads in use");
         in_use.add(count as i64 - placement.in_use() as i64);
         placement.use_threads(count);
     };
-    let Some(mut before) = (0..available).map(read).collect::<Option<Vec<Duration>>>() else { return use_threads(available) };
+    let Some(clocks) = clocks else { return use_threads(available) };
+    let mut before: Vec<Duration> = clocks.iter().map(|clock| clock.now().unwrap_or_default()).collect();
     if available < 2 {
         return;
     }
     let mut governor = Governor::default();
+    let mut streaming = vec![0; available];
     let mut looked = Instant::now();
     loop {
         tokio::time::sleep(ROUND).await;
         let elapsed = looked.elapsed().as_secs_f64();
         looked = Instant::now();
         let mut loads = Vec::with_capacity(available);
-        for (index, before) in before.iter_mut().enumerate() {
-            let now = read(index).unwrap_or(*before);
+        for (index, (clock, before)) in clocks.iter().zip(&mut before).enumerate() {
+            let now = clock.now().unwrap_or(*before);
             let busy = now.saturating_sub(*before).as_secs_f64() / elapsed;
             *before = now;
+            let thread = placement.thread(index);
+            let full = thread.take_full_turns() >= STREAMING_TURNS;
+            streaming[index] = if full { STREAMING_ROUNDS } else { u32::saturating_sub(streaming[index], 1) };
+            let streams = streaming[index] > 0;
+            thread.set_streams(streams);
             if index < placement.in_use() {
-                loads.push(ThreadLoad { busy, active: placement.thread(index).take_active() });
+                loads.push(ThreadLoad { busy, active: thread.take_active(), streams });
             }
         }
         let ask = |which: Option<(usize, usize)>| {
@@ -147,7 +188,26 @@ mod tests {
     use super::*;
 
     fn loads(of: &[(f64, usize)]) -> Vec<ThreadLoad> {
-        of.iter().map(|(busy, active)| ThreadLoad { busy: *busy, active: *active }).collect()
+        of.iter().map(|(busy, active)| ThreadLoad { busy: *busy, active: *active, streams: false }).collect()
+    }
+
+    #[test]
+    fn a_large_transfer_has_a_thread_of_its_own() {
+        let check = |of: &[(f64, usize, bool)], step: Step| {
+            let loads: Vec<_> = of.iter().map(|&(busy, active, streams)| ThreadLoad { busy, active, streams }).collect();
+            let mut governor = Governor { roomy_rounds: PATIENCE };
+            assert_eq!(governor.decide(&loads, (1, 2)), step, "{of:?}");
+        };
+        check(&[(0.4, 0, true)], Step::Nothing);
+        check(&[(0.4, 3, true)], Step::Use(2));
+        check(&[(0.4, 3, true), (0.0, 0, false)], Step::Move { from: 0, count: 3 });
+        check(&[(0.1, 2, false), (0.4, 1, true)], Step::Move { from: 1, count: 1 });
+        // While it lasts nobody is sent back to it, and the other thread stays.
+        check(&[(0.4, 0, true), (0.7, 9, false)], Step::Nothing);
+        check(&[(0.1, 0, true), (0.1, 9, false)], Step::Nothing);
+        // Two of them: there is no better place.
+        check(&[(0.5, 4, true), (0.5, 4, true)], Step::Nothing);
+        check(&[(0.1, 9, false), (0.1, 0, false)], Step::Use(1));
     }
 
     #[test]
@@ -191,10 +251,11 @@ mod tests {
     #[test]
     fn this_thread_has_used_the_cpu() {
         let number = thread_number().expect("a thread number");
-        let before = cpu_time(number).expect("its time");
-        while cpu_time(number) == Some(before) {
+        let clock = ThreadClock::open(number).expect("its clock");
+        let before = clock.now().expect("its time");
+        while clock.now() == Some(before) {
             std::hint::spin_loop();
         }
-        assert_eq!(cpu_time(0), None);
+        assert!(ThreadClock::open(0).is_none());
     }
 }

@@ -59,6 +59,16 @@ impl Balancer {
         }
     }
 
+    /// For a statement that would have to wait at `chosen`: the candidate with the fewest statements under way and waiting, `chosen`
+    /// among equals. Weights and addresses bind: where those decide, it waits.
+    pub(super) fn less_crowded(&self, fleet: &Fleet, candidates: HostSet, chosen: usize) -> usize {
+        if matches!(self.balance, Balance::Weighted | Balance::IpHash) {
+            return chosen;
+        }
+        let load = |index: usize| fleet.hosts.get(index).map_or(u32::MAX, |view| view.host.in_flight.load(Ordering::Relaxed));
+        candidates.iter().fold(chosen, |best, index| if load(index) < load(best) { index } else { best })
+    }
+
     fn next_turn(&self, candidates: HostSet, price: impl Fn(usize) -> u64) -> Option<usize> {
         let bill = |index: usize| self.bills[index].load(Ordering::Relaxed);
         let (mut cheapest, mut dearest_bill) = (None, 0);
@@ -219,6 +229,18 @@ mod tests {
             fleet.hosts[1].host.decay_latency();
         }
         assert_eq!(counts(&balancer, &fleet, set(&[1, 2]), 100)[1], 100, "after a while it is tried again");
+    }
+
+    #[test]
+    fn weights_and_addresses_bind_also_where_a_statement_must_wait() {
+        let fleet = fixtures::fleet(&[1000, 1000]);
+        fleet.hosts[1].host.in_flight.store(5, Ordering::Relaxed);
+        use Balance::*;
+        for (balance, expect) in [(RoundRobin, 2), (Random, 2), (LeastConnections, 2), (PeakEwma, 2), (Weighted, 1), (IpHash, 1)]
+        {
+            let found = Balancer::new(balance, 1).less_crowded(&fleet, set(&[1, 2]), 1);
+            assert_eq!(found, expect, "{balance:?}");
+        }
     }
 
     #[test]

@@ -99,6 +99,11 @@ impl<T> CatalogueSlot<T> {
         change
     }
 
+    /// The number of the last change that was marked; 0 if there was none.
+    pub fn last_change(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// Whether a change that was marked is in what was read last.
     pub fn contains(&self, change: u64) -> bool {
         self.contained.load(Ordering::Acquire) > change

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 /// Events that may wait for the keeper.
 pub(super) const EVENTS_MAX: usize = 1024;
@@ -70,6 +70,8 @@ pub(super) struct Keeper {
     probe_events: mpsc::Sender<FleetEvent>,
     /// The primary that was published last, which outlives the time without one.
     last_primary: Option<u32>,
+    /// When it began.
+    began: Instant,
 }
 
 struct RunningProbe {
@@ -96,11 +98,13 @@ impl Keeper {
         let (probe_events, mut events) = mpsc::channel(EVENTS_MAX);
         let state = FleetState::new(hosts.clone(), settings.health.clone());
         let health = settings.health.clone();
-        let mut keeper = Keeper { shared, state, health, probes: HashMap::new(), probe_events, last_primary: None };
+        let mut keeper =
+            Keeper { shared, state, health, probes: HashMap::new(), probe_events, last_primary: None, began: Instant::now() };
         keeper.start_probes(&hosts, false);
         keeper.publish();
-        let mut tick = interval(keeper.health.probe_interval.max(Duration::from_millis(1)));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Together with the probes: a thread that has little to do is woken as seldom as can be.
+        let mut tick = interval_at(keeper.began.into(), keeper.health.probe_interval.max(Duration::from_millis(1)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut reaped = Instant::now();
         loop {
             tokio::select! {
@@ -203,6 +207,7 @@ impl Keeper {
                 target: self.shared.pools.target(host, self.health.probe_timeout),
                 health: self.health.clone(),
                 events: self.probe_events.clone(),
+                began: self.began,
                 bell: bell.clone(),
                 sign: host.circuit.clone(),
             };

@@ -31,6 +31,8 @@ pub struct PickRequest<'a> {
     pub reads_on_primary: ReadsOnPrimary,
     /// A hash of the client's address, for `ip_hash`.
     pub client_hash: u64,
+    /// Whether the host chosen first had no free connection, so that the statement will have to wait for one.
+    pub crowded: bool,
 }
 
 /// Why no host could be chosen.
@@ -71,7 +73,7 @@ pub fn pick(fleet: &Fleet, balancer: &Balancer, request: &PickRequest<'_>) -> Re
         candidates = candidates.with(index);
     }
     if let Some(index) = balancer.choose(fleet, candidates, request.client_hash) {
-        return Ok(index);
+        return Ok(if request.crowded { balancer.less_crowded(fleet, candidates, index) } else { index });
     }
     if let (ReadsOnPrimary::Fallback | ReadsOnPrimary::Always, Ok(index)) = (request.reads_on_primary, primary) {
         return Ok(index);
@@ -189,6 +191,7 @@ mod tests {
         excluded: HostSet::NONE,
         reads_on_primary: ReadsOnPrimary::Fallback,
         client_hash: 0,
+        crowded: false,
     };
     const WRITE: PickRequest<'static> = PickRequest { want: Want::Primary, ..READ };
 
@@ -270,6 +273,22 @@ mod tests {
         check(&fleet, 99, &[Ok(0); 4]);
         fleet.primary = None;
         check(&fleet, 99, &[Err(NoHost::BehindFloor); 4]);
+    }
+
+    #[test]
+    fn where_all_must_wait_the_shortest_queue_is_joined_that_will_do() {
+        let fleet = fixtures::fleet(&[900, 1000, 1000]);
+        let crowded = PickRequest { crowded: true, ..READ };
+        for (index, load) in [0, 7, 9, 8].into_iter().enumerate() {
+            fleet.hosts[index].host.in_flight.store(load, std::sync::atomic::Ordering::Relaxed);
+        }
+        assert_eq!(picks(&fleet, &crowded), [Ok(1); 4]);
+        assert_eq!(picks(&fleet, &READ), [Ok(1), Ok(2), Ok(3), Ok(1)]);
+        let floor = Floor { system: SystemId(7), timeline: Timeline(1), lsn: Lsn(950) };
+        assert_eq!(picks(&fleet, &PickRequest { floor: Some(&floor), ..crowded }), [Ok(3); 4]);
+        assert_eq!(picks(&fleet, &PickRequest { excluded: set(&[1, 3]), ..crowded }), [Ok(2); 4]);
+        fleet.hosts[1].host.in_flight.store(8, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(picks(&fleet, &PickRequest { excluded: set(&[2]), ..crowded }), [Ok(1), Ok(3), Ok(1), Ok(3)]);
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub struct Probe {
     pub health: HealthSettings,
     /// Where samples go.
     pub events: mpsc::Sender<FleetEvent>,
+    /// When its cluster began to be probed: the probes of all its hosts fall together.
+    pub began: Instant,
     /// Who may ask for a probe out of turn.
     pub bell: std::sync::Arc<ProbeBell>,
     /// Where the circuit shows how it stands.
@@ -181,7 +183,7 @@ impl Probe {
                 return Ok(Parting::Stopped);
             }
             tokio::select! {
-                () = sleep_until((asked + self.health.probe_interval).into()) => {}
+                () = sleep_until(next_beat(self.began, asked, self.health.probe_interval).into()) => {}
                 () = self.bell.rung.notified() => {
                     if self.bell.refused.load(Ordering::Acquire) {
                         return Ok(Parting::Refused);
@@ -206,6 +208,14 @@ impl Probe {
         let limit = self.health.probe_timeout;
         timeout(limit, work).await.unwrap_or(Err(ProbeError::Timeout(limit)))
     }
+}
+
+/// When to ask again after `asked`: at the beat that is nearest to one `interval` later. Beats are counted from `began`, so that
+/// the hosts of a cluster are asked at the same time, and one wake-up of the thread does for all of them.
+fn next_beat(began: Instant, asked: Instant, interval: Duration) -> Instant {
+    let interval = interval.max(Duration::from_millis(1));
+    let since_beat = (asked.saturating_duration_since(began) + interval / 2).as_nanos() % interval.as_nanos();
+    asked + interval / 2 + interval - Duration::from_nanos(u64::try_from(since_beat).unwrap_or(0))
 }
 
 /// A connection that is ready to be asked for positions.
@@ -285,6 +295,22 @@ pub fn walfile_timeline(name: &str) -> Option<Timeline> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probes_of_a_cluster_fall_together() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let check = |asked, expect| assert_eq!(next_beat(began, at(asked), Duration::from_millis(100)), at(expect), "{asked}");
+        check(0, 100);
+        check(1, 100);
+        check(49, 100);
+        check(50, 200);
+        check(99, 200);
+        check(100, 200);
+        check(1_000_149, 1_000_200);
+        check(1_000_150, 1_000_300);
+        assert!(next_beat(began, at(7), Duration::ZERO) > at(7));
+    }
 
     #[test]
     fn reads_timelines_from_file_names() {

@@ -111,7 +111,7 @@ pub struct Host {
     pub id: u32,
     /// The configured settings.
     pub settings: HostSettings,
-    /// Statements in flight, for least_connections and peak_ewma. Shared with the host's earlier self after a reload.
+    /// Statements under way on it, and those that wait for one of its connections. Shared with the host's earlier self after a reload.
     pub in_flight: Arc<AtomicU32>,
     /// Peak-EWMA latency in microseconds, written by sessions at the end of a statement ([`Host::record_latency`]).
     pub latency_us: Arc<AtomicU64>,

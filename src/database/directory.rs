@@ -102,6 +102,11 @@ impl Database {
         self.catalogue.mark_changed()
     }
 
+    /// The number of the last change of the catalogue that passed through.
+    pub fn last_change(&self) -> u64 {
+        self.catalogue.last_change()
+    }
+
     /// Whether the catalogue has been read since this change.
     pub fn catalogue_contains(&self, change: u64) -> bool {
         self.catalogue.contains(change)

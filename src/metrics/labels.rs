@@ -153,7 +153,7 @@ label_values! {
         Load = "load",
         /// currval, lastval.
         Sequence = "sequence",
-        /// SQL PREPARE.
+        /// SQL PREPARE of what cannot be made again elsewhere.
         Prepare = "prepare",
         /// Code that pgyard cannot look into.
         Opaque = "opaque",

@@ -1,33 +1,23 @@
 //! The pool: idle connections, waiting sessions, and who gets what.
 
 use super::expiry::expire_waiters;
+use super::waiters::{Waiter, Waiters};
 use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
 use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A waiter of another relay thread goes first if it has waited this much longer: a hand-off within a thread is cheaper, but
-/// must not starve the others.
-const FOREIGN_HEAD_START: Duration = Duration::from_millis(5);
 /// Connections that one pool makes at the same time, so that a burst of clients is not a log-in storm for the server.
 pub(super) const CONNECTING_MAX: usize = 4;
-
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) slot: Arc<WaitSlot>,
-    pub(super) ticket: u64,
-    pub(super) since: Instant,
-}
 
 #[derive(Debug)]
 pub(super) struct PoolState {
     /// Idle connections by relay thread; the last returned is the first used.
     #[expect(clippy::vec_box, reason = "connections are handed on as boxes: moving one would copy it")]
     pub(super) idle: Vec<Vec<Box<ServerConnection>>>,
-    /// Waiting sessions by relay thread.
-    pub(super) waiting: Vec<VecDeque<Waiter>>,
+    /// Waiting sessions.
+    pub(super) waiting: Waiters,
     pub(super) open: usize,
     pub(super) connecting: usize,
     /// Of the limits, what is asked for at every return.
@@ -76,7 +66,7 @@ impl Pool {
     ) -> Arc<Pool> {
         let state = PoolState {
             idle: (0..workers.max(1)).map(|_| Vec::new()).collect(),
-            waiting: (0..workers.max(1)).map(|_| VecDeque::new()).collect(),
+            waiting: Waiters::new(workers),
             open: 0,
             connecting: 0,
             size: limits.size,
@@ -107,7 +97,7 @@ impl Pool {
     /// An idle connection, if there is one and nobody waits.
     pub fn try_checkout(&self, worker: usize) -> Option<Box<ServerConnection>> {
         let mut state = self.lock();
-        if state.waiting.iter().any(|queue| !queue.is_empty()) {
+        if !state.waiting.is_empty() {
             return None;
         }
         let home = worker % state.idle.len();
@@ -123,7 +113,7 @@ impl Pool {
     /// The idle connection with this id, if it is here and nobody waits.
     pub fn try_checkout_exactly(&self, id: u64) -> Option<Box<ServerConnection>> {
         let mut state = self.lock();
-        if state.waiting.iter().any(|queue| !queue.is_empty()) {
+        if !state.waiting.is_empty() {
             return None;
         }
         let found = state.idle.iter_mut().find_map(|idle| {
@@ -153,7 +143,7 @@ impl Pool {
         let wait = PoolWait { pool: self, slot };
         let may_connect = {
             let mut state = self.lock();
-            let waiting: usize = state.waiting.iter().map(VecDeque::len).sum();
+            let waiting = state.waiting.len();
             if state.closed {
                 return Err(CheckoutError::Closed);
             }
@@ -162,8 +152,7 @@ impl Pool {
                 let (host, role) = (self.key.host.clone(), self.key.role.clone());
                 return Err(CheckoutError::TooManyWaiting { waiting, host, role });
             }
-            let home = worker % state.waiting.len();
-            state.waiting[home].push_back(Waiter { slot: slot.clone(), ticket, since: Instant::now() });
+            state.waiting.push(worker, Waiter { slot: slot.clone(), ticket, since: Instant::now() });
             if !std::mem::replace(&mut state.expiring, true) {
                 tokio::spawn(expire_waiters(Arc::downgrade(self)));
             }
@@ -197,7 +186,7 @@ impl Pool {
             drop(state);
             return self.discard(connection);
         }
-        while let Some(waiter) = next_waiter(&mut state.waiting, connection.worker, now) {
+        while let Some(waiter) = state.waiting.next(connection.worker, now) {
             match waiter.slot.fill(waiter.ticket, connection) {
                 Ok(()) => return,
                 Err(back) => connection = back,
@@ -228,9 +217,8 @@ impl Pool {
                 if state.open >= state.size || state.connecting >= CONNECTING_MAX || state.closed {
                     return;
                 }
-                state.waiting.iter_mut().for_each(|queue| queue.retain(|waiter| waiter.slot.is_waiting(waiter.ticket)));
-                let waiting: usize = state.waiting.iter().map(VecDeque::len).sum();
-                (state.size, waiting > state.connecting)
+                state.waiting.retain(|waiter| waiter.slot.is_waiting(waiter.ticket));
+                (state.size, state.waiting.len() > state.connecting)
             };
             if !wanted || !self.start_connecting(size) {
                 return;
@@ -266,7 +254,7 @@ impl Pool {
         if error.is_server_full() && state.open > 0 {
             return;
         }
-        for waiter in state.waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+        for waiter in state.waiting.drain() {
             waiter.slot.fail(waiter.ticket, CheckoutError::Connect(error.clone()));
         }
     }
@@ -310,34 +298,19 @@ impl Pool {
     /// The figures of now.
     pub fn stats(&self) -> PoolStats {
         let state = self.lock();
-        let first = state.waiting.iter().filter_map(|queue| queue.front()).map(|waiter| waiter.since).min();
+        let first = state.waiting.oldest();
         PoolStats {
             size: self.limits.load().size,
             open: state.open,
             idle: state.idle.iter().map(Vec::len).sum(),
             connecting: state.connecting,
-            waiting: state.waiting.iter().map(VecDeque::len).sum(),
+            waiting: state.waiting.len(),
             oldest_wait: first.map_or(Duration::ZERO, |since| since.elapsed()),
             checkouts: self.checkouts.load(Ordering::Relaxed),
             timeouts: self.timeouts.load(Ordering::Relaxed),
             overflows: self.overflows.load(Ordering::Relaxed),
         }
     }
-}
-
-/// The waiter to serve next: the first of this thread, unless one of another thread has waited much longer.
-fn next_waiter(waiting: &mut [VecDeque<Waiter>], worker: usize, now: Instant) -> Option<Waiter> {
-    let home = worker % waiting.len();
-    let age = |queue: &VecDeque<Waiter>| queue.front().map(|waiter| now.saturating_duration_since(waiter.since));
-    let local = age(&waiting[home]);
-    let foreign = (0..waiting.len()).filter(|index| *index != home).max_by_key(|index| age(&waiting[*index]));
-    let from = match (local, foreign) {
-        (Some(local), Some(other)) if age(&waiting[other]) > Some(local + FOREIGN_HEAD_START) => other,
-        (Some(_), _) => home,
-        (None, Some(other)) => other,
-        (None, None) => return None,
-    };
-    waiting[from].pop_front()
 }
 
 /// A session's wait; ending it puts back what came too late.

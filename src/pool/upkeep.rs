@@ -12,21 +12,20 @@ impl Pool {
         let now = Instant::now();
         let mut state = self.lock();
         let size = state.size;
-        for queue in &mut state.waiting {
-            // The first has waited longest.
-            while let Some(first) = queue.front() {
-                let too_long = now.saturating_duration_since(first.since) >= limit;
-                if too_long && first.slot.is_waiting(first.ticket) {
-                    self.timeouts.fetch_add(1, Ordering::Relaxed);
-                    let (host, role) = (self.key.host.clone(), self.key.role.clone());
-                    first.slot.fail(first.ticket, CheckoutError::TimedOut { waited: limit, size, host, role });
-                } else if first.slot.is_waiting(first.ticket) {
-                    break;
-                }
-                queue.pop_front();
+        // The first of a queue has waited longest.
+        state.waiting.end_while(|first| {
+            if !first.slot.is_waiting(first.ticket) {
+                return true;
             }
-        }
-        state.expiring = state.waiting.iter().any(|queue| !queue.is_empty());
+            let too_long = now.saturating_duration_since(first.since) >= limit;
+            if too_long {
+                self.timeouts.fetch_add(1, Ordering::Relaxed);
+                let (host, role) = (self.key.host.clone(), self.key.role.clone());
+                first.slot.fail(first.ticket, CheckoutError::TimedOut { waited: limit, size, host, role });
+            }
+            too_long
+        });
+        state.expiring = !state.waiting.is_empty();
         state.expiring
     }
 
@@ -79,7 +78,7 @@ impl Pool {
 
     /// Sends the waiting sessions away: the host does not answer its probe, and other hosts may.
     pub fn turn_away(&self) {
-        for waiter in self.lock().waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+        for waiter in self.lock().waiting.drain() {
             waiter.slot.fail(waiter.ticket, CheckoutError::HostSilent);
         }
     }
@@ -89,7 +88,7 @@ impl Pool {
         {
             let mut state = self.lock();
             state.closed = true;
-            for waiter in state.waiting.iter_mut().flat_map(|queue| queue.drain(..)) {
+            for waiter in state.waiting.drain() {
                 waiter.slot.fail(waiter.ticket, CheckoutError::Closed);
             }
         }

@@ -1,6 +1,6 @@
 //! A logged-in connection to a server.
 
-use super::{ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
+use super::{OwnNames, ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
 use crate::net::{Buffer, Stream};
 use crate::types::SqlState;
 use crate::wire::Cursor;
@@ -113,6 +113,8 @@ pub struct ServerConnection {
     pub parameters: Arc<ParameterSet>,
     /// Which of its named statements it still holds is not known: it is told to forget all before it is used again.
     pub prepared_unknown: bool,
+    /// Statements that it holds under the names of the client that used it last.
+    pub own_names: OwnNames,
     /// Which Parse its unnamed statement came from; 0 is none, [`UNKNOWN_UNNAMED`] may be any.
     pub unnamed: u64,
     /// The session that used it last, by its process id; 0 is none.
@@ -159,6 +161,7 @@ impl ServerConnection {
             target,
             parameters: Arc::default(),
             prepared_unknown: false,
+            own_names: OwnNames::default(),
             unnamed: 0,
             last_session: 0,
             opened: now,

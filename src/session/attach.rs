@@ -18,6 +18,7 @@ use crate::wire::reply::Report;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -34,6 +35,8 @@ pub struct Attempt {
     pub failed: Vec<u32>,
     /// The server connection that the session used last is wanted, if it is free.
     pub same_server: bool,
+    /// The host chosen first had no free connection.
+    pub crowded: bool,
     /// Its prepared statements were made again once.
     pub replanned: bool,
     /// Connections that it has lost without a word of the server.
@@ -86,6 +89,8 @@ struct Place {
 pub enum AttachError {
     /// The client is told, and stays connected.
     Refused(Report),
+    /// A server has refused something that the unit needs: the body of its error is the unit's answer.
+    Answered(Vec<u8>),
     /// The session ends.
     End(SessionEnd),
 }
@@ -104,7 +109,6 @@ impl Session {
                     continue;
                 }
             };
-            attempt.need.reason = place.reason;
             let Some(pool) = self.pool_of(&place.host) else {
                 return Err(AttachError::Refused(no_pool(&place.host.settings.name)));
             };
@@ -112,7 +116,12 @@ impl Session {
             let found = if attempt.same_server { None } else { pool.try_checkout(self.worker) };
             let server = match found.and_then(|server| adopt(&pool, server, self.worker)) {
                 Some(server) => server,
-                None => match self.check_out(&pool, attempt.same_server).await? {
+                // Another host that would do as well may have one, or fewer who wait for one.
+                None if !(attempt.crowded || attempt.same_server) => {
+                    attempt.crowded = true;
+                    continue;
+                }
+                None => match self.check_out(&pool, &place.host, attempt.same_server).await? {
                     Ok(server) => {
                         attempt.waited = attempt.since.elapsed();
                         server
@@ -123,6 +132,7 @@ impl Session {
                     }
                 },
             };
+            attempt.need.reason = place.reason;
             let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
             link.needs_reset = self.mode == PoolMode::Session;
             attempt.held = None;
@@ -194,6 +204,7 @@ impl Session {
     async fn check_out(
         &mut self,
         pool: &Arc<Pool>,
+        host: &Host,
         same: bool,
     ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
@@ -203,7 +214,11 @@ impl Session {
                 None => {
                     self.state_is(ClientState::Waiting);
                     let (waiting, slot, worker) = (pool.clone(), self.slot(), self.worker);
-                    let checkout = Box::pin(async move { waiting.checkout(&slot, worker).await });
+                    let queued = Queued::at(host);
+                    let checkout = Box::pin(async move {
+                        let _queued = queued;
+                        waiting.checkout(&slot, worker).await
+                    });
                     match self.or_interrupted(checkout).await? {
                         Ok(server) => server,
                         Err(error) => return Ok(Err(error)),
@@ -282,6 +297,22 @@ impl Session {
             Poll::Ready(Ok(())) if self.client.ended => Poll::Ready(AttachError::End(SessionEnd::ClientGone)),
             _ => Poll::Pending,
         }
+    }
+}
+
+/// A statement that waits for a connection of a host; counted there until it is dropped, so that the balance sees queues.
+struct Queued(Arc<AtomicU32>);
+
+impl Queued {
+    fn at(host: &Host) -> Self {
+        host.in_flight.fetch_add(1, Ordering::Relaxed);
+        Queued(host.in_flight.clone())
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -56,7 +56,8 @@ impl Choice<'_> {
         };
         let (reads_on_primary, client_hash) = (self.reads_on_primary, self.client_hash);
         let max_lag = self.state.asked.max_lag;
-        let request = PickRequest { want, floor: floor.as_ref(), max_lag, excluded, reads_on_primary, client_hash };
+        let crowded = attempt.crowded;
+        let request = PickRequest { want, floor: floor.as_ref(), max_lag, excluded, reads_on_primary, client_hash, crowded };
         let index = pick(fleet, balancer, &request)?;
         let reason = if attempt.need.target == Target::Primary || fleet.primary != Some(index) {
             attempt.need.reason

@@ -31,6 +31,7 @@ impl Session {
             link.server().incoming.replies.take_dropped_messages();
             put_own_query(link.server(), "DEALLOCATE ALL");
             link.server().incoming.prepared.clear();
+            link.server().own_names.clear();
         }
     }
 
@@ -38,6 +39,10 @@ impl Session {
     pub(super) fn start_again(&mut self, reason: RetryReason) {
         self.client.outbox.clear();
         self.state.undo_names(0);
+        if let Some(link) = self.link.as_mut() {
+            // Which of its names the unit has given or taken there is not known.
+            link.server().own_names.settle(Some(0));
+        }
         self.link = None;
         self.database.metrics.retries(reason).increment();
     }

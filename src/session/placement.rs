@@ -4,7 +4,7 @@
 //! threads as can carry them, and move when a thread has too much or too little to do. A session moves by itself, between two
 //! units, when it holds no server connection: it is told by a number in a cache line that its thread reads after each unit anyway.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 /// `leave`: every session goes.
 pub const EVERY_SESSION: usize = usize::MAX;
@@ -21,6 +21,10 @@ pub struct ThreadSign {
     active: AtomicUsize,
     /// The round.
     round: AtomicU32,
+    /// Turns in this round that ended because others were to have theirs, not because there was no more to relay.
+    full_turns: AtomicUsize,
+    /// Large transfers pass through it: who has the choice is elsewhere.
+    streams: AtomicBool,
 }
 
 impl ThreadSign {
@@ -46,12 +50,27 @@ impl ThreadSign {
         self.leave.load(Ordering::Relaxed) > 0
     }
 
-    /// One session leaves; false if enough have left already.
-    pub fn take_leave(&self) -> bool {
+    /// A session has relayed as much as it may at once, and has more. Not on the path of small statements.
+    pub fn turn_was_full(&self) {
+        self.full_turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many turns were full in this round.
+    pub fn take_full_turns(&self) -> usize {
+        self.full_turns.swap(0, Ordering::Relaxed)
+    }
+
+    /// Notes whether large transfers pass through it.
+    pub fn set_streams(&self, streams: bool) {
+        self.streams.store(streams, Ordering::Relaxed);
+    }
+
+    /// One session leaves; false if enough have left already, or if it has just `streamed` and others were meant.
+    pub fn take_leave(&self, streamed: bool) -> bool {
         let one_less = |left: usize| match left {
-            0 => None,
             EVERY_SESSION => Some(EVERY_SESSION),
-            left => Some(left - 1),
+            _ if streamed => None,
+            left => left.checked_sub(1),
         };
         self.leave.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
@@ -95,11 +114,16 @@ impl Placement {
         }
     }
 
-    /// The thread for one more session: of those in use but not `not`, if there is another, the one with the fewest connections.
+    /// The thread for one more session: of those in use but not `not`, if there is another, one through which no large transfer
+    /// passes, with the fewest connections.
     pub fn choose(&self, not: Option<usize>) -> usize {
         let in_use = self.in_use();
         let candidates = (0..in_use).filter(|index| Some(*index) != not);
-        candidates.min_by_key(|index| self.threads[*index].connections.load(Ordering::Relaxed)).unwrap_or(0)
+        let price = |index: &usize| {
+            let thread = &self.threads[*index];
+            (thread.streams.load(Ordering::Relaxed), thread.connections.load(Ordering::Relaxed))
+        };
+        candidates.min_by_key(price).unwrap_or(0)
     }
 }
 
@@ -114,12 +138,12 @@ mod tests {
         assert!(!thread.unit_ended(&mut round));
         thread.ask_to_leave(2);
         assert!(thread.unit_ended(&mut round));
-        assert_eq!([thread.take_leave(), thread.take_leave(), thread.take_leave()], [true, true, false]);
+        assert_eq!([true, false, false, false].map(|streamed| thread.take_leave(streamed)), [false, true, true, false]);
         assert!(!thread.unit_ended(&mut round));
         placement.use_threads(2);
         placement.use_threads(1);
         for _ in 0..10 {
-            assert!(placement.thread(1).unit_ended(&mut round) && placement.thread(1).take_leave());
+            assert!(placement.thread(1).unit_ended(&mut round) && placement.thread(1).take_leave(true));
         }
     }
 
@@ -146,6 +170,8 @@ mod tests {
         placement.use_threads(2);
         assert_eq!(placement.choose(None), 1);
         assert_eq!(placement.choose(Some(1)), 0);
+        placement.thread(1).set_streams(true);
+        assert_eq!((placement.choose(None), placement.choose(Some(0))), (0, 1));
         placement.use_threads(1);
         assert_eq!(placement.choose(Some(0)), 0);
     }

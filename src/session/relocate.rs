@@ -78,7 +78,7 @@ impl Session {
         match self.run_own(false).await {
             Ok(()) => Ok(()),
             Err(OwnError::End(end)) => Err(AttachError::End(end)),
-            Err(OwnError::Lost | OwnError::Failed(_)) => {
+            Err(OwnError::Lost | OwnError::Failed { .. }) => {
                 self.break_link();
                 let message = "the transaction could not go on on the primary";
                 Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, message)))

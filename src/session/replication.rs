@@ -127,6 +127,7 @@ async fn reach_primary(
         excluded: HostSet::NONE,
         reads_on_primary: ReadsOnPrimary::Fallback,
         client_hash: 0,
+        crowded: false,
     };
     let index = pick(&fleet, &upstream.balancer(), &request).map_err(|missing| {
         let report =

@@ -69,9 +69,11 @@ pub struct Session {
     pub(super) pools: PoolsAtHand,
     slot: Option<Arc<WaitSlot>>,
     scanned: usize,
-    placement: Arc<Placement>,
+    pub(super) placement: Arc<Placement>,
     /// The round of its thread in which it last served a unit.
     round: u32,
+    /// Its last unit was a large transfer.
+    pub(super) streamed: bool,
     /// The server went away while nothing was asked of it: the next unit is told.
     pub(super) lost: Option<Report>,
 }
@@ -108,6 +110,7 @@ impl Session {
             scanned: 0,
             placement,
             round: 0,
+            streamed: false,
             lost: None,
         }
     }
@@ -124,10 +127,14 @@ impl Session {
                 break end;
             }
             let thread = self.placement.thread(self.worker);
-            if thread.unit_ended(&mut self.round) && self.may_move() && thread.take_leave() {
+            if thread.unit_ended(&mut self.round) && self.may_move() && thread.take_leave(self.streamed) {
                 return SessionEnd::Moves;
             }
         };
+        if let Some(link) = self.link.as_mut().filter(|_| self.state.pipeline_open) {
+            // What its pipeline has done so far must not be committed by whoever comes next.
+            link.server().broken = true;
+        }
         self.link = None;
         self.state.pins = Pins::NONE;
         self.note_pins();

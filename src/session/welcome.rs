@@ -88,6 +88,7 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
             excluded: tried,
             reads_on_primary: ReadsOnPrimary::Fallback,
             client_hash: 0,
+            crowded: false,
         };
         let balancer = database.upstream().balancer().clone();
         let chosen = pick(&fleet, &balancer, &request(Want::Primary)).or_else(|_| pick(&fleet, &balancer, &request(Want::Read)));

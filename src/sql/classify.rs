@@ -2,7 +2,7 @@
 
 use crate::sql::catalogue::Catalogue;
 use crate::sql::commands;
-use crate::sql::facts::{Access, Facts, Pins, RouteHint, StatementFacts, Tables, WriteReason};
+use crate::sql::facts::{Access, Command, Facts, Pins, RouteHint, StatementFacts, Tables, WriteReason};
 use crate::sql::outcome::Outcome;
 use crate::sql::read;
 use crate::sql::scan::{Lexing, Scanner};
@@ -75,6 +75,9 @@ pub(crate) fn classify_statement(setting: &Setting<'_>, survey: &Survey) -> Outc
 /// What no server accepts is an error there and has no effect, unless this scanner is wrong about it: then all is possible.
 fn untrusted(setting: &Setting<'_>, survey: &Survey) -> Outcome {
     let mut outcome = Outcome::unparsed();
+    if survey.lead.is_some_and(|lead| lead.is_word(setting.text, "copy")) {
+        outcome.facts.command = Command::CopyIn;
+    }
     if read::may_leave_something(survey) || !setting.lexing.ascii_safe_encoding {
         outcome = outcome.pinned(Pins::OPAQUE);
     }

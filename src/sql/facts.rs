@@ -190,6 +190,8 @@ pub enum SessionEffect {
     SetLocal {
         /// As above; empty where it is computed (`set_config($1, $2, true)`).
         name: Arc<str>,
+        /// The value as SQL text; `None` where it is computed, DEFAULT, or not sure to be set.
+        value: Option<Arc<str>>,
     },
     /// RESET name.
     Reset(Arc<str>),
@@ -200,9 +202,16 @@ pub enum SessionEffect {
     /// DISCARD PLANS, SEQUENCES, TEMP.
     DiscardSome(Discard),
     /// PREPARE name AS ...
-    Prepare(Arc<str>),
-    /// EXECUTE name.
+    Prepare {
+        /// The name.
+        name: Arc<str>,
+        /// Where the prepared statement itself stands in the text that was classified.
+        body: std::ops::Range<usize>,
+    },
+    /// EXECUTE name, also inside EXPLAIN and CREATE TABLE AS.
     Execute(Arc<str>),
+    /// Reads which prepared statements the session has.
+    ListStatements,
     /// DEALLOCATE name; `None` is ALL.
     Deallocate(Option<Arc<str>>),
     /// LISTEN channel.
@@ -213,6 +222,14 @@ pub enum SessionEffect {
     DeclareHold(Arc<str>),
     /// CLOSE name; `None` is ALL.
     CloseCursor(Option<Arc<str>>),
+}
+
+impl SessionEffect {
+    /// Whether it gives, takes, uses or shows names of prepared statements.
+    pub fn concerns_names(&self) -> bool {
+        use SessionEffect::{Deallocate, DiscardAll, Execute, ListStatements, Prepare};
+        matches!(self, Prepare { .. } | Execute(_) | Deallocate(_) | DiscardAll | ListStatements)
+    }
 }
 
 /// What DISCARD discards.
@@ -245,7 +262,7 @@ impl Pins {
     pub const LOAD: Pins = Pins(1 << 4);
     /// currval, lastval.
     pub const SEQUENCE: Pins = Pins(1 << 5);
-    /// SQL PREPARE.
+    /// SQL PREPARE of what cannot be made again elsewhere.
     pub const PREPARE: Pins = Pins(1 << 6);
     /// DO, CALL, functions whose body may do any of the above, set_config with computed arguments.
     pub const OPAQUE: Pins = Pins(1 << 7);

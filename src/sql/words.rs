@@ -48,6 +48,7 @@ flags! {
     CLAUSE = 28, "FROM, WHERE, CASE, UNION ...: what stands in the statement may not run, or not once.";
     ORDERING = 29, "ORDER, GROUP, LIMIT, OFFSET, FETCH: literals behind it change the statement's shape.";
     READS_TABLES = 30, "A user's function that is not immutable: it may read any table.";
+    LOCAL_SETTING = 31, "A function that sets parameters to the end of the transaction.";
 }
 
 impl WordFlags {

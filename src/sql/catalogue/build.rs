@@ -3,6 +3,7 @@
 
 use super::{add_implied, source};
 use crate::sql::functions;
+use crate::sql::read::memmem_folded;
 use crate::sql::scan::{Lexing, Scanner};
 use crate::sql::survey;
 use crate::sql::words::{WordFlags, WordTable};
@@ -211,13 +212,17 @@ impl Builder {
 
     fn verdict(&self, words: &WordTable, resting: &Resting) -> WordFlags {
         if resting.kind == RestingKind::Function {
-            let opaque = source::is_opaque(resting.text.as_bytes(), words);
-            return if opaque { WordFlags::OPAQUE } else { WordFlags::NONE };
+            let text = resting.text.as_bytes();
+            let opaque = source::is_opaque(text, words) || shows_statements(text);
+            let local = source::sets_locally(text, words);
+            return if opaque { WordFlags::OPAQUE } else { WordFlags::NONE }
+                | if local { WordFlags::LOCAL_SETTING } else { WordFlags::NONE };
         }
         let mut scanner = Scanner::new(resting.text.as_bytes(), Lexing::default());
         let Some(seen) = survey::survey_names(&mut scanner, words, &self.operators) else { return WordFlags::NONE };
         let all = seen.names | seen.calls;
-        let opaque = all.has(WordFlags::OPAQUE) || seen.calls.has(WordFlags::SET_CONFIG);
+        let opaque =
+            all.has(WordFlags::OPAQUE) || seen.calls.has(WordFlags::SET_CONFIG) || shows_statements(resting.text.as_bytes());
         if resting.kind == RestingKind::Default {
             return if opaque { WordFlags::OPAQUE_WRITE } else { WordFlags::NONE };
         }
@@ -239,4 +244,9 @@ impl Builder {
         }
         flags
     }
+}
+
+/// Whether a view or a function may show which prepared statements the session has.
+fn shows_statements(text: &[u8]) -> bool {
+    memmem_folded(text, b"pg_prepared_statement")
 }
