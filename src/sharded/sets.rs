@@ -34,7 +34,7 @@ impl SetLog {
                 let value = value.as_deref().unwrap_or("DEFAULT");
                 (name, format!("SET {} = {value}", quote_name(name)), false)
             }
-            SessionEffect::SetLocal { name } => (name, sql.to_owned(), true),
+            SessionEffect::SetLocal { name, .. } => (name, sql.to_owned(), true),
             SessionEffect::Reset(name) => (name, format!("RESET {}", quote_name(name)), false),
             SessionEffect::ResetAll | SessionEffect::DiscardAll => {
                 self.pending
@@ -176,7 +176,7 @@ mod tests {
         log.note(&set("a.b", "'x'"), "");
         log.savepoint("s");
         log.note(&set("work_mem", "'3MB'"), "");
-        log.note(&SessionEffect::SetLocal { name: "geqo".into() }, "SET LOCAL geqo = off");
+        log.note(&SessionEffect::SetLocal { name: "geqo".into(), value: None }, "SET LOCAL geqo = off");
         assert_eq!(log.in_transaction(), "SET \"a.b\" = 'x'; SAVEPOINT \"s\"; SET \"work_mem\" = '3MB'; SET LOCAL geqo = off");
         log.roll_back_to("s");
         assert_eq!(log.in_transaction(), "SET \"a.b\" = 'x'; SAVEPOINT \"s\"");

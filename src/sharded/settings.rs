@@ -148,7 +148,7 @@ impl ShardedSession {
 fn own_setting<'a>(effects: &'a [SessionEffect], sql: &'a str) -> Option<(&'a str, Option<&'a str>)> {
     let (name, value) = match effects {
         [SessionEffect::Set { name, value }] => (name, value.as_deref()),
-        [SessionEffect::SetLocal { name }] => (name, value_of(sql)),
+        [SessionEffect::SetLocal { name, .. }] => (name, value_of(sql)),
         [SessionEffect::Reset(name)] => (name, None),
         _ => return None,
     };
