@@ -1,15 +1,12 @@
 # `make run` and `make test` set up what they need; `make` alone shows the targets.
 
 CARGO ?= cargo
-# For example `make run ARGS="--replicas 3 --keep"`.
+# For example `make run ARGS="--replicas 3 --keep"`, or `make run SHARDS=2`.
 ARGS ?=
+SHARDS ?=
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help setup run build test chaos soak overload regress bench bench-check bench-budget check fmt deny clean
-=======
-.PHONY: help setup run build test chaos promises soak regress bench bench-check bench-budget check fmt deny clean
->>>>>>> fresh
+.PHONY: help setup run build test chaos promises soak overload regress bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +18,7 @@ run: ## Build, start a primary, two replicas and pgyard in front; Ctrl-C stops a
 	@scripts/setup.sh
 	$(CARGO) build --release --bin pgyard
 	@# exec: Ctrl-C goes to pgyard, which stops everything in order.
-	@exec target/release/pgyard demo $(ARGS)
+	@exec target/release/pgyard demo $(if $(SHARDS),--shards $(SHARDS)) $(ARGS)
 
 build: ## Build the release binary
 	$(CARGO) build --release --bin pgyard

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod governor;
 pub mod logging;
 mod names;
+pub mod recovery;
 pub mod reload;
 pub mod scrape;
 pub mod serve;

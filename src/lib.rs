@@ -10,9 +10,9 @@
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`], [`coordinator`] |
+//! | 6 | [`database`], [`coordinator`], [`twophase`] |
 //! | 7 | [`session`], [`http`], [`demo`] |
-//! | 8 | [`admin`] |
+//! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
 
 pub mod admin;
@@ -33,6 +33,8 @@ pub mod route;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod sharded;
 pub mod sql;
+pub mod twophase;
 pub mod types;
 pub mod wire;

@@ -32,6 +32,7 @@ mod histogram;
 mod instruments;
 mod labels;
 mod registry;
+mod sharded;
 #[cfg(test)]
 pub(crate) mod strict_parser;
 
@@ -46,3 +47,4 @@ pub use labels::{
     RetryReason,
 };
 pub use registry::{Registry, Scrape};
+pub use sharded::ShardedMetrics;

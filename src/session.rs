@@ -40,17 +40,16 @@ pub mod settle;
 pub mod shown;
 pub mod startup;
 pub mod state;
-<<<<<<< HEAD
-pub mod throttle;
-=======
 pub mod tables;
->>>>>>> fresh
+pub mod throttle;
 pub mod translate;
 pub mod unit;
 pub mod unnamed;
 pub mod welcome;
 
 pub use exchange::ClientSide;
-pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, Resident, serve_client};
+pub use front::{
+    ConsoleClient, ConsoleHandler, EntryPlace, Front, FrontParts, Resident, ShardedClient, ShardedHandler, serve_client,
+};
 pub use placement::{Placement, ThreadSign};
 pub use run::{Session, SessionEnd, SessionLimits};

@@ -32,11 +32,9 @@ mod integration {
     mod retry;
     mod routing;
     mod shard_keys;
-<<<<<<< HEAD
     mod shard_order;
-=======
+    mod sharded;
     mod shards;
->>>>>>> plan
     mod slow_hosts;
     mod soak;
     mod strangers;

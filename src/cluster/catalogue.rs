@@ -124,6 +124,16 @@ impl<T> CatalogueSlot<T> {
         let _ = loaded.wait_for(|count| *count > 0).await;
     }
 
+    /// Waits until what was read last holds. The caller bounds the time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn current(&self) {
+        let mut loaded = self.loaded.subscribe();
+        // The sender lives in the slot: it cannot be gone.
+        let _ = loaded.wait_for(|_| self.is_current()).await;
+    }
+
     /// The changes that a reading which begins now will contain.
     fn begin(&self) -> u64 {
         self.changes.load(Ordering::Acquire)

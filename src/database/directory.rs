@@ -4,6 +4,7 @@ use super::held::HeldStatements;
 use super::rates::AddressBook;
 use super::role::RolePools;
 use super::seats::{ClientSeat, ClientSeats, SeatLimit, SeatLimits};
+use super::sharded::ShardedDatabase;
 use super::statements::Statements;
 use super::upstream::Upstream;
 use super::writes::WriteBook;
@@ -219,6 +220,7 @@ impl Database {
 pub struct Directory {
     upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
     databases: ArcSwap<HashMap<Arc<str>, Arc<Database>>>,
+    sharded: ArcSwap<HashMap<Arc<str>, Arc<ShardedDatabase>>>,
     making: Mutex<()>,
     registry: Registry,
 }
@@ -229,6 +231,7 @@ impl Directory {
         let directory = Directory {
             upstreams: ArcSwap::from_pointee(upstreams),
             databases: ArcSwap::default(),
+            sharded: ArcSwap::default(),
             making: Mutex::default(),
             registry,
         };
@@ -299,6 +302,28 @@ impl Directory {
         let mut all: Vec<_> = self.databases.load().values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// The sharded database with this name.
+    pub fn sharded(&self, name: &str) -> Option<Arc<ShardedDatabase>> {
+        self.sharded.load().get(name).cloned()
+    }
+
+    /// Every sharded database.
+    pub fn all_sharded(&self) -> Vec<Arc<ShardedDatabase>> {
+        let mut all: Vec<_> = self.sharded.load().values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Replaces the sharded databases.
+    pub fn set_sharded(&self, sharded: Vec<Arc<ShardedDatabase>>) {
+        self.sharded.store(Arc::new(sharded.into_iter().map(|database| (database.name.clone(), database)).collect()));
+    }
+
+    /// Whether this is the database of one shard, which clients can't name.
+    pub fn is_shard(&self, name: &str) -> bool {
+        self.sharded.load().values().any(|sharded| sharded.shards.iter().any(|shard| *shard.name == *name))
     }
 
     /// Every upstream by the name of its entry.

@@ -132,6 +132,13 @@ catalogue! {
     FACTS_CACHE_MISSES: Counter CounterMetric Count "pgyard_facts_cache_misses_total" ["database"]
         "Query texts that were analysed.";
 
+    SHARDED_STATEMENTS: Counter CounterMetric Count "pgyard_sharded_statements_total" ["database", "kind"]
+        "Statements of a sharded database: confined to one shard, gathered, finished by a shard over all partial answers, written on several, everywhere, or refused.";
+    TWO_PHASE_COMMITS: Counter CounterMetric Count "pgyard_two_phase_commits_total" ["database"]
+        "Transactions that wrote on several shards and were committed in two phases.";
+    TWO_PHASE_RECOVERED: Counter CounterMetric Count "pgyard_two_phase_recovered_total" ["database", "outcome"]
+        "Prepared transactions that a session left behind and that were committed or rolled_back afterwards.";
+
     HOST_UP: Gauge GaugeMetric Flag "pgyard_host_up" ["database", "host"]
         "Whether the last probe was answered.";
     HOST_ROLE: Gauge GaugeMetric Flag "pgyard_host_role" ["database", "host", "role"]

@@ -7,13 +7,14 @@ use super::peers::PASSING_ON_MAX;
 use super::placement::Placement;
 use super::replication::ReplicationSession;
 use super::run::{Session, SessionEnd, SessionLimits};
-use crate::auth::{FailureBook, KeyCache, network};
+use crate::auth::{FailureBook, KeyCache, ServerCredential, network};
 use crate::config::{AdminSettings, FrontSettings};
-use crate::database::{ClientEntry, ClientSeat, Clients, Directory};
+use crate::database::{ClientEntry, ClientSeat, Clients, Directory, ShardedDatabase};
 use crate::metrics::{FrontMetrics, GaugeHold, RefusalReason};
 use crate::net::Stream;
 use crate::net::stream::Peer;
 use crate::net::tls::ClientTls;
+use crate::server::{ParameterSet, ReportedParameters};
 use crate::types::TokenBook;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
@@ -46,6 +47,30 @@ pub trait ConsoleHandler: Send + Sync {
     fn serve(&self, console: ConsoleClient) -> BoxFuture<'static, ()>;
 }
 
+/// A client of a sharded database that has logged in.
+pub struct ShardedClient {
+    /// Its connection.
+    pub client: ClientSide,
+    /// The database.
+    pub database: Arc<ShardedDatabase>,
+    /// Its place among the clients.
+    pub entry: Arc<ClientEntry>,
+    /// What servers are logged in to with.
+    pub credential: ServerCredential,
+    /// The parameters of its start-up packet.
+    pub startup: ParameterSet,
+    /// What a server reported at the log-in.
+    pub reported: ReportedParameters,
+    /// What all connections share.
+    pub front: Arc<Front>,
+}
+
+/// Sessions of sharded databases, which are another layer's.
+pub trait ShardedHandler: Send + Sync {
+    /// Serves one session to its end.
+    fn serve(&self, client: ShardedClient) -> BoxFuture<'static, ()>;
+}
+
 /// What all connections share.
 pub struct Front {
     /// The databases.
@@ -66,6 +91,8 @@ pub struct Front {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Sessions of sharded databases.
+    pub sharded: Box<dyn ShardedHandler>,
     /// Which relay thread serves which session.
     pub placement: Arc<Placement>,
     /// No new clients: pgyard stops.
@@ -104,6 +131,8 @@ pub struct FrontParts {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Sessions of sharded databases.
+    pub sharded: Box<dyn ShardedHandler>,
     /// Relay threads.
     pub workers: usize,
 }
@@ -122,6 +151,7 @@ impl Front {
             keys: parts.keys,
             metrics: parts.metrics,
             console: parts.console,
+            sharded: parts.sharded,
             placement: Arc::new(Placement::new(parts.workers)),
             draining: AtomicBool::new(false),
             failures: FailureBook::default(),
@@ -277,6 +307,11 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident
         Ok(Ok(Login::Replication(session, seat))) => replicate(front, session, (admission, seat)).await,
         Ok(Ok(Login::Session(session, seat))) => return Some(Resident::new(front, session, (admission, seat))),
         Ok(Ok(Login::Console(console))) => front.console.serve(console).await,
+        Ok(Ok(Login::Sharded(client, _seat))) => {
+            front.metrics.logins.increment();
+            let _place = EntryPlace { front: front.clone(), entry: client.entry.clone() };
+            front.sharded.serve(*client).await;
+        }
         Ok(Ok(Login::Nothing)) => {}
         Ok(Err(LoginEnd { reason, text })) => {
             front.metrics.login_failures(reason).increment();
@@ -304,6 +339,20 @@ async fn replicate(front: Arc<Front>, mut session: Box<ReplicationSession>, plac
     let place = BookedPlace { front, entry, _places: places, _connected };
     session.run().await;
     tracing::info!(client = place.entry.process, user = &*place.entry.user, peer = %place.entry.peer, "replication ends");
+}
+
+/// A client's place among those that are logged in; dropping it takes the client out.
+pub struct EntryPlace {
+    /// What all connections share.
+    pub front: Arc<Front>,
+    /// The client.
+    pub entry: Arc<ClientEntry>,
+}
+
+impl Drop for EntryPlace {
+    fn drop(&mut self) {
+        self.front.clients.leave(&self.entry);
+    }
 }
 
 /// A logged-in session with its place in the books; dropping it takes the client out of them.

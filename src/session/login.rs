@@ -4,7 +4,7 @@ use super::access::{Admitted, Denied, Entrance, admit, lookup_database, no_seat}
 use super::candidate::{Candidate, candidate};
 use super::console_login::console;
 use super::exchange::ClientSide;
-use super::front::{ConsoleClient, Front};
+use super::front::{ConsoleClient, Front, ShardedClient};
 use super::replication::{
     ReplicationKind, ReplicationSession, Walsender, connect_walsender, no_physical_database, physical_database, replication_kind,
 };
@@ -14,7 +14,7 @@ use super::state::SessionState;
 use super::welcome::welcome;
 use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
-use crate::database::{ClientEntry, ClientSeat, Database, NewClient};
+use crate::database::{ClientEntry, ClientSeat, Database, NewClient, ShardedDatabase};
 use crate::metrics::LoginFailureReason;
 use crate::net::Stream;
 use crate::net::stream::Peer;
@@ -38,6 +38,8 @@ pub enum Login {
     Replication(Box<ReplicationSession>, ClientSeat),
     /// A console session.
     Console(ConsoleClient),
+    /// A session of a sharded database, with its place.
+    Sharded(Box<ShardedClient>, ClientSeat),
     /// It was a cancel request.
     Nothing,
 }
@@ -133,7 +135,10 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
     if let Err(denied) = front.count_attempt(&arrival) {
         return Err(arrival.refuse(denied).await);
     }
-    let database = match find_database(&front, &arrival) {
+    let sharded = front.directory.sharded(&arrival.name).filter(|_| kind == ReplicationKind::None);
+    // The first shard's servers say who a client of a sharded database is.
+    let found = sharded.as_ref().map_or_else(|| find_database(&front, &arrival), |sharded| Ok(sharded.first().clone()));
+    let database = match found {
         Ok(database) => database,
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
@@ -142,9 +147,10 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
         _ => replication(&front, &mut arrival, &database, admitted).await.map(|found| Either::Walsender(Box::new(found))),
     };
     match outcome {
-        Ok(Either::Session((accepted, seat))) => {
-            Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat))
-        }
+        Ok(Either::Session((accepted, seat))) => match sharded {
+            Some(sharded) => Ok(Login::Sharded(Box::new(open_sharded(&front, arrival, sharded, accepted)), seat)),
+            None => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat)),
+        },
         Ok(Either::Walsender(found)) => {
             let (walsender, seat) = *found;
             Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, walsender)), seat))
@@ -165,7 +171,7 @@ enum Either {
 fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Denied> {
     let name = &arrival.name;
     let found = match arrival.kind {
-        _ if name == CONSOLE_DATABASE => None,
+        _ if name == CONSOLE_DATABASE || front.directory.is_shard(name) => None,
         ReplicationKind::Physical => physical_database(&front.directory, name),
         ReplicationKind::None | ReplicationKind::Logical => front.directory.find(name),
     };
@@ -179,14 +185,15 @@ fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Deni
     })
 }
 
-fn enter(front: &Front, arrival: &Arrival, database: &Database) -> Arc<ClientEntry> {
+fn enter(front: &Front, arrival: &Arrival, database: &Arc<str>) -> Arc<ClientEntry> {
     front.clients.enter(NewClient {
-        database: database.name.clone(),
+        database: database.clone(),
         user: arrival.user.as_str().into(),
         peer: arrival.peer,
         tls: arrival.stream.is_tls(),
         application_name: arrival.message.get("application_name").unwrap_or_default().into(),
         key_len: if arrival.message.minor >= 2 { 32 } else { 4 },
+        is_leg: false,
     })
 }
 
@@ -196,19 +203,32 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     let settings = database.settings();
     let own = settings.users.iter().find(|known| known.name == arrival.user);
     let consistency = own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency);
-    let entry = enter(front, &arrival, &database);
-    let mut client = ClientSide::new(arrival.stream);
-    let out = client.outbox.writer();
-    reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
-    put_backend_key(out, entry.process, &entry.key);
-    put_ready(out, b'I');
+    let entry = enter(front, &arrival, &database.name);
+    let client = greeted(arrival.stream, &reported, &entry);
     let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     drop(settings);
     Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }
 
+/// The client's side of a session, with what a server says first in its outbox.
+fn greeted(stream: Stream, reported: &crate::server::ReportedParameters, entry: &ClientEntry) -> ClientSide {
+    let mut client = ClientSide::new(stream);
+    let out = client.outbox.writer();
+    reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
+    put_backend_key(out, entry.process, &entry.key);
+    put_ready(out, b'I');
+    client
+}
+
+fn open_sharded(front: &Arc<Front>, arrival: Arrival, database: Arc<ShardedDatabase>, accepted: Accepted) -> ShardedClient {
+    let (startup, credential, reported) = accepted;
+    let entry = enter(front, &arrival, &database.name);
+    let client = greeted(arrival.stream, &reported, &entry);
+    ShardedClient { client, database, entry, credential, startup, reported, front: front.clone() }
+}
+
 fn open_replication(front: &Front, arrival: Arrival, database: Arc<Database>, walsender: Walsender) -> ReplicationSession {
-    let entry = enter(front, &arrival, &database);
+    let entry = enter(front, &arrival, &database.name);
     let mut client = ClientSide::new(arrival.stream);
     let out = client.outbox.writer();
     out.extend_from_slice(&message::authentication_ok());

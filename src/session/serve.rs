@@ -62,17 +62,12 @@ impl Session {
             Box::pin(self.learn_own_position()).await;
         }
         // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
-<<<<<<< HEAD
         let admitted = if attempt.tuning.is_rated { Box::pin(self.keep_to_rates(&unit)).await } else { Ok(()) };
+        let behind = self.state.consistency == Consistency::Global && self.replica_is_behind(&unit, &attempt);
         let left = match admitted {
-            Ok(()) if self.must_leave_replica(&unit) => Box::pin(self.leave_replica(&mut attempt)).await,
+            Ok(()) if behind || self.must_leave_replica(&unit) => Box::pin(self.leave_replica(&mut attempt)).await,
             other => other,
         };
-=======
-        let behind = self.state.consistency == Consistency::Global && self.replica_is_behind(&unit, &attempt);
-        let left =
-            if behind || self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
->>>>>>> fresh
         let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
