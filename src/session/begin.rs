@@ -91,7 +91,7 @@ impl Session {
                     });
                     attempt.failed.extend(failed);
                 }
-                Err(OwnError::Failed(message)) => {
+                Err(OwnError::Failed { message, .. }) => {
                     self.break_link();
                     let report = crate::wire::reply::Report::error(crate::types::SqlState::ADMIN_SHUTDOWN, message);
                     return Err(AttachError::Refused(report.detail("The transaction could not begin on another server.")));
