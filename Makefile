@@ -1,11 +1,12 @@
 # `make run` and `make test` set up what they need; `make` alone shows the targets.
 
 CARGO ?= cargo
-# For example `make run ARGS="--replicas 3 --keep"`.
+# For example `make run ARGS="--replicas 3 --keep"`, or `make run SHARDS=2`.
 ARGS ?=
+SHARDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos soak regress bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos promises soak overload regress bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +18,7 @@ run: ## Build, start a primary, two replicas and pgyard in front; Ctrl-C stops a
 	@scripts/setup.sh
 	$(CARGO) build --release --bin pgyard
 	@# exec: Ctrl-C goes to pgyard, which stops everything in order.
-	@exec target/release/pgyard demo $(ARGS)
+	@exec target/release/pgyard demo $(if $(SHARDS),--shards $(SHARDS)) $(ARGS)
 
 build: ## Build the release binary
 	$(CARGO) build --release --bin pgyard
@@ -32,9 +33,17 @@ chaos: ## Break hosts and networks under checked sessions, 10 minutes a level (M
 	PGYARD_CHAOS_MINUTES=$(or $(MINUTES),10) PGYARD_CHAOS_SEED=$(SEED) \
 		$(CARGO) test --test integration chaos::levels::$(ARGS) -- --nocapture --test-threads=1
 
+promises: ## Count what is promised in numbers, in full: stale reads, recovery from a lost primary
+	@scripts/setup.sh --tests
+	PGYARD_PROMISES=1 $(CARGO) test --test integration promises:: -- --nocapture --test-threads=1
+
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests
 	PGYARD_SOAK_MINUTES=$(or $(MINUTES),30) PGYARD_CHAOS_SEED=$(SEED) $(CARGO) test --test integration soak:: -- --nocapture
+
+overload: ## 2,000 clients on a pool of 20, for a minute (SECONDS=10)
+	@scripts/setup.sh --tests
+	PGYARD_OVERLOAD_SECONDS=$(or $(SECONDS),60) $(CARGO) test --test integration overload::a_crowd_waits -- --nocapture
 
 regress: ## Run PostgreSQL's own test suites directly and through pgyard, and compare (ARGS="--suite regress --mode transaction")
 	@scripts/setup.sh --regress

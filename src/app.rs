@@ -5,6 +5,8 @@ pub mod commands;
 pub mod demo;
 pub mod governor;
 pub mod logging;
+mod names;
+pub mod recovery;
 pub mod reload;
 pub mod scrape;
 pub mod serve;

@@ -28,7 +28,7 @@ pub mod verifier;
 pub use client_login::{ClientAuthRequest, ClientLogin, ClientLoginStep};
 pub use credential::{ScramKeys, ServerCredential, TransportSecurity};
 pub use error::{AuthError, AuthFault, ScramError};
-pub use failures::{FailureBook, FailureLimit, FailureLimits};
+pub use failures::{FailureBook, FailureLimit, FailureLimits, network};
 pub use keys::{DerivedKeys, KeyCache, KeyRequest, ScramKey};
 pub use server_login::{ServerLogin, ServerLoginStep};
 pub use verifier::{ScramVerifier, StoredSecret, VerifierError};

@@ -18,6 +18,7 @@ pub mod control_tls;
 pub mod fleet;
 pub mod floors;
 pub mod handle;
+pub mod identity;
 pub mod keeper;
 pub mod lag;
 pub mod lookup;

@@ -16,10 +16,13 @@ mod url;
 
 pub mod access;
 pub mod choice;
+pub mod clients;
 pub mod defaults;
 pub mod diff;
 pub mod duration;
+pub mod peers;
 pub mod problem;
+mod rate;
 pub mod settings;
 pub mod show;
 pub mod size;
@@ -29,13 +32,16 @@ pub use access::{
     REPLICATION_KEYWORD, UserMap,
 };
 pub use choice::NamedChoice;
+pub use clients::ClientSettings;
 pub use defaults::{DEFAULT_LISTEN_PORT, DEFAULT_LOOKUP_QUERY, DEFAULT_SERVER_PORT};
 pub use diff::{ReloadPlan, diff};
 pub use document::reference_tables;
 pub use duration::{DurationParseError, format_duration, parse_duration};
 pub use environment::Environment;
+pub use peers::{PeerAddress, PeerSettings};
 pub use problem::{ConfigReport, Problem, ProblemKind, ProblemPlace, ProblemSpot, Severity};
 pub use quick::{QuickOptions, from_url, quick};
+pub use rate::format_rate;
 pub use settings::*;
 pub use sharding::{COORDINATOR, ShardingSettings, shard_database_name};
 pub use show::settings_table;

@@ -6,12 +6,14 @@ mod error;
 mod fleet;
 mod host;
 mod programs;
+mod shards;
 mod warden;
 
 pub use error::FleetError;
 pub use fleet::{FleetOptions, FleetProgress, LocalFleet, free_port};
 pub use host::{APP_DATABASE, APP_USER, LocalHost, SUPERUSER, StopMode};
 pub use programs::PgPrograms;
+pub use shards::{sharded_configuration, sharded_welcome_text};
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -22,6 +24,8 @@ use std::path::PathBuf;
 pub struct DemoOptions {
     /// Streaming replicas. Default 2.
     pub replicas: usize,
+    /// Shards, as databases of the servers; 0 (default) is a database that is not sharded.
+    pub shards: usize,
     /// Where pgyard listens for clients. Default `127.0.0.1:6432`.
     pub listen: SocketAddr,
     /// Where pgyard serves metrics and health. Default `127.0.0.1:9632`.
@@ -38,6 +42,7 @@ impl Default for DemoOptions {
     fn default() -> Self {
         DemoOptions {
             replicas: 2,
+            shards: 0,
             listen: SocketAddr::from(([127, 0, 0, 1], 6432)),
             http: SocketAddr::from(([127, 0, 0, 1], 9632)),
             first_port: None,
@@ -67,11 +72,15 @@ pub fn start_fleet_with_progress(options: &DemoOptions, out: &mut dyn Write) -> 
         directory: options.directory.clone(),
         first_port: options.first_port,
         keep: options.keep,
+        settings: if options.shards > 0 { vec!["max_prepared_transactions = 64".to_owned()] } else { Vec::new() },
         ..FleetOptions::default()
     };
     // A terminal that is gone is no reason to stop: the fleet ends with us.
     let fleet = LocalFleet::start(wanted, &mut |progress| drop(writeln!(out, "  {progress}").and_then(|()| out.flush())))?;
-    fleet.primary().sql(SAMPLE)?;
+    match options.shards {
+        0 => drop(fleet.primary().sql(SAMPLE)?),
+        count => shards::fill(&fleet, count)?,
+    }
     Ok(fleet)
 }
 

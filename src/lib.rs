@@ -6,13 +6,13 @@
 //! |---|---|
 //! | 0 | [`types`] |
 //! | 1 | [`wire`], [`sql`], [`shard`], [`config`], [`metrics`] |
-//! | 2 | [`net`], [`auth`] |
+//! | 2 | [`net`], [`auth`], [`gather`] |
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`], [`coordinator`] |
+//! | 6 | [`database`], [`coordinator`], [`twophase`] |
 //! | 7 | [`session`], [`http`], [`demo`] |
-//! | 8 | [`admin`] |
+//! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
 
 pub mod admin;
@@ -23,6 +23,7 @@ pub mod config;
 pub mod coordinator;
 pub mod database;
 pub mod demo;
+pub mod gather;
 pub mod http;
 pub mod metrics;
 pub mod net;
@@ -32,6 +33,8 @@ pub mod route;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod sharded;
 pub mod sql;
+pub mod twophase;
 pub mod types;
 pub mod wire;

@@ -32,6 +32,7 @@ mod histogram;
 mod instruments;
 mod labels;
 mod registry;
+mod sharded;
 #[cfg(test)]
 pub(crate) mod strict_parser;
 
@@ -42,6 +43,8 @@ pub use front::FrontMetrics;
 pub use histogram::{DurationHistogram, HistogramSnapshot};
 pub use instruments::{Counter, Gauge, GaugeHold};
 pub use labels::{
-    ByteDirection, CancelOutcome, LoginFailureReason, PinCause, QueryReason, QueryRoute, RefusalReason, RetryReason,
+    ByteDirection, CancelOutcome, LoginFailureReason, PinCause, QueryReason, QueryRoute, RateOutcome, RateScope, RefusalReason,
+    RetryReason,
 };
 pub use registry::{Registry, Scrape};
+pub use sharded::ShardedMetrics;

@@ -4,9 +4,41 @@
 //! pgyard itself computes little: what several shards answer is concatenated, merged by keys whose order it can reproduce, or handed to a
 //! *finishing query*, which PostgreSQL runs over the shards' partial results, so that arithmetic, types, collations and formats are
 //! PostgreSQL's own.
+//!
+//! The way of a text: `tree` (a tree that can be trusted), `scope`, `read` and `from` (what its names mean), `conditions` (what must hold),
+//! `keys` (which shards that means), `place` (where each query inside can be answered). A query over several shards is then
+//! concatenated or merged (`order`), made of partial aggregates (`partial`), or run over rows that were brought (`bring`).
 
+mod bring;
+mod change;
+mod collect;
+mod conditions;
+mod from;
+mod functions;
+mod infer;
+mod insert;
+mod keys;
+mod limit;
+mod model;
+mod names;
+mod order;
+mod partial;
+mod place;
+mod read;
+mod resolve;
+pub mod schema;
+mod scope;
+mod select;
+mod statement;
 pub mod steps;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod utility;
 
+pub use resolve::{Binding, key_columns};
+pub use schema::{SCHEMA_QUERY, Schema, SchemaRow};
+pub use statement::Planner;
 pub use steps::{
     Combine, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, Partial, Plan, Refusal, RowCount, SortKey, SplitInsert,
     WritePlan,

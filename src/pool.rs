@@ -10,13 +10,17 @@
 pub mod connector;
 mod expiry;
 pub mod figures;
+mod opening;
 pub mod permits;
 pub mod queue;
+mod share;
 pub mod slot;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod waiters;
 
-pub use connector::Connector;
+pub use connector::{Connector, IdentityCheck};
 pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};
 pub use permits::{HostPermits, HostPlace};
 pub use queue::Pool;

@@ -15,6 +15,6 @@ pub use connection::{Incoming, ServerCard, ServerConnection, ServerKey, Transact
 pub use login::{ConnectError, cancel, cancel_at_peer, connect, connect_with, greets};
 pub use parameter_sets::ParameterSets;
 pub use parameters::{ParameterSet, ReportedParameters};
-pub use prepared::PreparedSet;
+pub use prepared::{OwnNames, PreparedSet};
 pub use replies::{Expected, ReplyQueue, Verdict};
 pub use target::ServerTarget;

@@ -9,16 +9,20 @@
 
 pub mod access;
 pub mod attach;
+pub mod begin;
 pub mod candidate;
 pub mod choose;
 pub mod console_login;
 pub mod exchange;
 pub mod follow;
 pub mod front;
-pub mod link;
+pub mod known;
+mod link;
 pub mod local;
 pub mod login;
 pub mod lost;
+pub mod meaning;
+pub mod names;
 pub mod own;
 pub mod own_queries;
 pub mod pass;
@@ -33,13 +37,19 @@ pub mod run;
 pub mod send;
 pub mod serve;
 pub mod settle;
+pub mod shown;
 pub mod startup;
 pub mod state;
+pub mod tables;
+pub mod throttle;
+pub mod translate;
 pub mod unit;
 pub mod unnamed;
 pub mod welcome;
 
 pub use exchange::ClientSide;
-pub use front::{ConsoleClient, ConsoleHandler, Front, FrontParts, Resident, serve_client};
+pub use front::{
+    ConsoleClient, ConsoleHandler, EntryPlace, Front, FrontParts, Resident, ShardedClient, ShardedHandler, serve_client,
+};
 pub use placement::{Placement, ThreadSign};
 pub use run::{Session, SessionEnd, SessionLimits};

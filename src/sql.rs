@@ -12,7 +12,7 @@ pub mod classify;
 mod commands;
 #[cfg(test)]
 mod corpus;
-mod cursor;
+pub(crate) mod cursor;
 pub mod explain;
 pub mod facts;
 mod functions;
@@ -21,12 +21,14 @@ mod read;
 pub mod scan;
 pub mod shape;
 pub mod survey;
+pub mod tables;
 mod tree;
 pub mod words;
 
 pub use cache::FactsCache;
 pub use catalogue::{CATALOGUE_QUERY, Catalogue, CatalogueRow};
-pub use classify::{classify, tables_of};
+pub use classify::classify;
 pub use explain::explain;
 pub use facts::*;
 pub use scan::Lexing;
+pub use tables::{TableKey, TableSet, TableUse, tables_used};

@@ -4,11 +4,13 @@ pub mod backoff;
 pub mod calendar;
 pub mod decimal;
 pub mod lsn;
+pub mod rate;
 pub mod secret;
 pub mod sqlstate;
 
 pub use backoff::Backoff;
 pub use decimal::Decimal;
 pub use lsn::{Floor, Lsn, SystemId, Timeline};
+pub use rate::{Rate, TokenBook, TokenBucket};
 pub use secret::Secret;
 pub use sqlstate::SqlState;

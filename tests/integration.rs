@@ -4,6 +4,7 @@
 
 mod integration {
     mod access;
+    mod begun;
     mod chaos;
     mod console;
     mod coordinator;
@@ -12,21 +13,31 @@ mod integration {
     mod faults;
     mod fidelity;
     mod fleet;
+    mod global;
     mod harness;
     mod isolation;
     mod lag;
     mod lifecycle;
     mod load;
+    mod maintenance;
     mod malformed;
+    mod names;
     mod oracle;
+    mod overload;
     mod peers;
     mod points;
+    mod promises;
     mod reload;
     mod replication;
+    mod retry;
     mod routing;
     mod shard_keys;
+    mod shard_order;
+    mod sharded;
+    mod shards;
     mod slow_hosts;
     mod soak;
+    mod strangers;
     mod streams;
     mod stubborn;
     mod tls;

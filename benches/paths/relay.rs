@@ -90,7 +90,7 @@ fn through_sockets(rows: usize) -> Run {
         client.inbox.push(&query);
         link.server().incoming.replies.push(Expected::Through);
         let mut exchange = Exchange::new(Answer::default(), query.len(), true);
-        let end = runtime.block_on(poll_fn(|cx| exchange.poll(cx, &mut client, &mut link)));
+        let end = runtime.block_on(poll_fn(|cx| exchange.poll(cx, (&mut client, None), &mut link)));
         assert!(matches!(end, ExchangeEnd::Done), "{end:?}");
         client.inbox.consume(query.len());
     }))

@@ -3,7 +3,8 @@
 use super::context::ConsoleContext;
 use super::run::Progress;
 use crate::config::format_duration;
-use crate::database::{ClientEntry, Database};
+use crate::database::{ClientEntry, Database, RolePools};
+use crate::pool::PoolStats;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::sync::Arc;
@@ -80,8 +81,10 @@ fn chosen(context: &ConsoleContext, name: Option<&str>) -> Result<Vec<Arc<Databa
     Ok(found)
 }
 
+/// Connections that sessions have, and sessions that were not held back any more and will get one.
 fn in_use(database: &Arc<Database>) -> usize {
-    let active = |role: &Arc<crate::database::RolePools>| role.pools().iter().map(|pool| pool.stats().active()).sum::<usize>();
+    let busy = |stats: PoolStats| stats.active() + stats.waiting;
+    let active = |role: &Arc<RolePools>| role.pools().iter().map(|pool| busy(pool.stats())).sum::<usize>();
     database.roles().iter().map(active).sum()
 }
 

@@ -38,7 +38,7 @@ fn row(name: &str, database: &Arc<Database>, clients: &[Arc<ClientEntry>]) -> Ve
     let settings = database.settings();
     let own = settings.users.iter().find(|user| user.name == name);
     let source = if own.is_some_and(|user| user.secret.is_some()) { "configured" } else { "looked up" };
-    let limit = own.map(|user| user.max_clients).filter(|limit| *limit > 0);
+    let limit = own.and_then(|user| user.max_clients).unwrap_or(settings.clients.max_clients_per_user);
     let current = clients.iter().filter(|client| &*client.user == name && client.database == database.name).count();
     vec![
         cell(name),
@@ -46,7 +46,7 @@ fn row(name: &str, database: &Arc<Database>, clients: &[Arc<ClientEntry>]) -> Ve
         cell(own.and_then(|user| user.pool_size).unwrap_or(settings.pool.size)),
         cell(own.and_then(|user| user.pool_mode).unwrap_or(settings.pool.mode).name()),
         cell(own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency).name()),
-        maybe(limit),
+        maybe(Some(limit).filter(|limit| *limit > 0)),
         cell(current),
         cell(source),
     ]

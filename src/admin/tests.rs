@@ -189,6 +189,7 @@ async fn every_show_is_answered_by_both_protocols() {
         tls: true,
         application_name: "shop".into(),
         key_len: 4,
+        is_leg: false,
     });
     let client = yard.driver().await;
     let mut shown = 0;
@@ -287,6 +288,7 @@ async fn actions_reach_what_they_name() {
         tls: false,
         application_name: "".into(),
         key_len: 4,
+        is_leg: false,
     });
     assert!(client.simple_query("KILL 1").await.is_err() || entry.process == 1);
     rows(&client, &format!("KILL {}", entry.process)).await;

@@ -233,6 +233,9 @@ pub struct DemoArguments {
     /// Streaming replicas
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=16))]
     pub replicas: usize,
+    /// Shards: databases of these servers, with customers and orders spread over them [default: none]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=16))]
+    pub shards: usize,
     /// Where pgyard listens for clients
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6432")]
     pub listen: SocketAddr,
@@ -425,6 +428,7 @@ impl DemoArguments {
     pub fn options(&self) -> DemoOptions {
         DemoOptions {
             replicas: self.replicas,
+            shards: self.shards,
             listen: self.listen,
             http: self.http,
             first_port: self.ports,

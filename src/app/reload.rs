@@ -1,7 +1,7 @@
 //! Applying a changed configuration to a running pgyard.
 
 use super::logging::LogFilter;
-use super::yard::{Yard, session_limits, warn_of_risks};
+use super::yard::{Yard, session_limits, set_sharded, warn_of_risks};
 use crate::config::{ReloadPlan, diff};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::session::Front;
@@ -75,6 +75,7 @@ async fn apply(yard: &Arc<Yard>, front: &Arc<Front>, log: &LogFilter) -> Result<
     front.admin.store(Arc::new(new.admin.clone()));
     front.limits.store(Arc::new(session_limits(&new)));
     yard.directory.apply(upstreams);
+    set_sharded(&yard.directory, &yard.registry, &new);
     yard.settings.store(Arc::new(new));
     Ok(plan)
 }

@@ -85,5 +85,6 @@ fn host<'a>(database: &'a str, view: &'a HostView) -> HostReading<'a> {
         sampler_queries: count(&counters.sampler_queries),
         connects: count(&counters.connects),
         connect_failures: count(&counters.connect_failures),
+        strangers: count(&counters.strangers),
     }
 }

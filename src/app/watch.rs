@@ -73,7 +73,7 @@ fn send_away(yard: &Yard, upstream: &Arc<Upstream>, host: &Host) {
     yard.clients.tell_host_is_silent(&host.settings.address, host.settings.port);
 }
 
-fn for_pools(yard: &Yard, upstream: &Arc<Upstream>, host_id: u32, act: impl Fn(&Arc<Pool>)) {
+pub(super) fn for_pools(yard: &Yard, upstream: &Arc<Upstream>, host_id: u32, act: impl Fn(&Arc<Pool>)) {
     for database in yard.directory.all() {
         if Arc::ptr_eq(database.upstream(), upstream) {
             for role in database.roles() {
@@ -93,6 +93,7 @@ pub async fn follow_all(yard: Arc<Yard>) {
             if !followed.iter().any(|known| Arc::ptr_eq(known, upstream)) {
                 followed.push(upstream.clone());
                 tokio::spawn(follow(yard.clone(), upstream.clone()));
+                tokio::spawn(super::names::follow_names(yard.clone(), Arc::downgrade(upstream)));
             }
         }
         tokio::time::sleep(NEWS_WAIT).await;

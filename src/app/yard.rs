@@ -5,10 +5,12 @@ use super::reload::ReloadError;
 use crate::auth::KeyCache;
 use crate::cluster::{Cluster, ClusterContext, HostIds, ServerTlsLookup};
 use crate::config::{AuthMethod, DatabaseSettings, HostSettings, Settings};
-use crate::database::{Clients, Directory, Upstream};
+use crate::database::{Clients, Database, Directory, ShardedDatabase, Upstream};
 use crate::metrics::{FrontMetrics, Registry};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::session::{ConsoleHandler, Front, FrontParts, SessionLimits};
+use crate::sharded::ShardedSessions;
+use crate::twophase::InFlight;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct Yard {
     pub started: Instant,
     /// How it was told to end.
     pub ending: watch::Sender<Ending>,
+    /// Commits over several shards that are under way.
+    pub in_flight: Arc<InFlight>,
     pub(super) keys: Arc<KeyCache>,
     pub(super) context: ClusterContext,
     /// One reload at a time.
@@ -60,17 +64,19 @@ impl Yard {
         let tls: ServerTlsLookup = Arc::new(control_tls);
         let context = ClusterContext { control, tls, host_ids: Arc::new(HostIds::default()) };
         let keys = Arc::new(KeyCache::new(KEYS_MAX));
-        let upstreams: HashMap<String, Arc<Upstream>> = settings
-            .databases
+        let upstreams: HashMap<String, Arc<Upstream>> = with_hosts(&settings)
             .iter()
             .map(|database| (database.name.clone(), upstream(database, &settings, &context, &keys)))
             .collect();
+        let directory = Arc::new(Directory::new(upstreams, registry.clone()));
+        set_sharded(&directory, &registry, &settings);
         Arc::new(Yard {
-            directory: Arc::new(Directory::new(upstreams, registry.clone())),
+            directory,
             clients: Arc::new(Clients::default()),
             registry,
             started: Instant::now(),
             ending: watch::Sender::new(Ending::No),
+            in_flight: Arc::default(),
             keys,
             context,
             source,
@@ -79,7 +85,7 @@ impl Yard {
         })
     }
 
-    /// The front door, with the console behind it.
+    /// The front door, with the console and the sessions of sharded databases behind it.
     ///
     /// # Errors
     /// The TLS files can't be used.
@@ -96,6 +102,7 @@ impl Yard {
             keys: self.keys.clone(),
             metrics: FrontMetrics::new(&self.registry),
             console,
+            sharded: Box::new(ShardedSessions::new(self.in_flight.clone())),
             workers: settings.workers,
         })))
     }
@@ -113,7 +120,7 @@ impl Yard {
     pub(super) async fn upstreams_for(&self, settings: &Settings) -> Result<HashMap<String, Arc<Upstream>>, ReloadError> {
         let known = self.directory.upstreams();
         let mut upstreams = HashMap::new();
-        for database in &settings.databases {
+        for database in &with_hosts(settings) {
             let next = match known.get(&database.name) {
                 Some(upstream) => {
                     upstream.cluster.apply(database.clone()).await;
@@ -126,6 +133,45 @@ impl Yard {
         }
         Ok(upstreams)
     }
+}
+
+/// The databases that have hosts: those that are not sharded, and the shards of the others.
+fn with_hosts(settings: &Settings) -> Vec<Arc<DatabaseSettings>> {
+    let of = |database: &Arc<DatabaseSettings>| match &database.sharding {
+        None => vec![database.clone()],
+        Some(sharding) => sharding.shards.iter().map(shard_settings).collect(),
+    };
+    settings.databases.iter().flat_map(of).collect()
+}
+
+/// A shard's settings as its sessions need them: how long a transaction may wait for its client is the whole session's affair, which may
+/// be working on another shard.
+fn shard_settings(shard: &Arc<DatabaseSettings>) -> Arc<DatabaseSettings> {
+    let mut settings = DatabaseSettings::clone(shard);
+    settings.pool.idle_transaction_timeout = std::time::Duration::ZERO;
+    Arc::new(settings)
+}
+
+/// Tells the directory which databases are sharded. Those whose shards stay go on.
+pub(super) fn set_sharded(directory: &Directory, registry: &Registry, settings: &Settings) {
+    let make = |database: &Arc<DatabaseSettings>| {
+        let sharding = database.sharding.as_ref()?;
+        let shards: Vec<Arc<Database>> = sharding.shards.iter().filter_map(|shard| directory.find(&shard.name)).collect();
+        if shards.is_empty() || shards.len() != sharding.shards.len() {
+            return None;
+        }
+        let same = |known: &Arc<ShardedDatabase>| {
+            known.shards.len() == shards.len() && known.shards.iter().zip(&shards).all(|(one, two)| Arc::ptr_eq(one, two))
+        };
+        match directory.sharded(&database.name).filter(same) {
+            Some(known) => {
+                known.apply(database.clone(), sharding.clone());
+                Some(known)
+            }
+            None => Some(ShardedDatabase::new(database.clone(), sharding.clone(), shards, registry)),
+        }
+    };
+    directory.set_sharded(settings.databases.iter().filter_map(make).collect());
 }
 
 fn upstream(

@@ -99,6 +99,11 @@ impl<T> CatalogueSlot<T> {
         change
     }
 
+    /// The number of the last change that was marked; 0 if there was none.
+    pub fn last_change(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// Whether a change that was marked is in what was read last.
     pub fn contains(&self, change: u64) -> bool {
         self.contained.load(Ordering::Acquire) > change
@@ -117,6 +122,16 @@ impl<T> CatalogueSlot<T> {
         let mut loaded = self.loaded.subscribe();
         // The sender lives in the slot: it cannot be gone.
         let _ = loaded.wait_for(|count| *count > 0).await;
+    }
+
+    /// Waits until what was read last holds. The caller bounds the time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn current(&self) {
+        let mut loaded = self.loaded.subscribe();
+        // The sender lives in the slot: it cannot be gone.
+        let _ = loaded.wait_for(|_| self.is_current()).await;
     }
 
     /// The changes that a reading which begins now will contain.

@@ -32,6 +32,7 @@ pub fn database(hosts: Vec<HostSettings>) -> DatabaseSettings {
         hosts,
         auth: AuthSettings { method: AuthMethod::Auto, lookup_query: None, lookup_cache: second * 10 },
         users: Vec::new(),
+        clients: Default::default(),
         pool: PoolSettings {
             fresh_connections: false,
             mode: PoolMode::Transaction,
@@ -72,6 +73,7 @@ pub fn health() -> HealthSettings {
         sampler_interval: Duration::from_millis(10),
         backoff_min: Duration::from_millis(100),
         backoff_max: Duration::from_secs(2),
+        dns_interval: Duration::ZERO,
         catalogue_interval: Duration::from_secs(60),
     }
 }

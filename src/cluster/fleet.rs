@@ -223,6 +223,10 @@ impl FleetState {
         }
     }
 
+    fn is_starting(&self) -> bool {
+        self.incumbent.is_none() && self.hosts.iter().any(|host| !host.probed)
+    }
+
     fn view(&self, host: &HostState, verdict: RoleVerdict, now: Instant) -> HostView {
         let sample = host.recent(now, max_sample_age(self.health.probe_interval));
         let standing = match verdict {
@@ -230,7 +234,8 @@ impl FleetState {
             _ if !host.probed => Standing::NotProbed,
             _ if host.unreachable_since.is_some() => Standing::Unreachable,
             RoleVerdict::Absent => Standing::StaleSample,
-            RoleVerdict::Fenced if self.incumbent.is_none() && self.hosts.iter().any(|host| !host.probed) => Standing::NotProbed,
+            // Who is right can't be said before all have been asked: a stranger may have answered first.
+            RoleVerdict::Fenced | RoleVerdict::WrongSystem if self.is_starting() => Standing::NotProbed,
             RoleVerdict::Fenced => Standing::Fenced,
             RoleVerdict::WrongSystem => Standing::WrongSystem,
             RoleVerdict::WrongTimeline => Standing::WrongTimeline,
@@ -403,6 +408,15 @@ mod tests {
         let fleet = yard.fail(3).check("it is dead", Some(0), &[Eligible, Eligible, Unreachable]);
         assert_eq!(&fleet.eligible[..], &[1]);
         assert_eq!(fleet.era.map(|era| (era.timeline, era.first_lsn)), Some((Timeline(1), Lsn(1000))));
+    }
+
+    #[test]
+    fn nobody_is_called_a_stranger_before_every_host_has_been_asked() {
+        let stranger = Sample { system: SystemId(8), ..said(false, 1, 10, WalReceiver::None) };
+        let mut yard = Yard::new(&["a", "stranger", "c"]);
+        yard.sample(2, stranger).check("it answers first", None, &[NotProbed; 3]);
+        yard.primary(1, 1, 1000).check("a tie", None, &[NotProbed; 3]);
+        yard.replica(3, 1, 1000).check("two against one", Some(0), &[Eligible, WrongSystem, Eligible]);
     }
 
     #[test]

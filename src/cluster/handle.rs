@@ -2,7 +2,7 @@
 
 use super::catalogue::{CatalogueSource, Catalogues};
 use super::control::ServerTlsLookup;
-use super::control_pools::ControlPools;
+use super::control_pools::{ControlError, ControlPools, control_host};
 use super::keeper::{EVENTS_MAX, FleetCounters, HostReport, Keeper, KeeperRequest, KeeperShared};
 use super::lookup::RoleLookup;
 use super::sampler::{Sampler, SamplerTask};
@@ -11,7 +11,7 @@ use crate::config::{DatabaseSettings, HostSettings};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Hands out host ids: one for the whole process, so that no id is used twice.
@@ -126,7 +126,7 @@ impl Cluster {
                 let fleet = self.fleet.load();
                 fleet.index_of(host_id).is_some_and(|index| fleet.primary != Some(index) && !fleet.eligible.contains(&index))
             }
-            HostReport::ConnectFailed | HostReport::Broken => true,
+            HostReport::ConnectFailed | HostReport::Broken | HostReport::Moved => true,
         };
         if news {
             // A full queue holds enough reports to have the host probed.
@@ -176,6 +176,19 @@ impl Cluster {
     /// Floors for sessions that wrote.
     pub fn sampler(&self) -> &Arc<Sampler> {
         &self.sampler
+    }
+
+    /// A control connection to a database on the primary. To be called on the control run-time.
+    ///
+    /// # Errors
+    /// There is no primary, or it can't be reached within `wait`.
+    pub async fn primary_connection(&self, database: &str, wait: Duration) -> Result<deadpool_postgres::Client, ControlError> {
+        let fleet = self.fleet.load_full();
+        let host = match control_host(&fleet) {
+            Some((host, true)) => host,
+            _ => return Err(ControlError::NoHost),
+        };
+        self.shared_pools.connection(&host, Some(database), wait).await
     }
 
     /// Roles and their verifiers.
@@ -242,7 +255,6 @@ mod tests {
     use crate::cluster::LookupError;
     use crate::cluster::fixtures;
     use crate::cluster::snapshot::Standing;
-    use std::time::Duration;
 
     /// A host of which every connect is refused: nothing listens on port 1.
     fn refusing(address: &str) -> HostSettings {

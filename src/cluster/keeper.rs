@@ -30,6 +30,8 @@ pub enum HostReport {
     Broken,
     /// A connection came about: probed at once if the host is out.
     Ok,
+    /// Its name stands for other addresses now: probed at once, where the name leads.
+    Moved,
 }
 
 /// What happened in the fleet, counted since the start.
@@ -176,6 +178,10 @@ impl Keeper {
             }
             HostReport::Broken => probe.bell.suspect(),
             HostReport::Ok => probe.bell.ring(),
+            HostReport::Moved => {
+                self.shared.pools.forget(host_id);
+                probe.bell.lead_elsewhere();
+            }
         }
     }
 

@@ -44,6 +44,7 @@ pub struct ProbeBell {
     rung: Notify,
     suspected: AtomicBool,
     refused: AtomicBool,
+    moved: AtomicBool,
 }
 
 impl ProbeBell {
@@ -64,7 +65,14 @@ impl ProbeBell {
         self.rung.notify_one();
     }
 
+    /// The host's name leads elsewhere. Probe over a new connection, even if the one at hand is new.
+    pub fn lead_elsewhere(&self) {
+        self.moved.store(true, Ordering::Release);
+        self.rung.notify_one();
+    }
+
     fn clear(&self) {
+        self.moved.store(false, Ordering::Release);
         self.suspected.store(false, Ordering::Release);
         self.refused.store(false, Ordering::Release);
     }
@@ -187,6 +195,9 @@ impl Probe {
                 () = self.bell.rung.notified() => {
                     if self.bell.refused.load(Ordering::Acquire) {
                         return Ok(Parting::Refused);
+                    }
+                    if self.bell.moved.swap(false, Ordering::AcqRel) {
+                        return Ok(Parting::Suspected);
                     }
                     // Broken connections can come in hundreds; one new connection an interval answers for all of them.
                     if self.bell.suspected.swap(false, Ordering::AcqRel) && opened.elapsed() >= self.health.probe_interval {

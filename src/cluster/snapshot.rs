@@ -102,6 +102,8 @@ pub struct HostCounters {
     pub connects: AtomicU64,
     /// Server connections that could not be opened.
     pub connect_failures: AtomicU64,
+    /// Of these, the ones that led to another server than the probe's.
+    pub strangers: AtomicU64,
 }
 
 /// A host's identity and the counters that outlive snapshots.

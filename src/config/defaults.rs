@@ -1,9 +1,10 @@
 //! The defaults: the one place in the code where they are written. The tables of `docs/configuration.md` are made from these values.
 
+use super::peers::PeerSettings;
 use super::settings::{
     AdminSettings, AuthMethod, AuthSettings, Balance, Consistency, FrontSettings, HealthSettings, ListenAddress, LogFormat,
-    LogSettings, PeerSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode,
-    ServerTlsSettings, Settings,
+    LogSettings, PoolMode, PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoutingSettings, ServerTlsMode, ServerTlsSettings,
+    Settings,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -62,6 +63,8 @@ impl Default for FrontSettings {
             failed_logins_per_address: 100,
             failed_logins_per_user: 100,
             failed_login_window: Duration::from_secs(60),
+            login_rate_per_address: None,
+            login_rate_per_user: None,
             access: Vec::new(),
             user_maps: Vec::new(),
             peers: PeerSettings::default(),
@@ -126,6 +129,7 @@ impl Default for HealthSettings {
             sampler_interval: Duration::from_millis(10),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
+            dns_interval: Duration::from_secs(10),
             catalogue_interval: Duration::from_secs(60),
         }
     }

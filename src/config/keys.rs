@@ -6,6 +6,7 @@
 use super::access::{AccessMethod, AccessRule, CertName, ClientCertRule, ConnectionKind};
 use super::codec::{Bytes, BytesOrOff, Choice, Codec, Complaint, Count, Flag, Inherited, RawValue, Span, SpanOrNever, SpanOrOff};
 use super::listen::{AddressRanges, HttpAddress, ListenAddresses, LogFilter, LookupQuery, MapName, NamePatterns, Workers};
+use super::rate::RateOrOff;
 use super::settings::{DatabaseSettings, Settings, UserSettings};
 use super::sharding::ShardingSettings;
 
@@ -87,6 +88,10 @@ pub(super) const LIMITS: &[Key<Settings>] = &[
         "Log-ins that may fail within `failed_login_window` for one user, from all addresses; 0 is no limit."),
     key!(reload "failed_login_window": Span<1000> = front.failed_login_window,
         "The time for the two limits above: failures are forgiven evenly over it."),
+    key!(reload "login_rate_per_address": RateOrOff = front.login_rate_per_address,
+        "Log-ins from one address, failed or not, such as `\"10/s\"` or `\"10/s burst 100\"`; one beyond it gets SQLSTATE 53400. The console's are not counted."),
+    key!(reload "login_rate_per_user": RateOrOff = front.login_rate_per_user,
+        "Log-ins of one user, from all addresses. Only those with the right password are counted, so that nobody can use up another's."),
 ];
 
 /// Keys of `[[access]]`.
@@ -127,19 +132,27 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
     key!(reload "lookup_query": LookupQuery = auth.lookup_query,
         "Looks up roles that are not under `users`; `false` turns it off.", default "see [Look-up](#look-up-of-roles)"),
     key!(reload "lookup_cache": Span<0> = auth.lookup_cache, "How long a looked-up password verifier is used before it is asked for again."),
+    key!(reload "max_clients": Count<0, 10_000_000> = clients.max_clients,
+        "Clients of the database at once, then a client gets SQLSTATE 53300; 0 is no limit but that of `[limits]`."),
+    key!(reload "max_clients_per_user": Count<0, 10_000_000> = clients.max_clients_per_user,
+        "Clients of one role in the database at once, then SQLSTATE 53300; 0 is no limit."),
+    key!(reload "statement_rate_per_user": RateOrOff = clients.statement_rate_per_user,
+        "Statements of one role in the database, such as `\"100/s\"` or `\"100/s burst 500\"`. One beyond it gets SQLSTATE 53400; in a transaction it waits instead."),
+    key!(reload "statement_rate_per_address": RateOrOff = clients.statement_rate_per_address,
+        "The same from one address (of IPv6 a /64 network), all roles together."),
     key!(reload "pool_mode": Choice<super::PoolMode> = pool.mode,
         "When a server connection goes back to its pool: at the end of each transaction, or when the client leaves."),
     key!(reload "fresh_connections": Flag = pool.fresh_connections,
         "With `pool_mode = \"session\"`: each session gets a new server connection, which is closed with it, so that nothing of an earlier session can be noticed. Otherwise it is cleared with `DISCARD ALL` and used again."),
     key!(reload "pool_size": Count<1, 100_000> = pool.size, "Server connections per host, database and role."),
     key!(reload "min_idle": Count<0, 100_000> = pool.min_idle, "Server connections kept open though idle, per pool."),
-    key!(reload "max_per_host": Count<1, 1_000_000> = pool.max_per_host, "Server connections per host, all pools together."),
+    key!(reload "max_per_host": Count<1, 1_000_000> = pool.max_per_host, "Server connections per host, all pools together. Where they are too few, all roles get an even share."),
     key!(reload "checkout_timeout": Span<1> = pool.checkout_timeout,
         "Longest wait for a server connection, then the client gets SQLSTATE 53300."),
-    key!(reload "max_waiting": Count<0, 10_000_000> = pool.max_waiting, "Sessions waiting for a server connection, per pool."),
+    key!(reload "max_waiting": Count<0, 10_000_000> = pool.max_waiting, "Sessions waiting for a server connection, per pool; one more gets SQLSTATE 53300 at once."),
     key!(reload "connect_timeout": Span<10> = pool.connect_timeout, "Time to open a server connection and log in."),
     key!(reload "idle_timeout": SpanOrNever = pool.idle_timeout, "An idle server connection is closed after this."),
-    key!(reload "max_age": SpanOrNever = pool.max_age, "A server connection is closed after this, when it is next returned."),
+    key!(reload "max_age": SpanOrNever = pool.max_age, "A server connection is closed after this (or up to a fifth earlier, so that not all end together), when nobody uses it."),
     key!(reload "max_prepared": Count<0, 1_000_000> = pool.max_prepared, "Named prepared statements kept per server connection."),
     key!(reload "idle_transaction_timeout": SpanOrNever = pool.idle_transaction_timeout,
         "A transaction that waits for its client longer than this is rolled back."),
@@ -165,6 +178,8 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
         "After writes the primary is asked for its position at most this often."),
     key!(reload "backoff_min": Span<1> = health.backoff_min, "First wait before a failed host is tried again."),
     key!(reload "backoff_max": Span<1> = health.backoff_max, "Longest wait before a failed host is tried again."),
+    key!(reload "dns_interval": SpanOrNever = health.dns_interval,
+        "The hosts' names are looked up again after this. New connections look them up anyway; this is for those that are open when a name comes to lead elsewhere."),
     key!(reload "catalogue_interval": Span<100> = health.catalogue_interval,
         "Functions, views and tables are read again after this (and after DDL through pgyard)."),
 ];
@@ -174,7 +189,10 @@ pub(super) const USER: &[Key<UserSettings>] = &[
     key!(reload "pool_size": Inherited<Count<1, 100_000>> = pool_size, "Overrides `pool_size`."),
     key!(reload "pool_mode": Inherited<Choice<super::PoolMode>> = pool_mode, "Overrides `pool_mode`."),
     key!(reload "consistency": Inherited<Choice<super::Consistency>> = consistency, "Overrides `consistency`."),
-    key!(reload "max_clients": Count<0, 10_000_000> = max_clients, "Clients of this role at once; 0 is no limit."),
+    key!(reload "max_waiting": Inherited<Count<0, 10_000_000>> = max_waiting, "Overrides `max_waiting`."),
+    key!(reload "checkout_timeout": Inherited<Span<1>> = checkout_timeout, "Overrides `checkout_timeout`."),
+    key!(reload "max_clients": Inherited<Count<0, 10_000_000>> = max_clients, "Overrides `max_clients_per_user`."),
+    key!(reload "statement_rate": Inherited<RateOrOff> = statement_rate, "Overrides `statement_rate_per_user`."),
 ];
 
 /// A key that is not read by a codec: hosts, secrets, files.

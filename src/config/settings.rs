@@ -3,8 +3,10 @@
 //! Shapes of the TOML file and their defaults live in `file`; nothing here knows of TOML.
 
 use super::access::{AccessRule, UserMap};
+use super::clients::ClientSettings;
+use super::peers::PeerSettings;
 use super::sharding::ShardingSettings;
-use crate::types::Secret;
+use crate::types::{Rate, Secret};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,6 +110,10 @@ pub struct FrontSettings {
     pub failed_logins_per_user: usize,
     /// Default 1min.
     pub failed_login_window: Duration,
+    /// Log-ins from one address, failed or not. Default: no limit.
+    pub login_rate_per_address: Option<Rate>,
+    /// Log-ins of one user that succeed. Default: no limit.
+    pub login_rate_per_user: Option<Rate>,
     /// Who may come in from where; empty is anybody. The first rule that matches decides, and none is a refusal.
     pub access: Vec<AccessRule>,
     /// User-name maps that rules name.
@@ -116,26 +122,6 @@ pub struct FrontSettings {
     pub peers: PeerSettings,
     /// Relay threads that are used even when fewer could carry the load. Default 1.
     pub workers_min: usize,
-}
-
-/// The pgyard processes that share an address, so that a cancel request finds its client whichever of them it reaches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerSettings {
-    /// This process's number among them, from 1 to 255; 0 (default): it is alone.
-    pub id: usize,
-    /// The others' numbers and addresses.
-    pub others: Vec<PeerAddress>,
-}
-
-/// Where another pgyard process listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// Its number.
-    pub id: u8,
-    /// A DNS name, an IP address or the directory of a Unix socket.
-    pub address: String,
-    /// Its port.
-    pub port: u16,
 }
 
 /// Who may use the console (the database `pgyard`).
@@ -167,6 +153,8 @@ pub struct DatabaseSettings {
     pub auth: AuthSettings,
     /// Users with settings of their own.
     pub users: Vec<UserSettings>,
+    /// How many clients, and how many statements of theirs.
+    pub clients: ClientSettings,
     /// Server connections.
     pub pool: PoolSettings,
     /// Where statements go.
@@ -298,8 +286,14 @@ pub struct UserSettings {
     pub pool_mode: Option<PoolMode>,
     /// Overrides the database's consistency.
     pub consistency: Option<Consistency>,
-    /// Clients of this user at once; 0 is no limit.
-    pub max_clients: usize,
+    /// Overrides the database's longest queue.
+    pub max_waiting: Option<usize>,
+    /// Overrides the database's longest wait.
+    pub checkout_timeout: Option<Duration>,
+    /// Overrides the database's clients per user; 0 is no limit.
+    pub max_clients: Option<usize>,
+    /// Overrides the database's statements per user; the inner `None` is no limit.
+    pub statement_rate: Option<Option<Rate>>,
 }
 
 /// When a server connection goes back to its pool.
@@ -434,6 +428,8 @@ pub struct HealthSettings {
     pub backoff_min: Duration,
     /// Longest wait of an open circuit. Default 2s.
     pub backoff_max: Duration,
+    /// Names of hosts are looked up again after this. Default 10s; zero is never.
+    pub dns_interval: Duration,
     /// The catalogue is read again after this. Default 60s.
     pub catalogue_interval: Duration,
 }

@@ -76,6 +76,8 @@ struct CancelState {
     /// Cancel requests that are under way to `target`.
     sending: u32,
     host: Option<Arc<str>>,
+    /// The sessions of a sharded session on its shards: a request for it goes to all of them.
+    legs: Vec<Arc<ClientEntry>>,
 }
 
 /// One logged-in client.
@@ -95,6 +97,8 @@ pub struct ClientEntry {
     pub connected: SystemTime,
     /// Whether its connection is encrypted.
     pub tls: bool,
+    /// It is a sharded session's session on one of the shards.
+    pub is_leg: bool,
     application_name: Mutex<Box<str>>,
     state: AtomicU8,
     pins: AtomicU16,
@@ -205,11 +209,29 @@ impl ClientEntry {
         state.sending == 0
     }
 
+    /// From now on cancel requests go to this leg too.
+    pub fn add_leg(&self, leg: Arc<ClientEntry>) {
+        self.lock_cancel().legs.push(leg);
+    }
+
+    /// The leg is gone.
+    pub fn remove_leg(&self, process: i32) {
+        self.lock_cancel().legs.retain(|leg| leg.process != process);
+    }
+
     /// Carries out a cancel request.
     ///
     /// # Errors
     /// The server can't be reached.
     pub async fn cancel(&self) -> Result<(), ConnectError> {
+        let legs = self.lock_cancel().legs.clone();
+        let requests = legs.iter().map(|leg| leg.cancel_here());
+        let outcomes = futures_util::future::join_all(requests).await;
+        outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))?;
+        self.cancel_here().await
+    }
+
+    async fn cancel_here(&self) -> Result<(), ConnectError> {
         let target = {
             let mut state = self.lock_cancel();
             let target = state.target.clone();
@@ -272,6 +294,8 @@ pub struct NewClient {
     pub application_name: Box<str>,
     /// Length of its cancel key: 4 under protocol 3.0, 32 under 3.2. Bytes.
     pub key_len: usize,
+    /// It is a sharded session's session on one of the shards: it ends with that one.
+    pub is_leg: bool,
 }
 
 impl Default for Clients {
@@ -318,6 +342,7 @@ impl Clients {
             peer: new.peer,
             connected: SystemTime::now(),
             tls: new.tls,
+            is_leg: new.is_leg,
             application_name: Mutex::new(new.application_name),
             state: AtomicU8::new(0),
             pins: AtomicU16::new(0),
@@ -382,7 +407,7 @@ impl Clients {
             if all.is_empty() || Instant::now() >= deadline {
                 return all.len();
             }
-            all.iter().for_each(|entry| entry.ask_to_stop(request));
+            all.iter().filter(|entry| !entry.is_leg).for_each(|entry| entry.ask_to_stop(request));
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }
@@ -400,6 +425,7 @@ mod tests {
             tls: false,
             application_name: "".into(),
             key_len: 4,
+            is_leg: false,
         })
     }
 

@@ -1,7 +1,10 @@
 //! The databases that clients may name.
 
 use super::held::HeldStatements;
+use super::rates::AddressBook;
 use super::role::RolePools;
+use super::seats::{ClientSeat, ClientSeats, SeatLimit, SeatLimits};
+use super::sharded::ShardedDatabase;
 use super::statements::Statements;
 use super::upstream::Upstream;
 use super::writes::WriteBook;
@@ -31,15 +34,20 @@ pub struct Database {
     builtin: Arc<Catalogue>,
     /// What is counted of it.
     pub metrics: Arc<DatabaseMetrics>,
-    /// Its sessions' writes.
+    /// The writes of its sessions, and of those that know the same database by another name.
     pub writes: Arc<WriteBook>,
     /// Its statements that wait for a host.
     pub held: Arc<HeldStatements>,
+    /// The statements that came from each address, where their rate is limited.
+    pub(super) addresses: AddressBook,
+    seats: Arc<ClientSeats>,
     /// Its prepared statements.
     pub statements: Statements,
     /// The parameter sets of its sessions.
     pub parameters: Arc<ParameterSets>,
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
+    /// Somebody asks which tables are written.
+    counts_tables: AtomicBool,
     paused: watch::Sender<bool>,
     /// The same, for those who only look.
     is_paused: AtomicBool,
@@ -98,7 +106,24 @@ impl Database {
     /// DDL is about to pass, or has been committed: the catalogue is read again, and until then nothing is taken for a read.
     /// Answers the change's number.
     pub fn catalogue_changed(&self) -> u64 {
-        self.catalogue.mark_changed()
+        let change = self.catalogue.mark_changed();
+        self.writes.catalogue_changed();
+        change
+    }
+
+    /// Whether it matters which tables a statement uses. What was written before counts for all of them.
+    pub fn counts_tables(&self) -> bool {
+        self.counts_tables.load(Ordering::Relaxed)
+    }
+
+    /// From now on it matters which tables a statement uses.
+    pub fn count_tables(&self) {
+        self.counts_tables.store(true, Ordering::Relaxed);
+    }
+
+    /// The number of the last change of the catalogue that passed through.
+    pub fn last_change(&self) -> u64 {
+        self.catalogue.last_change()
     }
 
     /// Whether the catalogue has been read since this change.
@@ -133,6 +158,17 @@ impl Database {
         let mut roles: Vec<_> = self.roles_locked().values().cloned().collect();
         roles.sort_by(|a, b| a.role.cmp(&b.role));
         roles
+    }
+
+    /// A place for a client of this role.
+    ///
+    /// # Errors
+    /// As many clients as may be are there.
+    pub fn take_seat(&self, role: &str) -> Result<ClientSeat, SeatLimit> {
+        let settings = self.settings();
+        let own = settings.users.iter().find(|user| user.name == role).and_then(|user| user.max_clients);
+        let of_role = own.unwrap_or(settings.clients.max_clients_per_user);
+        self.seats.take(role, SeatLimits { database: settings.clients.max_clients, role: of_role })
     }
 
     /// Holds new requests back, or lets them go on.
@@ -184,6 +220,7 @@ impl Database {
 pub struct Directory {
     upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
     databases: ArcSwap<HashMap<Arc<str>, Arc<Database>>>,
+    sharded: ArcSwap<HashMap<Arc<str>, Arc<ShardedDatabase>>>,
     making: Mutex<()>,
     registry: Registry,
 }
@@ -194,6 +231,7 @@ impl Directory {
         let directory = Directory {
             upstreams: ArcSwap::from_pointee(upstreams),
             databases: ArcSwap::default(),
+            sharded: ArcSwap::default(),
             making: Mutex::default(),
             registry,
         };
@@ -234,8 +272,11 @@ impl Directory {
             catalogue: upstream.catalogue(&server_name),
             builtin: upstream.builtin(),
             metrics: Arc::new(DatabaseMetrics::new(&self.registry, name)),
-            writes: Arc::default(),
+            writes: upstream.writes(&server_name),
+            counts_tables: AtomicBool::new(false),
             held: Arc::default(),
+            addresses: AddressBook::default(),
+            seats: Arc::default(),
             statements: Statements::default(),
             parameters: Arc::default(),
             roles: Mutex::default(),
@@ -261,6 +302,28 @@ impl Directory {
         let mut all: Vec<_> = self.databases.load().values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// The sharded database with this name.
+    pub fn sharded(&self, name: &str) -> Option<Arc<ShardedDatabase>> {
+        self.sharded.load().get(name).cloned()
+    }
+
+    /// Every sharded database.
+    pub fn all_sharded(&self) -> Vec<Arc<ShardedDatabase>> {
+        let mut all: Vec<_> = self.sharded.load().values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Replaces the sharded databases.
+    pub fn set_sharded(&self, sharded: Vec<Arc<ShardedDatabase>>) {
+        self.sharded.store(Arc::new(sharded.into_iter().map(|database| (database.name.clone(), database)).collect()));
+    }
+
+    /// Whether this is the database of one shard, which clients can't name.
+    pub fn is_shard(&self, name: &str) -> bool {
+        self.sharded.load().values().any(|sharded| sharded.shards.iter().any(|shard| *shard.name == *name))
     }
 
     /// Every upstream by the name of its entry.

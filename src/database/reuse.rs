@@ -44,8 +44,12 @@ pub fn reusable(
         let mut book = book.borrow_mut();
         let hash = book.hasher.hash_one((database.id, definition, meaning));
         if let Some(known) = book.kept.get(&hash) {
-            // Another text with the same hash is not this one.
-            return known.is(definition, meaning).then(|| known.clone());
+            if known.is(definition, meaning) {
+                return Some(known.clone());
+            }
+            // Another text with the same hash, or one whose tables have changed: it makes way.
+            book.kept.remove(&hash);
+            return None;
         }
         if book.seen.len() >= SEEN_MAX {
             book.seen.clear();

@@ -2,10 +2,11 @@
 
 use super::directory::Database;
 use crate::auth::ServerCredential;
-use crate::cluster::{Host, HostReport};
+use crate::cluster::{Cluster, Host, HostReport};
 use crate::config::PoolMode;
-use crate::pool::{Connector, Pool, PoolKey, PoolLimits};
-use crate::server::{ParameterSet, ReportedParameters};
+use crate::pool::{Connector, IdentityCheck, Pool, PoolKey, PoolLimits};
+use crate::server::{ConnectError, ParameterSet, ReportedParameters};
+use crate::types::TokenBucket;
 use arc_swap::ArcSwap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,6 +23,8 @@ pub struct RolePools {
     credential: Arc<ArcSwap<ServerCredential>>,
     pools: Arc<ArcSwap<Vec<Arc<Pool>>>>,
     making: Mutex<()>,
+    /// Its statements, where their rate is limited.
+    pub(super) statements: Mutex<TokenBucket>,
     /// What a server of this role last reported at log-in: the welcome for the next client.
     welcomes: Mutex<Vec<(ParameterSet, Arc<ReportedParameters>)>>,
 }
@@ -34,6 +37,7 @@ impl RolePools {
             credential: Arc::new(ArcSwap::from_pointee(credential)),
             pools: Arc::default(),
             making: Mutex::default(),
+            statements: Mutex::default(),
             welcomes: Mutex::default(),
         })
     }
@@ -84,15 +88,20 @@ impl RolePools {
             role: self.role.to_string(),
             credential: self.credential.clone(),
             keys: upstream.keys().clone(),
+            identity: Some(identity_check(&upstream.cluster, host.id)),
         };
         let (cluster, host_id, counters) = (Arc::downgrade(&upstream.cluster), host.id, host.counters.clone());
-        let observer = Box::new(move |outcome: Result<(), &crate::server::ConnectError>| {
+        let observer = Box::new(move |outcome: Result<(), &ConnectError>| {
             let count = if outcome.is_ok() { &counters.connects } else { &counters.connect_failures };
             count.fetch_add(1, Ordering::Relaxed);
             let Some(cluster) = cluster.upgrade() else { return };
             match outcome {
                 Ok(()) => cluster.report(host_id, HostReport::Ok),
                 Err(error) if error.is_host_well() => {}
+                Err(error @ ConnectError::Stranger(_)) => {
+                    tracing::warn!(%error, "a new server connection is not used");
+                    counters.strangers.fetch_add(1, Ordering::Relaxed);
+                }
                 Err(_) => cluster.report(host_id, HostReport::ConnectFailed),
             }
         });
@@ -107,8 +116,8 @@ impl RolePools {
         PoolLimits {
             size: user.and_then(|user| user.pool_size).unwrap_or(settings.pool.size),
             min_idle: settings.pool.min_idle,
-            max_waiting: settings.pool.max_waiting,
-            checkout_timeout: settings.pool.checkout_timeout,
+            max_waiting: user.and_then(|user| user.max_waiting).unwrap_or(settings.pool.max_waiting),
+            checkout_timeout: user.and_then(|user| user.checkout_timeout).unwrap_or(settings.pool.checkout_timeout),
             idle_timeout: settings.pool.idle_timeout,
             max_age: settings.pool.max_age,
         }
@@ -156,4 +165,18 @@ impl RolePools {
     pub fn forget_welcomes(&self) {
         self.welcomes.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// Asks the cluster whether a server is the one that the host's probe knows. Without a cluster nobody asks any more.
+fn identity_check(cluster: &Arc<Cluster>, host_id: u32) -> IdentityCheck {
+    let cluster = Arc::downgrade(cluster);
+    Arc::new(move |started_us| {
+        let cluster = cluster.upgrade();
+        Box::pin(async move {
+            match cluster {
+                Some(cluster) => cluster.knows_server(host_id, started_us).await,
+                None => true,
+            }
+        })
+    })
 }

@@ -1,6 +1,7 @@
 //! The hosts of one configured database entry: its cluster, the caps per host, and how each host is spoken to. An entry `*`
 //! has one upstream for all the databases that clients name.
 
+use super::writes::WriteBook;
 use crate::auth::KeyCache;
 use crate::cluster::{Balancer, CatalogueSlot, CatalogueSource, Catalogues, Cluster, Host};
 use crate::config::{DatabaseSettings, ReuseUnnamed, ServerTlsSettings};
@@ -10,7 +11,7 @@ use crate::server::ServerTarget;
 use crate::sql::{CATALOGUE_QUERY, Catalogue, CatalogueRow};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// What a host's connections share.
@@ -30,6 +31,7 @@ pub struct Upstream {
     settings: ArcSwap<DatabaseSettings>,
     balancer: ArcSwap<Balancer>,
     catalogues: Catalogues<Catalogue>,
+    writes: Mutex<HashMap<String, Weak<WriteBook>>>,
     builtin: Arc<Catalogue>,
     access: Mutex<HashMap<u32, HostAccess>>,
     keys: Arc<KeyCache>,
@@ -51,7 +53,8 @@ impl Upstream {
         let catalogues = cluster.catalogues(CatalogueSource { query: CATALOGUE_QUERY, build: Arc::new(build) });
         let settings = ArcSwap::new(settings);
         let (access, builtin) = (Mutex::default(), Arc::new(Catalogue::builtin()));
-        Arc::new(Upstream { cluster, settings, balancer, catalogues, builtin, access, keys, workers, keepalive })
+        let writes = Mutex::default();
+        Arc::new(Upstream { cluster, settings, balancer, catalogues, writes, builtin, access, keys, workers, keepalive })
     }
 
     /// The entry's settings.
@@ -77,6 +80,18 @@ impl Upstream {
     /// The catalogue of a database by its name on the servers; the first call begins to read it.
     pub fn catalogue(&self, database: &str) -> Arc<CatalogueSlot<Catalogue>> {
         self.catalogues.slot(database)
+    }
+
+    /// The writes of a database by its name on the servers: one book for all the names that clients have for it.
+    pub fn writes(&self, database: &str) -> Arc<WriteBook> {
+        let mut books = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = books.get(database).and_then(Weak::upgrade) {
+            return known;
+        }
+        books.retain(|_, book| book.strong_count() > 0);
+        let book = Arc::default();
+        books.insert(database.to_owned(), Arc::downgrade(&book));
+        book
     }
 
     /// What is known of every PostgreSQL: for the time until a catalogue was read.

@@ -4,10 +4,11 @@
 //! kept per thread and not per session, so that idle sessions do not hold old ones.
 
 use super::directory::Database;
+use super::statements::PreparedStatement;
 use super::upstream::Upstream;
 use crate::cluster::{Balancer, CatalogueSlot, Fleet};
 use crate::config::DatabaseSettings;
-use crate::sql::{Catalogue, Facts, FactsCache, Lexing};
+use crate::sql::{Catalogue, Facts, FactsCache, Lexing, tables_used};
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -132,5 +133,26 @@ pub fn classify(database: &Database, text: &[u8], lexing: Lexing) -> Arc<Facts> 
     let (facts, hit) = with_view(database, |view| view.classify(text, lexing));
     let metrics = &database.metrics;
     if hit { &metrics.facts_cache_hits } else { &metrics.facts_cache_misses }.increment();
+    if database.counts_tables() {
+        note_tables(database, &facts, text, lexing);
+    }
     facts
+}
+
+/// The same of a prepared statement, which remembers them.
+pub fn classify_prepared(database: &Database, statement: &PreparedStatement, lexing: Lexing) -> Arc<Facts> {
+    let catalogue = with_view(database, DatabaseView::catalogue_id);
+    let facts = statement.facts(catalogue, |text| classify(database, text, lexing));
+    if database.counts_tables() {
+        note_tables(database, &facts, statement.text(), lexing);
+    }
+    facts
+}
+
+/// Finds out, once, which tables a text uses.
+fn note_tables(database: &Database, facts: &Facts, text: &[u8], lexing: Lexing) {
+    if facts.tables.get().is_none() {
+        let catalogue = database.catalogue();
+        facts.tables.get_or_init(|| Box::new(tables_used(text, &catalogue, lexing)));
+    }
 }

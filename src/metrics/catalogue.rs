@@ -117,6 +117,8 @@ catalogue! {
         "Bytes that were read from the clients of these statements.";
     STATEMENTS_HELD_REFUSED: Counter CounterMetric Count "pgyard_statements_held_refused_total" ["database"]
         "Statements turned away at once because max_held or max_held_bytes were waiting.";
+    STATEMENTS_RATE_LIMITED: Counter CounterMetric Count "pgyard_statements_rate_limited_total" ["database", "scope", "outcome"]
+        "Requests beyond a rate of statements.";
     PRIMARY_CHANGES: Counter CounterMetric Count "pgyard_primary_changes_total" ["database"]
         "Times that another host became the primary.";
     HOSTS_FENCED: Counter CounterMetric Count "pgyard_hosts_fenced_total" ["database"]
@@ -129,6 +131,13 @@ catalogue! {
         "Query texts whose analysis was in the cache.";
     FACTS_CACHE_MISSES: Counter CounterMetric Count "pgyard_facts_cache_misses_total" ["database"]
         "Query texts that were analysed.";
+
+    SHARDED_STATEMENTS: Counter CounterMetric Count "pgyard_sharded_statements_total" ["database", "kind"]
+        "Statements of a sharded database: confined to one shard, gathered, finished by a shard over all partial answers, written on several, everywhere, or refused.";
+    TWO_PHASE_COMMITS: Counter CounterMetric Count "pgyard_two_phase_commits_total" ["database"]
+        "Transactions that wrote on several shards and were committed in two phases.";
+    TWO_PHASE_RECOVERED: Counter CounterMetric Count "pgyard_two_phase_recovered_total" ["database", "outcome"]
+        "Prepared transactions that a session left behind and that were committed or rolled_back afterwards.";
 
     HOST_UP: Gauge GaugeMetric Flag "pgyard_host_up" ["database", "host"]
         "Whether the last probe was answered.";
@@ -158,6 +167,8 @@ catalogue! {
         "Server connections opened for clients.";
     SERVER_CONNECT_FAILURES: Counter CounterMetric Count "pgyard_server_connect_failures_total" ["database", "host"]
         "Server connections for clients that could not be opened.";
+    SERVER_STRANGERS: Counter CounterMetric Count "pgyard_server_strangers_total" ["database", "host"]
+        "Server connections that were closed because they led to another server than the host's probe: several stand behind its name.";
 
     POOL_SIZE_LIMIT: Gauge GaugeMetric Count "pgyard_pool_size_limit" ["database", "host", "user"]
         "Server connections that the pool may open.";

@@ -3,7 +3,8 @@
 use super::catalogue::{self, CounterMetric};
 use super::registry::Shown;
 use super::{
-    ByteDirection, Counter, DurationHistogram, Gauge, HistogramSnapshot, PinCause, QueryReason, QueryRoute, Registry, RetryReason,
+    ByteDirection, Counter, DurationHistogram, Gauge, HistogramSnapshot, PinCause, QueryReason, QueryRoute, RateOutcome,
+    RateScope, Registry, RetryReason,
 };
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub struct DatabaseMetrics {
     retries: [Counter; RetryReason::ALL.len()],
     bytes: [Counter; ByteDirection::ALL.len()],
     pinned: [Gauge; PinCause::ALL.len()],
+    rate_limited: [[Counter; RateOutcome::ALL.len()]; RateScope::ALL.len()],
 }
 
 impl DatabaseMetrics {
@@ -49,6 +51,10 @@ impl DatabaseMetrics {
                 .map(|route| registry.histogram(&catalogue::CHECKOUT_DURATION, &[database, route.label()])),
             retries: RetryReason::ALL.map(|reason| registry.counter(&catalogue::RETRIES, &[database, reason.label()])),
             bytes: ByteDirection::ALL.map(|direction| registry.counter(&catalogue::BYTES, &[database, direction.label()])),
+            rate_limited: RateScope::ALL.map(|scope| {
+                let labels = |outcome: RateOutcome| [database, scope.label(), outcome.label()];
+                RateOutcome::ALL.map(|outcome| registry.counter(&catalogue::STATEMENTS_RATE_LIMITED, &labels(outcome)))
+            }),
             pinned: PinCause::ALL.map(|cause| registry.gauge(&catalogue::CLIENTS_PINNED, &[database, cause.label()])),
         }
     }
@@ -107,6 +113,11 @@ impl DatabaseMetrics {
     #[inline]
     pub fn bytes(&self, direction: ByteDirection) -> &Counter {
         &self.bytes[direction as usize]
+    }
+
+    /// Requests beyond a rate of statements.
+    pub fn rate_limited(&self, scope: RateScope, outcome: RateOutcome) -> &Counter {
+        &self.rate_limited[scope as usize][outcome as usize]
     }
 
     /// Clients pinned for `cause`.

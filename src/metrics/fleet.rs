@@ -38,6 +38,8 @@ pub struct HostReading<'a> {
     pub connects: u64,
     /// Server connections that could not be opened.
     pub connect_failures: u64,
+    /// Of these, the ones that led to another server than the probe's.
+    pub strangers: u64,
 }
 
 impl HostReading<'_> {
@@ -56,6 +58,7 @@ impl HostReading<'_> {
         scrape.counter(&catalogue::SAMPLER_QUERIES, labels, self.sampler_queries);
         scrape.counter(&catalogue::SERVER_CONNECTS, labels, self.connects);
         scrape.counter(&catalogue::SERVER_CONNECT_FAILURES, labels, self.connect_failures);
+        scrape.counter(&catalogue::SERVER_STRANGERS, labels, self.strangers);
         if let Some(latency) = self.probe_latency {
             scrape.gauge(&catalogue::PROBE_LATENCY, labels, latency.as_secs_f64());
         }

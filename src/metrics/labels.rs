@@ -153,7 +153,7 @@ label_values! {
         Load = "load",
         /// currval, lastval.
         Sequence = "sequence",
-        /// SQL PREPARE.
+        /// SQL PREPARE of what cannot be made again elsewhere.
         Prepare = "prepare",
         /// Code that pgyard cannot look into.
         Opaque = "opaque",
@@ -201,6 +201,14 @@ label_values! {
         AccessRule = "access_rule",
         /// The certificate or the process at the other end does not stand for the role.
         WrongIdentity = "wrong_identity",
+        /// The database has as many clients as it may have.
+        TooManyDatabaseClients = "too_many_database_clients",
+        /// A replication client found no place on the primary's host (`max_per_host`).
+        HostFull = "host_full",
+        /// Too many log-ins from the address (`login_rate_per_address`).
+        AddressRate = "address_rate",
+        /// Too many log-ins of the user (`login_rate_per_user`).
+        UserRate = "user_rate",
         /// Too many log-ins have failed from the address or for the user; this one was not tried.
         TooManyFailures = "too_many_failures",
     }
@@ -217,6 +225,26 @@ label_values! {
         MaxLoggingIn = "max_logging_in",
         /// pgyard is stopping.
         Draining = "draining",
+    }
+}
+
+label_values! {
+    /// Whose statements were too many.
+    RateScope {
+        /// Those of one user (`statement_rate_per_user`).
+        User = "user",
+        /// Those from one address (`statement_rate_per_address`).
+        Address = "address",
+    }
+}
+
+label_values! {
+    /// What became of statements beyond a rate.
+    RateOutcome {
+        /// The client got an error.
+        Refused = "refused",
+        /// They waited, because they were in a transaction.
+        Delayed = "delayed",
     }
 }
 
@@ -248,6 +276,8 @@ pub(super) fn markdown_tables() -> String {
     table("`reason` of `pgyard_login_failures_total`", &LoginFailureReason::ALL.map(|value| (value.label(), value.meaning())));
     table("`reason` of `pgyard_connections_refused_total`", &RefusalReason::ALL.map(|value| (value.label(), value.meaning())));
     table("`cause` of `pgyard_clients_pinned`", &PinCause::ALL.map(|value| (value.label(), value.meaning())));
+    table("`scope` of `pgyard_statements_rate_limited_total`", &RateScope::ALL.map(|value| (value.label(), value.meaning())));
+    table("`outcome` of `pgyard_statements_rate_limited_total`", &RateOutcome::ALL.map(|value| (value.label(), value.meaning())));
     table("`outcome` of `pgyard_cancel_requests_total`", &CancelOutcome::ALL.map(|value| (value.label(), value.meaning())));
     text
 }

@@ -276,6 +276,7 @@ mod tests {
         sampler_queries: 0,
         connects: 2,
         connect_failures: 0,
+        strangers: 0,
     };
 
     const POOL: PoolReading<'static> = PoolReading {

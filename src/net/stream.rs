@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
@@ -16,6 +16,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// One end of a pipe within the process: no system calls, no address.
+    Memory(DuplexStream),
 }
 
 /// A connection that the relay reads and writes.
@@ -27,6 +29,15 @@ pub enum Stream {
     ClientTls(Box<server::TlsStream<Socket>>),
     /// TLS with a server.
     ServerTls(Box<client::TlsStream<Socket>>),
+}
+
+/// Bytes that a pipe within the process holds in each direction.
+const PIPE_LEN: usize = 32 * 1024;
+
+/// Both ends of a pipe within the process.
+pub fn pipe() -> (Stream, Stream) {
+    let (one, other) = tokio::io::duplex(PIPE_LEN);
+    (Stream::Plain(Socket::Memory(one)), Stream::Plain(Socket::Memory(other)))
 }
 
 /// Who is at the other end.
@@ -67,6 +78,7 @@ macro_rules! forward {
         match $self.get_mut() {
             Stream::Plain(Socket::Tcp(s)) => Pin::new(s).$method($($argument),*),
             Stream::Plain(Socket::Unix(s)) => Pin::new(s).$method($($argument),*),
+            Stream::Plain(Socket::Memory(s)) => Pin::new(s).$method($($argument),*),
             Stream::ClientTls(s) => Pin::new(s.as_mut()).$method($($argument),*),
             Stream::ServerTls(s) => Pin::new(s.as_mut()).$method($($argument),*),
         }
@@ -106,6 +118,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Socket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Socket::Memory(s) => Pin::new(s).poll_read(cx, buf),
         }
     }
 }
@@ -115,6 +128,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(s) => Pin::new(s).poll_write(cx, buf),
             Socket::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Socket::Memory(s) => Pin::new(s).poll_write(cx, buf),
         }
     }
 
@@ -122,6 +136,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Socket::Memory(s) => Pin::new(s).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -133,6 +148,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(s) => Pin::new(s).poll_flush(cx),
             Socket::Unix(s) => Pin::new(s).poll_flush(cx),
+            Socket::Memory(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
@@ -140,6 +156,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Socket::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Socket::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Socket::Memory(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
 }
@@ -151,6 +168,7 @@ impl Socket {
     /// It can't be registered; the socket is unusable.
     pub fn rehome(&mut self) -> io::Result<()> {
         *self = match self {
+            Socket::Memory(_) => return Ok(()),
             Socket::Tcp(stream) => {
                 let stream = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
                 Socket::Tcp(TcpStream::from_std(stream)?)
@@ -165,6 +183,19 @@ impl Socket {
 }
 
 impl Stream {
+    /// The address of the other end; `None` on a Unix socket.
+    pub fn peer_ip(&self) -> Option<IpAddr> {
+        let socket = match self {
+            Stream::Plain(socket) => socket,
+            Stream::ClientTls(tls) => tls.get_ref().0,
+            Stream::ServerTls(tls) => tls.get_ref().0,
+        };
+        match socket {
+            Socket::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            Socket::Unix(_) | Socket::Memory(_) => None,
+        }
+    }
+
     /// Has the calling thread's run-time watch the socket from now on.
     ///
     /// # Errors

@@ -48,6 +48,13 @@ pub enum KeyCondition {
         /// One for each key column.
         values: Vec<KeyTerm>,
     },
+    /// A row of a sharded table whose key columns are set to these values, which may round them or cut them to the columns' lengths.
+    Stored {
+        /// The sharded table, by its name in the map.
+        table: QualifiedName,
+        /// One for each key column.
+        values: Vec<KeyTerm>,
+    },
     /// Any of these.
     Union(Vec<KeyCondition>),
     /// All of these at once.
@@ -157,6 +164,13 @@ pub struct Finish {
 pub enum FinishPiece {
     /// SQL.
     Sql(String),
+    /// The type that the shards reported for a column of a partial's rows, as SQL: `bigint`, `numeric(10,2)`.
+    Type {
+        /// Which partial.
+        partial: usize,
+        /// Which of its columns, counted from 0.
+        column: usize,
+    },
     /// `(SELECT CAST(c0 AS type) AS n0, ... FROM unnest($k::text[], ...) AS u(c0, ...))`: the rows of a partial as a subquery in
     /// parentheses, whose columns have these names and the types that the shards reported. (For no columns: as many empty rows.)
     Rows {

@@ -1,5 +1,5 @@
 //! Ends waits that last too long. One task for all who wait at a pool, while anybody does: a timer for each wait would cost more
-//! than the wait.
+//! than the wait. It also looks whether the pool may have more connections by now.
 
 use super::Pool;
 use std::sync::Weak;
@@ -15,8 +15,10 @@ pub(super) async fn expire_waiters(pool: Weak<Pool>) {
     loop {
         let Some(limit) = pool.upgrade().map(|pool| pool.longest_wait()) else { return };
         tokio::time::sleep((limit / GRAIN).clamp(PAUSE_MIN, PAUSE_MAX)).await;
-        if !pool.upgrade().is_some_and(|pool| pool.end_long_waits(limit)) {
+        let Some(pool) = pool.upgrade() else { return };
+        if !pool.end_long_waits(limit) {
             return;
         }
+        pool.connect_for_waiters();
     }
 }

@@ -1,15 +1,14 @@
 //! The pool: idle connections, waiting sessions, and who gets what.
 
 use super::expiry::expire_waiters;
+use super::slot::WaitEnd;
 use super::waiters::{Waiter, Waiters};
 use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
 use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Connections that one pool makes at the same time, so that a burst of clients is not a log-in storm for the server.
-pub(super) const CONNECTING_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct PoolState {
@@ -20,29 +19,60 @@ pub(super) struct PoolState {
     pub(super) waiting: Waiters,
     pub(super) open: usize,
     pub(super) connecting: usize,
-    /// Of the limits, what is asked for at every return.
+    /// Most connections.
     pub(super) size: usize,
+    /// As many, or fewer while other pools of the host have a right to their places.
+    pub(super) quota: usize,
     pub(super) max_age: Duration,
+    /// When it was last given a place.
+    pub(super) granted: Option<Instant>,
+    /// After a failure to connect none is made but for those who wait.
+    pub(super) idle_after: Option<Instant>,
     /// A task looks after those who wait for too long.
     pub(super) expiring: bool,
-    /// Connections opened before this are closed when they are returned.
+    /// Connections that were found good before this are looked at when they are returned.
     pub(super) valid_from: Instant,
+    /// Connections opened before this are closed when they are returned.
+    pub(super) renewed: Instant,
+    /// The addresses that the host's name stands for, once they have changed.
+    pub(super) addresses: Option<Arc<[IpAddr]>>,
     pub(super) closed: bool,
+}
+
+impl PoolState {
+    /// How many are idle.
+    pub(super) fn idle(&self) -> usize {
+        self.idle.iter().map(Vec::len).sum()
+    }
+
+    /// An idle connection, one of this thread if possible.
+    fn take_idle(&mut self, worker: usize) -> Option<Box<ServerConnection>> {
+        let home = worker % self.idle.len();
+        self.idle[home].pop().or_else(|| self.idle.iter_mut().find_map(Vec::pop))
+    }
+
+    /// Whether a connection from before `valid_from` may stay: it is of no earlier server, and leads where the name leads today.
+    pub(super) fn revalidate(&self, connection: &mut ServerConnection, now: Instant) -> bool {
+        let stands = |addresses: &Arc<[IpAddr]>| connection.peer.is_none_or(|peer| addresses.contains(&peer));
+        let stays = connection.opened >= self.renewed && self.addresses.as_ref().is_none_or(stands);
+        connection.valid = now;
+        stays
+    }
 }
 
 /// Server connections of one (host, database, role).
 pub struct Pool {
     /// Which it is.
     pub key: PoolKey,
-    connector: Connector,
-    permits: Arc<HostPermits>,
+    pub(super) connector: Connector,
+    pub(super) permits: Arc<HostPermits>,
     pub(super) limits: arc_swap::ArcSwap<PoolLimits>,
     state: Mutex<PoolState>,
     checkouts: AtomicU64,
     pub(super) timeouts: AtomicU64,
     overflows: AtomicU64,
     /// Told of every attempt to connect.
-    observer: Observer,
+    pub(super) observer: Observer,
 }
 
 /// Is told how an attempt to connect ended.
@@ -64,15 +94,21 @@ impl Pool {
         workers: usize,
         observer: Observer,
     ) -> Arc<Pool> {
+        let now = Instant::now();
         let state = PoolState {
             idle: (0..workers.max(1)).map(|_| Vec::new()).collect(),
             waiting: Waiters::new(workers),
             open: 0,
             connecting: 0,
             size: limits.size,
+            quota: limits.size,
             max_age: limits.max_age,
+            granted: None,
+            idle_after: None,
             expiring: false,
-            valid_from: Instant::now(),
+            valid_from: now,
+            renewed: now,
+            addresses: None,
             closed: false,
         };
         let pool = Arc::new(Pool {
@@ -100,9 +136,7 @@ impl Pool {
         if !state.waiting.is_empty() {
             return None;
         }
-        let home = worker % state.idle.len();
-        let found = state.idle[home].pop();
-        let found = found.or_else(|| state.idle.iter_mut().find_map(Vec::pop));
+        let found = state.take_idle(worker);
         drop(state);
         if found.is_some() {
             self.checkouts.fetch_add(1, Ordering::Relaxed);
@@ -141,15 +175,18 @@ impl Pool {
     /// # Cancel safety
     /// A connection that was handed over and not taken goes back to the pool.
     pub async fn checkout(self: &Arc<Self>, slot: &Arc<WaitSlot>, worker: usize) -> Result<Box<ServerConnection>, CheckoutError> {
-        if let Some(connection) = self.try_checkout(worker) {
-            return Ok(connection);
-        }
         let limits = self.limits.load();
-        let ticket = slot.begin();
-        let wait = PoolWait { pool: self, slot };
-        let may_connect = {
+        let (wait, may_connect) = {
             let mut state = self.lock();
             let waiting = state.waiting.len();
+            // Looked at under the lock under which the session begins to wait: what is returned in between would wait as well.
+            if waiting == 0
+                && let Some(connection) = state.take_idle(worker)
+            {
+                drop(state);
+                self.checkouts.fetch_add(1, Ordering::Relaxed);
+                return Ok(connection);
+            }
             if state.closed {
                 return Err(CheckoutError::Closed);
             }
@@ -158,11 +195,12 @@ impl Pool {
                 let (host, role) = (self.key.host.clone(), self.key.role.clone());
                 return Err(CheckoutError::TooManyWaiting { waiting, host, role });
             }
-            state.waiting.push(worker, Waiter { slot: slot.clone(), ticket, since: Instant::now() });
+            let (ticket, since) = (slot.begin(), Instant::now());
+            state.waiting.push(worker, Waiter { slot: slot.clone(), ticket, since });
             if !std::mem::replace(&mut state.expiring, true) {
                 tokio::spawn(expire_waiters(Arc::downgrade(self)));
             }
-            state.open < state.size
+            (PoolWait { pool: self, slot, worker, ticket, since }, state.open < state.size)
         };
         drop(limits);
         if may_connect {
@@ -186,8 +224,11 @@ impl Pool {
         connection.returned = now;
         let mut state = self.lock();
         let max_age = state.max_age;
-        let too_old = !max_age.is_zero() && now.saturating_duration_since(connection.opened) > max_age;
-        let unwanted = state.closed || connection.opened < state.valid_from || state.open > state.size;
+        let too_old = !max_age.is_zero() && now.saturating_duration_since(connection.aged_from) > max_age;
+        let mut unwanted = state.closed || state.open > state.quota;
+        if connection.valid < state.valid_from {
+            unwanted |= !state.revalidate(&mut connection, now);
+        }
         if unwanted || too_old || !connection.is_clean() {
             drop(state);
             return self.discard(connection);
@@ -208,53 +249,17 @@ impl Pool {
         self.free_place();
     }
 
-    fn free_place(self: &Arc<Self>) {
+    /// A connection of this pool is gone.
+    pub(super) fn free_place(self: &Arc<Self>) {
         self.lock().open -= 1;
         self.permits.release();
+        if self.permits.is_contended() {
+            return self.permits.place_is_free();
+        }
         self.connect_for_waiters();
-        self.permits.wake_others(self);
     }
 
-    /// Starts as many connections as waiting sessions can use and the limits allow. Needs a tokio run-time.
-    pub(super) fn connect_for_waiters(self: &Arc<Self>) {
-        loop {
-            let (size, wanted) = {
-                let mut state = self.lock();
-                if state.open >= state.size || state.connecting >= CONNECTING_MAX || state.closed {
-                    return;
-                }
-                state.waiting.retain(|waiter| waiter.slot.is_waiting(waiter.ticket));
-                (state.size, state.waiting.len() > state.connecting)
-            };
-            if !wanted || !self.start_connecting(size) {
-                return;
-            }
-        }
-    }
-
-    /// Starts one connection. False when there is no place for it or no run-time to make it in.
-    pub(super) fn start_connecting(self: &Arc<Self>, size: usize) -> bool {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return false };
-        let placed = self.permits.try_acquire() || (self.permits.reclaim_for(self) && self.permits.try_acquire());
-        if !placed {
-            return false;
-        }
-        {
-            let mut state = self.lock();
-            if state.open >= size || state.closed {
-                drop(state);
-                self.permits.release();
-                return false;
-            }
-            state.open += 1;
-            state.connecting += 1;
-        }
-        let place = ConnectingPlace { pool: self.clone(), done: false };
-        runtime.spawn(place.connect(crate::metrics::worker_index().unwrap_or(0)));
-        true
-    }
-
-    fn fail_waiters(&self, error: &Arc<ConnectError>) {
+    pub(super) fn fail_waiters(&self, error: &Arc<ConnectError>) {
         let mut state = self.lock();
         // Somebody still holds a connection that will come back, and the server only said that it is full: waiting is right.
         if error.is_server_full() && state.open > 0 {
@@ -284,7 +289,7 @@ impl Pool {
     pub fn set_limits(self: &Arc<Self>, limits: PoolLimits) {
         {
             let mut state = self.lock();
-            (state.size, state.max_age) = (limits.size, limits.max_age);
+            (state.size, state.quota, state.max_age) = (limits.size, limits.size, limits.max_age);
         }
         self.limits.store(Arc::new(limits));
         self.connect_for_waiters();
@@ -308,7 +313,7 @@ impl Pool {
         PoolStats {
             size: self.limits.load().size,
             open: state.open,
-            idle: state.idle.iter().map(Vec::len).sum(),
+            idle: state.idle(),
             connecting: state.connecting,
             waiting: state.waiting.len(),
             oldest_wait: first.map_or(Duration::ZERO, |since| since.elapsed()),
@@ -319,54 +324,25 @@ impl Pool {
     }
 }
 
-/// A session's wait; ending it puts back what came too late.
+/// A session's wait; ending it puts back what came too late, and leaves the queue.
 struct PoolWait<'a> {
     pool: &'a Arc<Pool>,
     slot: &'a WaitSlot,
+    /// Its thread.
+    worker: usize,
+    ticket: u64,
+    since: Instant,
 }
 
 impl Drop for PoolWait<'_> {
     fn drop(&mut self) {
-        if let Some(connection) = self.slot.end() {
-            self.pool.give_back(connection);
-        }
-    }
-}
-
-/// A place that is taken while a connection is being made.
-struct ConnectingPlace {
-    pool: Arc<Pool>,
-    done: bool,
-}
-
-impl ConnectingPlace {
-    async fn connect(mut self, worker: usize) {
-        match self.pool.connector.connect(worker).await {
-            Ok(connection) => {
-                self.done = true;
-                self.pool.lock().connecting -= 1;
-                (self.pool.observer)(Ok(()));
-                self.pool.give_back(connection);
-                self.pool.connect_for_waiters();
+        match self.slot.end() {
+            WaitEnd::Over => {}
+            WaitEnd::Filled(connection) => self.pool.give_back(connection),
+            WaitEnd::Waiting => {
+                let own = |waiter: &Waiter| waiter.ticket == self.ticket && std::ptr::eq(&*waiter.slot, self.slot);
+                self.pool.lock().waiting.leave(self.worker, self.since, own);
             }
-            Err(error) => {
-                (self.pool.observer)(Err(&error));
-                let pool = self.pool.clone();
-                drop(self);
-                pool.fail_waiters(&Arc::new(error));
-            }
-        }
-    }
-}
-
-impl Drop for ConnectingPlace {
-    fn drop(&mut self) {
-        if !self.done {
-            let mut state = self.pool.lock();
-            state.connecting -= 1;
-            state.open -= 1;
-            drop(state);
-            self.pool.permits.release();
         }
     }
 }

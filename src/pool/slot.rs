@@ -22,6 +22,17 @@ struct SlotInner {
     ticket: u64,
 }
 
+/// How a wait stood when it was given up.
+#[derive(Debug)]
+pub(super) enum WaitEnd {
+    /// It was over.
+    Over,
+    /// This had come and was not taken.
+    Filled(Box<ServerConnection>),
+    /// Nothing had come; its entry is still in the queue.
+    Waiting,
+}
+
 /// A session's place to receive a connection.
 #[derive(Debug, Default)]
 pub struct WaitSlot {
@@ -41,12 +52,13 @@ impl WaitSlot {
         inner.ticket
     }
 
-    /// Ends a wait. A connection that came in the meantime is returned.
-    pub(super) fn end(&self) -> Option<Box<ServerConnection>> {
+    /// Ends a wait, and says how it stood.
+    pub(super) fn end(&self) -> WaitEnd {
         let mut inner = self.lock();
         match std::mem::take(&mut inner.state) {
-            SlotState::Filled(connection) => Some(connection),
-            _ => None,
+            SlotState::Filled(connection) => WaitEnd::Filled(connection),
+            SlotState::Waiting(_) => WaitEnd::Waiting,
+            SlotState::Vacant | SlotState::Failed(_) => WaitEnd::Over,
         }
     }
 

@@ -1,7 +1,9 @@
 //! What is done to a pool from time to time: waits that last too long, connections that are idle for too long, its end.
 
-use super::queue::CONNECTING_MAX;
+use super::opening::CONNECTING_MAX;
 use super::{CheckoutError, Pool};
+use crate::server::ServerConnection;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,15 +36,20 @@ impl Pool {
         self.limits.load().checkout_timeout
     }
 
-    /// Closes connections that were idle for too long and opens those that `min_idle` wants. Called every second or so.
+    /// Closes connections that were idle for too long or are too old, and opens those that `min_idle` wants. Called every second or so.
     pub fn maintain(self: &Arc<Self>) {
         let limits = self.limits.load_full();
         let now = Instant::now();
         let mut expired = Vec::new();
         let missing = {
             let mut state = self.lock();
+            let max_age = state.max_age;
+            let aged = |c: &ServerConnection| !max_age.is_zero() && now.saturating_duration_since(c.aged_from) > max_age;
+            for idle in &mut state.idle {
+                expired.extend(idle.extract_if(.., |connection| aged(connection)));
+            }
             if !limits.idle_timeout.is_zero() {
-                let mut may_go = state.idle.iter().map(Vec::len).sum::<usize>().saturating_sub(limits.min_idle);
+                let mut may_go = state.idle().saturating_sub(limits.min_idle);
                 for idle in &mut state.idle {
                     let old = idle.iter().take_while(|c| now.duration_since(c.returned) > limits.idle_timeout).count();
                     let going = old.min(may_go);
@@ -50,14 +57,15 @@ impl Pool {
                     expired.extend(idle.drain(..going));
                 }
             }
-            let present = state.idle.iter().map(Vec::len).sum::<usize>() + state.connecting - expired.len().min(state.connecting);
-            if state.closed { 0 } else { limits.min_idle.saturating_sub(present) }
+            let present = state.idle() + state.connecting;
+            let pausing = state.idle_after.is_some_and(|until| now < until);
+            if state.closed || pausing { 0 } else { limits.min_idle.saturating_sub(present) }
         };
         for connection in expired {
             self.discard(connection);
         }
         for _ in 0..missing.min(CONNECTING_MAX) {
-            if !self.start_connecting(limits.size) {
+            if !self.open_idle() {
                 break;
             }
         }
@@ -69,9 +77,30 @@ impl Pool {
         let idle: Vec<_> = {
             let mut state = self.lock();
             state.valid_from = Instant::now();
+            state.renewed = state.valid_from;
             state.idle.iter_mut().flat_map(|idle| idle.drain(..)).collect()
         };
         for connection in idle {
+            self.discard(connection);
+        }
+    }
+
+    /// The host's name stands for other addresses now: idle connections to those that are gone are closed, those in use when they are
+    /// returned.
+    pub fn follow_addresses(self: &Arc<Self>, addresses: &Arc<[IpAddr]>) {
+        let mut gone = Vec::new();
+        {
+            let mut state = self.lock();
+            let now = Instant::now();
+            state.valid_from = now;
+            state.addresses = Some(addresses.clone());
+            let mut idle = std::mem::take(&mut state.idle);
+            for of_thread in &mut idle {
+                gone.extend(of_thread.extract_if(.., |connection| !state.revalidate(connection, now)));
+            }
+            state.idle = idle;
+        }
+        for connection in gone {
             self.discard(connection);
         }
     }

@@ -73,10 +73,14 @@ impl Waiters {
         self.queues.iter().filter_map(VecDeque::front).map(|waiter| waiter.since).min()
     }
 
-    /// Forgets those whose wait is over, or as `keeps` says.
-    pub(super) fn retain(&mut self, keeps: impl Fn(&Waiter) -> bool) {
-        self.queues.iter_mut().for_each(|queue| queue.retain(&keeps));
-        self.count = self.queues.iter().map(VecDeque::len).sum();
+    /// One of this thread, who began to wait at this instant, waits no more. They stand in the order of their beginnings.
+    pub(super) fn leave(&mut self, thread: usize, since: Instant, is: impl Fn(&Waiter) -> bool) {
+        let queue = &mut self.queues[thread % self.queues.len()];
+        let first = queue.partition_point(|waiter| waiter.since < since);
+        if let Some(place) = (first..queue.len()).find(|place| is(&queue[*place])) {
+            queue.remove(place);
+            self.count -= 1;
+        }
     }
 
     /// From the one that has waited longest on, queue by queue: takes out those that `ends` says.
@@ -132,8 +136,10 @@ mod tests {
         let now = Instant::now();
         let mut all = waiters(now, &[(0, 9), (0, 8), (1, 7), (2, 6), (2, 5)]);
         assert_eq!((all.len(), all.oldest()), (5, Some(now - Duration::from_millis(9))));
-        all.retain(|waiter| waiter.ticket != 1);
+        all.leave(0, now - Duration::from_millis(8), |waiter| waiter.ticket == 1);
         assert_eq!(all.len(), 4);
+        all.leave(0, now - Duration::from_millis(8), |waiter| waiter.ticket == 1);
+        assert_eq!(all.len(), 4, "it has left already");
         all.end_while(|waiter| waiter.ticket != 4);
         assert_eq!(all.len(), 1);
         assert_eq!(all.drain().map(|waiter| waiter.ticket).collect::<Vec<_>>(), [4]);

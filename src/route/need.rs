@@ -112,7 +112,7 @@ fn begins_read_only(view: &SessionView, statements: &[&StatementFacts]) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Pins, Tables, TransactionModes};
+    use crate::sql::{Pins, TransactionModes};
 
     const VIEW: SessionView = SessionView {
         split: true,
@@ -127,15 +127,7 @@ mod tests {
     }
 
     fn statement(command: Command, access: Access) -> StatementFacts {
-        StatementFacts {
-            command,
-            access,
-            effects: Vec::new(),
-            pins: Pins::NONE,
-            tables: Tables::Unknown,
-            plain_write: false,
-            span: 0..0,
-        }
+        StatementFacts { command, access, effects: Vec::new(), pins: Pins::NONE, plain_write: false, span: 0..0 }
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! A logged-in connection to a server.
 
-use super::{ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
+use super::{OwnNames, ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
 use crate::net::{Buffer, Stream};
 use crate::types::SqlState;
 use crate::wire::Cursor;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, header, put_message, put_string};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Largest message in the answer to a query of pgyard's own. Bytes.
@@ -113,12 +114,20 @@ pub struct ServerConnection {
     pub parameters: Arc<ParameterSet>,
     /// Which of its named statements it still holds is not known: it is told to forget all before it is used again.
     pub prepared_unknown: bool,
+    /// Statements that it holds under the names of the client that used it last.
+    pub own_names: OwnNames,
     /// Which Parse its unnamed statement came from; 0 is none, [`UNKNOWN_UNNAMED`] may be any.
     pub unnamed: u64,
     /// The session that used it last, by its process id; 0 is none.
     pub last_session: i32,
     /// When it was opened.
     pub opened: Instant,
+    /// From when its age is counted: some time before it was opened, so that connections opened together do not all end together.
+    pub aged_from: Instant,
+    /// When it was last found to lead to the right server.
+    pub valid: Instant,
+    /// Where it leads; `None` on a Unix socket.
+    pub peer: Option<IpAddr>,
     /// When it was last returned.
     pub returned: Instant,
     /// Why it must not be used again.
@@ -150,6 +159,7 @@ impl ServerConnection {
     /// A fresh connection around a logged-in socket.
     pub fn new(stream: Stream, target: Arc<ServerTarget>, key: ServerKey, reported: ReportedParameters, worker: usize) -> Self {
         let now = Instant::now();
+        let peer = stream.peer_ip();
         ServerConnection {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             stream,
@@ -159,14 +169,24 @@ impl ServerConnection {
             target,
             parameters: Arc::default(),
             prepared_unknown: false,
+            own_names: OwnNames::default(),
             unnamed: 0,
             last_session: 0,
             opened: now,
+            aged_from: now,
+            valid: now,
+            peer,
             returned: now,
             broken: false,
             mid_request: false,
             worker,
         }
+    }
+
+    /// Ends its life up to a fifth of `max_age` earlier, by `chance` (any number).
+    pub fn age_from(&mut self, max_age: Duration, chance: u32) {
+        let earlier = (max_age / 5).mul_f64(f64::from(chance) / f64::from(u32::MAX));
+        self.aged_from = self.opened.checked_sub(earlier).unwrap_or(self.opened);
     }
 
     /// What people are shown of it.

@@ -59,6 +59,9 @@ pub enum ConnectError {
         /// What failed.
         source: AuthError,
     },
+    /// It is another server than the one that is probed.
+    #[error("{0} leads to another server than its probe's: do several stand behind that name?")]
+    Stranger(String),
     /// The server broke the protocol.
     #[error("{0} sent something that is not PostgreSQL's protocol")]
     Protocol(String),

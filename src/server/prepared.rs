@@ -28,9 +28,9 @@ impl PreparedSet {
         self.used.insert(id, self.clock);
     }
 
-    /// The server holds it no more.
-    pub fn remove(&mut self, id: u64) {
-        self.used.remove(&id);
+    /// The server holds it no more; whether it did.
+    pub fn remove(&mut self, id: u64) -> bool {
+        self.used.remove(&id).is_some()
     }
 
     /// The server holds none.
@@ -48,6 +48,11 @@ impl PreparedSet {
         self.used.is_empty()
     }
 
+    /// The ids of all of them.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.used.keys().copied()
+    }
+
     /// When `limit` are held: the least recently used one that is not in `keep`, which must be closed on the server to make
     /// room. It is forgotten here.
     pub fn evict(&mut self, limit: usize, keep: impl Fn(u64) -> bool) -> Option<u64> {
@@ -61,7 +66,7 @@ impl PreparedSet {
 }
 
 /// What the server-side name of a statement begins with; its id follows.
-const NAME_START: &[u8] = b"pgyard_";
+const NAME_START: &[u8] = SERVER_NAME_PREFIX.as_bytes();
 /// The longest name: 20 digits follow.
 const NAME_MAX: usize = NAME_START.len() + 20;
 
@@ -85,6 +90,80 @@ impl std::fmt::Display for ServerStatementName {
     }
 }
 
+/// Statements that a server connection holds under their clients' own names, by the id of what was prepared. They are those of
+/// the session that used the connection last.
+#[derive(Debug, Default)]
+pub struct OwnNames {
+    held: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
+    /// Names that the unit under way gives or takes, with the number of the answer that says so.
+    changes: Vec<(u64, Box<[u8]>)>,
+    /// The number of the answer that says that nothing is prepared any more.
+    all_gone_at: Option<u64>,
+}
+
+/// No statement has this id: whether the server holds the name is not known.
+const IN_DOUBT: u64 = 0;
+
+impl OwnNames {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Whether the name is held, with whatever is prepared under it.
+    pub fn holds(&self, name: &[u8]) -> bool {
+        self.held.contains_key(name)
+    }
+
+    /// Names and ids.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.held.iter().map(|(name, id)| (&**name, *id))
+    }
+
+    /// The server holds the name when the answer with this number has come.
+    pub fn add(&mut self, name: &[u8], id: u64, at: u64) {
+        self.held.insert(name.into(), id);
+        self.changes.push((at, name.into()));
+    }
+
+    /// The server does not hold the name any more when the answer with this number has come.
+    pub fn remove(&mut self, name: &[u8], at: u64) {
+        self.held.remove(name);
+        self.changes.push((at, name.into()));
+    }
+
+    /// The server holds none, and nothing that was prepared for any session, when the answer with this number has come.
+    pub fn remove_all(&mut self, at: u64) {
+        self.changes.extend(self.held.drain().map(|(name, _)| (at, name)));
+        self.all_gone_at = Some(at);
+        self.changes.push((at, Box::default()));
+    }
+
+    /// Whether the unit under way gives or takes names.
+    pub fn is_changing(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The answers have come, but for those from this number on: the names that these would have given or taken are in doubt.
+    /// Answers whether the server has forgotten everything that was prepared.
+    pub fn settle(&mut self, failed_at: Option<u64>) -> bool {
+        let failed = |at: u64| failed_at.is_some_and(|failed| at >= failed);
+        for (at, name) in self.changes.drain(..).filter(|(_, name)| !name.is_empty()) {
+            if failed(at) {
+                self.held.insert(name, IN_DOUBT);
+            }
+        }
+        self.all_gone_at.take().is_some_and(|at| !failed(at))
+    }
+
+    /// The server holds none.
+    pub fn clear(&mut self) {
+        self.held.clear();
+        self.changes.clear();
+        self.all_gone_at = None;
+    }
+}
+
 /// The server-side name of a statement.
 pub fn server_name(id: u64) -> ServerStatementName {
     let mut name = ServerStatementName { bytes: [0; NAME_MAX], start: NAME_MAX };
@@ -103,9 +182,13 @@ pub fn server_name(id: u64) -> ServerStatementName {
     name
 }
 
+/// What server-side names begin with.
+pub const SERVER_NAME_PREFIX: &str = "pgyard_";
+
 /// The id in a server-side name.
-pub fn id_of(server_name: &str) -> Option<u64> {
-    server_name.strip_prefix("pgyard_")?.parse().ok()
+pub fn id_of(server_name: &[u8]) -> Option<u64> {
+    let digits = server_name.strip_prefix(SERVER_NAME_PREFIX.as_bytes())?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -117,7 +200,7 @@ mod tests {
         for id in [0, 7, 10, 4711, u64::MAX] {
             let name = server_name(id);
             assert_eq!(name.as_bytes(), format!("pgyard_{id}").as_bytes());
-            assert_eq!(id_of(&name.to_string()), Some(id));
+            assert_eq!(id_of(name.as_bytes()), Some(id));
         }
     }
 
@@ -134,5 +217,29 @@ mod tests {
         assert_eq!(set.evict(2, |id| id == 3), Some(1));
         assert_eq!(set.evict(1, |id| id == 3), None);
         assert_eq!(set.len(), 1);
+    }
+
+    #[test]
+    fn names_of_dropped_answers_are_in_doubt() {
+        let mut own = OwnNames::default();
+        own.add(b"a", 1, 10);
+        own.settle(None);
+        own.remove(b"a", 11);
+        own.add(b"b", 2, 12);
+        own.add(b"c", 3, 13);
+        assert!(own.is_changing());
+        assert!(!own.settle(Some(13)));
+        assert!(!own.holds(b"a") && !own.is_changing());
+        let mut held: Vec<_> = own.iter().collect();
+        held.sort_unstable();
+        assert_eq!(held, [(&b"b"[..], 2), (b"c", IN_DOUBT)]);
+        assert_eq!(id_of(server_name(7).as_bytes()), Some(7));
+        assert_eq!(id_of(b"pgyard_x"), None);
+        own.remove_all(20);
+        assert!(!own.settle(Some(20)));
+        assert!(own.holds(b"b"));
+        own.remove_all(21);
+        assert!(own.is_changing() && own.settle(Some(22)));
+        assert!(own.is_empty() && !own.settle(None));
     }
 }

@@ -38,6 +38,18 @@ pub enum Expected {
     Sync,
     /// ReadyForQuery of a Sync that pgyard added, skipped.
     QuietSync,
+    /// BindComplete of a command of pgyard's own in the middle of a pipeline, skipped.
+    QuietBind,
+    /// The completion of such a command, skipped.
+    QuietExecute,
+}
+
+impl Expected {
+    /// Whether it answers something that the client did not ask for.
+    pub fn is_quiet(self) -> bool {
+        use Expected::{Close, Own, Parse, QuietBind, QuietExecute};
+        matches!(self, Own | QuietBind | QuietExecute | Parse { show: false, .. } | Close { show: false })
+    }
 }
 
 /// What to do with a message.
@@ -53,8 +65,10 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct ReplyQueue {
     queue: VecDeque<Expected>,
-    /// Answers that would have given or taken a statement's name, and that an error dropped.
-    dropped_names: usize,
+    /// How many were ever expected.
+    pushed: u64,
+    /// The number of the first answer that an error dropped.
+    failed_at: Option<u64>,
     /// Messages of the client that an error has dropped, with the one that failed.
     dropped_messages: Option<usize>,
 }
@@ -63,11 +77,22 @@ impl ReplyQueue {
     /// One more expected answer.
     pub fn push(&mut self, expected: Expected) {
         self.queue.push_back(expected);
+        self.pushed += 1;
     }
 
-    /// How many names given or taken an error has dropped since this was asked last.
-    pub fn take_dropped_names(&mut self) -> usize {
-        std::mem::take(&mut self.dropped_names)
+    /// The number of the answer that is expected next to be pushed.
+    pub fn next_number(&self) -> u64 {
+        self.pushed
+    }
+
+    /// The number of the first answer that an error has dropped since this was asked last: it and all behind it did not happen.
+    pub fn take_failure(&mut self) -> Option<u64> {
+        self.failed_at.take()
+    }
+
+    /// Whether the answer under way is to something that the client did not ask for.
+    pub fn is_quiet(&self) -> bool {
+        self.queue.front().is_some_and(|front| front.is_quiet())
     }
 
     /// How many messages of the client an error has dropped since this was asked last, with the one that failed; `None` where
@@ -113,13 +138,14 @@ impl ReplyQueue {
         }
     }
 
-    /// A COPY ... FROM STDIN has begun: the Sync that was sent behind it is ignored by the server, and the answers end with the
-    /// ReadyForQuery of the Sync that follows the data.
-    pub fn begin_copy_in(&mut self) {
-        if self.queue.front() != Some(&Expected::Through) {
-            self.queue.clear();
-            self.queue.push_back(Expected::Through);
+    /// A COPY ... FROM STDIN has begun in a pipeline that was sent as it is: the Sync behind it is ignored by the server. True if
+    /// that is so; the answers end with that of the COPY.
+    pub fn begin_copy_in(&mut self) -> bool {
+        let ignored = self.is_plain();
+        if ignored {
+            self.queue[0] = Expected::Execute;
         }
+        ignored
     }
 
     /// Judges a message that belongs to a request: not NoticeResponse, ParameterStatus or NotificationResponse.
@@ -128,6 +154,7 @@ impl ReplyQueue {
         if tag == b'E' {
             return self.fail(front);
         }
+        let front = if tag == b'Z' { self.ready(front) } else { front };
         let (ends, verdict) = match front {
             Expected::Through => (tag == b'Z', Verdict::Forward),
             Expected::Own => (tag == b'Z', Verdict::Skip),
@@ -138,7 +165,8 @@ impl ReplyQueue {
             Expected::DescribeStatement => (tag != b't', Verdict::Forward),
             Expected::DescribePortal => (true, Verdict::Forward),
             Expected::Execute => (matches!(tag, b'C' | b'I' | b's'), Verdict::Forward),
-            Expected::QuietSync => (true, Verdict::Skip),
+            Expected::QuietSync | Expected::QuietBind => (true, Verdict::Skip),
+            Expected::QuietExecute => (matches!(tag, b'C' | b'I' | b's'), Verdict::Skip),
             Expected::Fake(_) => (false, Verdict::Forward),
         };
         if ends {
@@ -147,21 +175,30 @@ impl ReplyQueue {
         verdict
     }
 
+    /// A ReadyForQuery answers a Sync: the server has dropped what was expected before it. Answers the one that it ends.
+    fn ready(&mut self, front: Expected) -> Expected {
+        use Expected::{Own, QuietSync, Sync, Through};
+        let mut front = front;
+        while !matches!(front, Through | Own | Sync | QuietSync)
+            && let Some(next) = self.queue.get(1).copied()
+        {
+            self.failed_at.get_or_insert(self.pushed - self.queue.len() as u64);
+            self.queue.pop_front();
+            front = next;
+        }
+        front
+    }
+
     fn fail(&mut self, front: Expected) -> Verdict {
         match front {
             Expected::Through => return Verdict::Forward,
             Expected::Own => return Verdict::Skip,
             _ => {}
         }
+        self.failed_at.get_or_insert(self.pushed - self.queue.len() as u64);
         let mut messages = 0;
-        while let Some(next) = self.queue.front() {
-            if matches!(next, Expected::Sync | Expected::QuietSync) {
-                break;
-            }
-            if matches!(next, Expected::Parse { id: 1.., show: true } | Expected::Fake(_)) {
-                self.dropped_names += 1;
-            }
-            messages += usize::from(!matches!(next, Expected::Parse { show: false, .. } | Expected::Close { show: false }));
+        while let Some(next) = self.queue.front().filter(|next| !matches!(next, Expected::Sync | Expected::QuietSync)) {
+            messages += usize::from(!next.is_quiet());
             self.queue.pop_front();
         }
         self.dropped_messages = Some(messages);
@@ -211,6 +248,8 @@ mod tests {
         check(&[Bind, Execute, Fake(b'1'), Bind, Sync], b"EZ", "EZ", true);
         check(&[Bind, Execute, Sync, Bind, Execute, Sync], b"EZ2CZ", "EZ2CZ", true);
         check(&[Bind, Execute], b"E", "E", true);
+        check(&[Close { show: false }, Sync], b"Z", "Z", true);
+        check(&[Close { show: false }, Fake(b'1'), Bind, QuietSync, Sync], b"ZZ", "Z", true);
         check(&[Close { show: false }, Close { show: true }, Sync], b"33", "3", false);
     }
 
@@ -218,7 +257,8 @@ mod tests {
     fn dropped_messages_of_the_client_are_counted() {
         use Expected::*;
         let mut queue = ReplyQueue::default();
-        for expected in [Parse { id: 1, show: false }, Bind, Fake(b'3'), Parse { id: 0, show: true }, Sync, Bind] {
+        let pushed = [Parse { id: 1, show: false }, QuietBind, Bind, Fake(b'3'), Parse { id: 0, show: true }, Sync, Bind];
+        for expected in pushed {
             queue.push(expected);
         }
         assert_eq!(queue.take_dropped_messages(), None);
@@ -228,16 +268,36 @@ mod tests {
     }
 
     #[test]
-    fn copy_in_waits_for_the_sync_behind_the_data() {
+    fn what_a_copy_in_ignores_is_not_waited_for() {
+        let begin = |expected: &[Expected]| {
+            let mut queue = ReplyQueue::default();
+            expected.iter().for_each(|e| queue.push(*e));
+            assert_eq!(queue.judge(b'G'), Verdict::Forward);
+            let ignored = queue.begin_copy_in();
+            assert_eq!(queue.judge(b'C'), Verdict::Forward);
+            (ignored, queue.is_empty(), queue.next_number())
+        };
+        assert_eq!(begin(&[Expected::Through]), (true, true, 1));
+        assert_eq!(begin(&[Expected::Execute]), (false, true, 1));
+        assert_eq!(begin(&[Expected::Execute, Expected::Bind, Expected::Sync]), (false, false, 3));
+    }
+
+    #[test]
+    fn an_error_says_from_where_on_nothing_happened() {
         let mut queue = ReplyQueue::default();
-        [Expected::Bind, Expected::Execute, Expected::Sync].into_iter().for_each(|e| queue.push(e));
-        assert_eq!(queue.judge(b'2'), Verdict::Forward);
-        assert_eq!(queue.judge(b'G'), Verdict::Forward);
-        queue.begin_copy_in();
-        assert!(queue.is_plain());
-        assert_eq!(queue.judge(b'C'), Verdict::Forward);
-        assert!(!queue.is_empty());
-        assert_eq!(queue.judge(b'Z'), Verdict::Forward);
-        assert!(queue.is_empty());
+        for _ in 0..2 {
+            let first = queue.next_number();
+            [Expected::Fake(b'1'), Expected::Bind, Expected::Execute, Expected::Bind, Expected::Sync]
+                .into_iter()
+                .for_each(|e| queue.push(e));
+            queue.take_fake();
+            for tag in [b'2', b'E'] {
+                queue.judge(tag);
+            }
+            assert_eq!(queue.take_failure(), Some(first + 2));
+            assert_eq!(queue.take_failure(), None);
+            queue.judge(b'Z');
+            assert!(queue.is_empty());
+        }
     }
 }

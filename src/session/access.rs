@@ -7,12 +7,13 @@ use super::startup::ClientIdentity;
 use crate::auth::{FailureLimit, FailureLimits, TransportSecurity};
 use crate::config::{
     AccessMethod, AccessQuery, AccessRule, AuthMethod, CertName, ClientCertRule, ConnectionKind, FrontSettings,
-    REPLICATION_KEYWORD,
+    REPLICATION_KEYWORD, format_rate,
 };
+use crate::database::SeatLimit;
 use crate::metrics::LoginFailureReason;
 use crate::net::stream::Peer;
 use crate::net::tls::certificate_names;
-use crate::types::SqlState;
+use crate::types::{Rate, SqlState};
 use crate::wire::reply::Report;
 use std::time::Duration;
 
@@ -198,6 +199,44 @@ pub fn too_many_failures((limit, wait): (FailureLimit, Duration), user: &str) ->
     let report = Report::fatal(SqlState::CONFIGURATION_LIMIT_EXCEEDED, format!("too many failed log-ins {whose}"))
         .hint(format!("Try again in {} s; limits.{setting} says how many may fail.", wait.as_secs() + 1));
     (LoginFailureReason::TooManyFailures, report)
+}
+
+/// Whose log-ins are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginRateLimit {
+    /// Those from the client's address.
+    Address(Rate),
+    /// Those of its user.
+    User(Rate),
+}
+
+/// What a client is told that logs in too soon after others.
+pub fn too_many_logins((limit, wait): (LoginRateLimit, Duration), user: &str) -> Denied {
+    let (reason, whose, setting, rate) = match limit {
+        LoginRateLimit::Address(rate) => {
+            (LoginFailureReason::AddressRate, "from your address".to_owned(), "login_rate_per_address", rate)
+        }
+        LoginRateLimit::User(rate) => (LoginFailureReason::UserRate, format!("of user \"{user}\""), "login_rate_per_user", rate),
+    };
+    let hint = format!("Try again in {:.3} s; limits.{setting} is {}.", wait.as_secs_f64(), format_rate(&rate));
+    (reason, Report::fatal(SqlState::CONFIGURATION_LIMIT_EXCEEDED, format!("too many log-ins {whose}")).hint(hint))
+}
+
+/// What a client is told for whom there is no place.
+pub fn no_seat(limit: SeatLimit, user: &str, database: &str) -> Denied {
+    let (reason, text, hint) = match limit {
+        SeatLimit::Role => (
+            LoginFailureReason::TooManyClients,
+            format!("too many connections for role \"{user}\""),
+            "Raise max_clients of this user, or max_clients_per_user.",
+        ),
+        SeatLimit::Database => (
+            LoginFailureReason::TooManyDatabaseClients,
+            format!("too many connections for database \"{database}\""),
+            "Raise max_clients of this database.",
+        ),
+    };
+    (reason, Report::fatal(SqlState::TOO_MANY_CONNECTIONS, text).hint(hint))
 }
 
 /// The database by which a role is looked up: physical replication has none, and needs no right to connect to one.

@@ -13,6 +13,7 @@ use crate::net::stream::Socket;
 use crate::pool::{CheckoutError, Pool};
 use crate::route::Need;
 use crate::server::ServerConnection;
+use crate::sql::TableSet;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::future::Future;
@@ -31,6 +32,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub struct Attempt {
     /// Where it must go.
     pub need: Need,
+    /// Which tables it reads, if every write to them must be seen.
+    pub reads: TableSet,
+    /// A replica has refused it for what it writes: it is no read, whatever its text says.
+    pub writes: bool,
     /// Hosts that failed it, by id.
     pub failed: Vec<u32>,
     /// The server connection that the session used last is wanted, if it is free.
@@ -62,6 +67,8 @@ pub struct Tuning {
     pub query_timeout: Duration,
     /// Under session pooling a connection serves one session only.
     pub fresh_connections: bool,
+    /// The rate of somebody's statements is limited.
+    pub is_rated: bool,
 }
 
 impl Tuning {
@@ -73,6 +80,7 @@ impl Tuning {
             retry_buffer: settings.routing.retry_buffer,
             query_timeout: settings.pool.query_timeout,
             fresh_connections: settings.pool.fresh_connections,
+            is_rated: settings.clients.is_rated,
         }
     }
 }
@@ -89,6 +97,8 @@ struct Place {
 pub enum AttachError {
     /// The client is told, and stays connected.
     Refused(Report),
+    /// A server has refused something that the unit needs: the body of its error is the unit's answer.
+    Answered(Vec<u8>),
     /// The session ends.
     End(SessionEnd),
 }
@@ -96,10 +106,11 @@ pub enum AttachError {
 impl Session {
     /// Takes a server connection for the unit; afterwards `self.link` is there and has the session's parameters on their way.
     pub(super) async fn attach(&mut self, attempt: &mut Attempt) -> Result<(), AttachError> {
-        if self.database.is_paused() {
-            Box::pin(self.wait_while_paused()).await?;
-        }
         loop {
+            // Also for one that has waited for something else meanwhile.
+            if self.database.is_paused() {
+                Box::pin(self.wait_while_paused()).await?;
+            }
             let place = match self.find_place(attempt) {
                 Ok(place) => place,
                 Err((missing, fleet)) => {
@@ -268,7 +279,7 @@ impl Session {
     }
 
     /// Waits for `work`, unless the client cancels, leaves or is told to end.
-    async fn or_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Result<T, AttachError> {
+    pub(super) async fn or_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Result<T, AttachError> {
         let mut work = pin!(work);
         let waiting = self.database.metrics.clients_waiting.hold();
         let outcome = std::future::poll_fn(|cx| {
@@ -341,6 +352,8 @@ fn has_spoken(server: &mut ServerConnection) -> bool {
             let ready = stream.poll_read_ready(&mut cx);
             ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
         }
+        // No server is reached this way.
+        Stream::Plain(Socket::Memory(_)) => false,
         // TLS sends records of its own (session tickets), so it has to take in what came to know whether the server said anything.
         tls @ (Stream::ClientTls(_) | Stream::ServerTls(_)) => {
             Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()

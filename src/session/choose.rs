@@ -7,6 +7,7 @@ use crate::config::{Consistency, ReadsOnPrimary};
 use crate::database::{Database, LastWrite};
 use crate::metrics::QueryReason;
 use crate::route::Target;
+use crate::sql::TableSet;
 use crate::types::Floor;
 
 /// What a read may be given.
@@ -47,7 +48,7 @@ impl Choice<'_> {
         let excluded = if attempt.failed.is_empty() { HostSet::NONE } else { excluded(fleet, &attempt.failed) };
         let (want, floor) = match attempt.need.target {
             Target::Primary => (Want::Primary, None),
-            Target::Replica => match self.sight(fleet) {
+            Target::Replica => match self.sight(fleet, &attempt.reads) {
                 Sight::AtLeast(floor) => (Want::Read, floor),
                 Sight::Only(index) if !excluded.contains(index) => return Ok((index, attempt.need.reason)),
                 Sight::PrimaryOnly | Sight::Only(_) => (Want::Primary, None),
@@ -73,9 +74,21 @@ impl Choice<'_> {
         Ok((index, reason))
     }
 
+    /// Whether a read of these tables may be served by this host.
+    pub fn is_shown_by(&mut self, host_id: u32, fleet: &Fleet, reads: &TableSet) -> bool {
+        let sample = fleet.index_of(host_id).and_then(|index| fleet.hosts[index].sample);
+        match self.sight(fleet, reads) {
+            Sight::AtLeast(None) => true,
+            Sight::AtLeast(Some(floor)) => {
+                sample.zip(fleet.era.as_ref()).is_some_and(|(sample, era)| era.shows(sample.lsn, &floor))
+            }
+            Sight::PrimaryOnly | Sight::Nobody | Sight::Only(_) => false,
+        }
+    }
+
     /// What a read of this session must see.
-    fn sight(&mut self, fleet: &Fleet) -> Sight {
-        let sight = self.own_sight(fleet);
+    fn sight(&mut self, fleet: &Fleet, reads: &TableSet) -> Sight {
+        let sight = self.own_sight(fleet, reads);
         let Some((timeline, lsn)) = self.state.asked.min_lsn else { return sight };
         let Some(era) = fleet.era else { return Sight::PrimaryOnly };
         if timeline > era.timeline {
@@ -89,12 +102,12 @@ impl Choice<'_> {
         }
     }
 
-    fn own_sight(&mut self, fleet: &Fleet) -> Sight {
+    fn own_sight(&mut self, fleet: &Fleet, reads: &TableSet) -> Sight {
         if self.state.consistency == Consistency::Eventual {
             return Sight::AtLeast(None);
         }
         let everybody = match self.state.consistency {
-            Consistency::Global => match self.database.writes.last() {
+            Consistency::Global => match self.database.writes.last(reads) {
                 LastWrite::UnderWay => return Sight::PrimaryOnly,
                 LastWrite::Acknowledged(ticket) => match self.position(ticket) {
                     Some(floor) => Some(floor),

@@ -1,7 +1,8 @@
 //! One unit's exchange with its server: both directions at once, until everything that is expected has come.
 
 use super::link::Link;
-use super::relay::{Answer, take_chunk};
+use super::relay::{Answer, CopyPhase, take_chunk_for};
+use super::state::SessionState;
 use crate::net::scratch::poll_read_with;
 use crate::net::{Buffer, Stream};
 use crate::server::{Expected, ServerConnection};
@@ -105,7 +106,7 @@ impl Exchange {
 
     /// The answers to queries of pgyard's own; what the client sends meanwhile waits.
     pub fn of_own_queries() -> Self {
-        Exchange { passes: false, ..Exchange::new(Answer::default(), 0, false) }
+        Exchange { passes: false, ..Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false) }
     }
 
     /// The same for a unit whose last message is still to come in part: a Flush follows it.
@@ -119,7 +120,12 @@ impl Exchange {
     }
 
     /// Moves bytes until the exchange ends.
-    pub fn poll(&mut self, cx: &mut Context<'_>, client: &mut ClientSide, link: &mut Link) -> Poll<ExchangeEnd> {
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        (client, state): (&mut ClientSide, Option<&SessionState>),
+        link: &mut Link,
+    ) -> Poll<ExchangeEnd> {
         self.turn = 0;
         let server = link.server();
         server.mid_request |= self.has_rest(client);
@@ -130,13 +136,13 @@ impl Exchange {
         loop {
             if let Err(error) = self.send(cx, client, server) {
                 // What the server said before it went may still be there to be read.
-                if let Poll::Ready(end) = self.poll_server(cx, client, server) {
+                if let Poll::Ready(end) = self.poll_server(cx, (client, state), server) {
                     return Poll::Ready(end);
                 }
                 return self.server_lost(server, error);
             }
             let mut moved = false;
-            match self.poll_server(cx, client, server) {
+            match self.poll_server(cx, (client, state), server) {
                 Poll::Ready(ExchangeEnd::Done) if self.is_done(client, server) => return Poll::Ready(self.finish()),
                 Poll::Ready(ExchangeEnd::Done) => moved = true,
                 Poll::Ready(end) => return Poll::Ready(end),
@@ -192,6 +198,11 @@ impl Exchange {
         self.turn += count as u64;
     }
 
+    /// The end of a COPY's data is passed on in a pipeline: the server answers when it is told to flush.
+    pub(super) fn flush_behind_copy(&mut self, before: CopyPhase) {
+        self.flush_due |= self.answer.extended && before == CopyPhase::In && self.answer.copy == CopyPhase::None;
+    }
+
     pub(super) fn take_flush_due(&mut self) -> bool {
         std::mem::take(&mut self.flush_due)
     }
@@ -220,7 +231,12 @@ impl Exchange {
     }
 
     /// Reads the server and writes the client. `Ready(Done)` means that something moved.
-    fn poll_server(&mut self, cx: &mut Context<'_>, client: &mut ClientSide, server: &mut ServerConnection) -> Poll<ExchangeEnd> {
+    fn poll_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        (client, state): (&mut ClientSide, Option<&SessionState>),
+        server: &mut ServerConnection,
+    ) -> Poll<ExchangeEnd> {
         if !self.holds() && !client.outbox.is_empty() {
             match client.stream.poll_drain(cx, &mut client.outbox) {
                 Poll::Ready(Ok(())) => {}
@@ -235,7 +251,7 @@ impl Exchange {
             if chunk.is_empty() {
                 return Ok(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
             }
-            let range = take_chunk(chunk, incoming, &mut self.answer, &mut client.outbox)?;
+            let range = take_chunk_for(state, chunk, incoming, &mut self.answer, &mut client.outbox)?;
             Ok(Ok(match range.is_empty() {
                 true => Ok(()),
                 false => client.stream.write_or_keep(cx, &chunk[range], &mut client.outbox),
@@ -268,7 +284,15 @@ impl Exchange {
                 server.incoming.replies.push(Expected::QuietSync);
                 self.answer.synced = true;
             }
-        } else if !self.holds()
+            return Poll::Ready(ExchangeEnd::Done);
+        }
+        if self.answer.holds_sync && !self.answer.copy_began && server.incoming.replies.is_empty() {
+            // The COPY was refused: the pipeline ends here.
+            put_message(server.outbox.writer(), b'S', |_| {});
+            server.incoming.replies.push(Expected::Sync);
+            self.answer.holds_sync = false;
+        }
+        if !self.holds()
             && !client.outbox.is_empty()
             && let Poll::Ready(Err(_)) = client.stream.poll_drain(cx, &mut client.outbox)
         {

@@ -2,11 +2,11 @@
 //!
 //! What is not known exactly is never guessed at in the session's favour: a pin stays, a server forgets.
 
+use super::names::apply_names;
 use super::relay::Answer;
-use super::state::{NamedPins, OpenTransaction, SessionSnapshot, SessionState, StatementChange};
-use super::unit::Unit;
+use super::state::{NamedPins, OpenTransaction, SessionSnapshot, SessionState};
+use super::unit::{Unit, UnitKind};
 use crate::server::parameters::{DATE_STYLE, quote_literal};
-use crate::server::prepared::id_of;
 use crate::server::{ParameterSet, ServerConnection, TransactionStatus, UNKNOWN_UNNAMED};
 use crate::sql::{Command, Discard, Pins, SessionEffect, StatementFacts, TransactionModes};
 use std::collections::HashSet;
@@ -18,11 +18,11 @@ const REPLAY_MAX: usize = 16;
 const ROLLED_BACK: Pins = Pins(Pins::TEMPORARY.0 | Pins::LISTEN.0 | Pins::HOLD_CURSOR.0);
 
 /// Follows transaction, parameters and pins through a unit whose answers have all come.
-pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
     let before = snapshot(state, server);
     let open_before = state.transaction.is_some();
     if answer.error.is_some() {
-        follow_error(unit, answer, &before, state, server);
+        follow_error(unit, (text, answer), &before, state, server);
     } else if answer.completed > 0 {
         let mut failed = state.transaction.as_ref().is_some_and(|transaction| transaction.failed);
         let mut implicit = before.clone();
@@ -37,12 +37,14 @@ pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &m
                 }
             }
             follow_statement(statement, std::mem::take(&mut failed), state, server);
+            follow_names(unit, statement, text, state, server);
         }
         whole_date_style(unit, answer, state, server);
         note_replay(unit, text, state);
-        forget_prepared_if_unsure(unit, state, server);
     }
     let status = server.incoming.status;
+    // In the middle of a pipeline the server has not said yet.
+    let idle = status == TransactionStatus::Idle && !state.pipeline_open;
     match (status, &mut state.transaction) {
         // Kept for `settle`, which takes it.
         (TransactionStatus::Idle, _) => {}
@@ -57,8 +59,14 @@ pub(super) fn follow(unit: &Unit, text: Option<&str>, answer: &Answer, state: &m
         // A portal lives on its server only.
         transaction.movable = None;
     }
-    if status == TransactionStatus::Idle && !open_before {
-        state.transaction = None;
+    if let Some(transaction) = state.transaction.as_mut().filter(|_| !open_before) {
+        transaction.begun = modes_of_begin(unit);
+    }
+    if idle {
+        state.local = None;
+        if !open_before {
+            state.transaction = None;
+        }
     }
     state.parameters_changed();
     if !Arc::ptr_eq(&state.parameters, &server.parameters) && *state.parameters == *server.parameters {
@@ -74,17 +82,25 @@ fn modes_of(unit: &Unit) -> TransactionModes {
     begin.unwrap_or_default()
 }
 
+/// The modes of a unit that does nothing but begin a transaction.
+fn modes_of_begin(unit: &Unit) -> Option<TransactionModes> {
+    let only_begins = unit.run_statements().all(|statement| matches!(statement.command, Command::Begin(_)));
+    (only_begins && !unit.leaves_portals && unit.pins.is_empty()).then(|| modes_of(unit))
+}
+
 fn snapshot(state: &SessionState, server: &ServerConnection) -> SessionSnapshot {
     SessionSnapshot {
         session: state.parameters.clone(),
         server: server.parameters.clone(),
         pins: state.pins,
         named: state.named_pins.as_deref().cloned(),
+        local: state.local.clone(),
     }
 }
 
 fn restore(to: &SessionSnapshot, state: &mut SessionState, server: &mut ServerConnection) {
     state.parameters = to.session.clone();
+    state.local = to.local.clone();
     server.parameters = to.server.clone();
     state.pins = to.pins.union(state.pins.without(ROLLED_BACK));
     if let Some(now) = &mut state.named_pins {
@@ -96,13 +112,18 @@ fn restore(to: &SessionSnapshot, state: &mut SessionState, server: &mut ServerCo
 }
 
 /// An error ended the unit. What it did before that was rolled back with it, unless it held its own COMMIT.
-fn follow_error(unit: &Unit, answer: &Answer, before: &SessionSnapshot, state: &mut SessionState, server: &mut ServerConnection) {
+fn follow_error(
+    unit: &Unit,
+    (text, answer): (Option<&[u8]>, &Answer),
+    before: &SessionSnapshot,
+    state: &mut SessionState,
+    server: &mut ServerConnection,
+) {
     let several = unit.run_statements().nth(1).is_some();
     state.pins = state.pins.union(unit.pins);
-    let forgets = |effect: &SessionEffect| matches!(effect, SessionEffect::DiscardAll | SessionEffect::Deallocate(_));
-    if unit.run_statements().flat_map(|statement| &statement.effects).any(forgets) {
-        // Forgetting is not rolled back; whether it was reached is not known.
-        server.prepared_unknown = true;
+    // What PREPARE and DEALLOCATE have done is not rolled back.
+    for statement in unit.run_statements().take(answer.completed) {
+        follow_names(unit, statement, text, state, server);
     }
     let controls = |statement: &StatementFacts| !matches!(statement.command, Command::Query | Command::Other | Command::Show(_));
     let changes = |statement: &StatementFacts| controls(statement) || !statement.effects.is_empty();
@@ -186,34 +207,46 @@ fn roll_back(state: &mut SessionState, server: &mut ServerConnection) {
 /// After COMMIT or ROLLBACK: AND CHAIN begins the next transaction from what is now. Without it the ended one stays until
 /// `settle` has looked at it, but a roll-back goes no further back than to here.
 fn next_transaction(state: &mut SessionState, server: &mut ServerConnection) {
+    state.local = None;
     let now = snapshot(state, server);
     if let Some(transaction) = &mut state.transaction {
         transaction.at_begin = now;
         transaction.savepoints.clear();
         transaction.movable = None;
+        transaction.begun = None;
     }
 }
 
-/// DEALLOCATE ALL and its like beside other statements of a unit: in which order a later Parse came is not known here.
-fn forget_prepared_if_unsure(unit: &Unit, state: &SessionState, server: &mut ServerConnection) {
-    let all = |effect: &SessionEffect| matches!(effect, SessionEffect::DiscardAll | SessionEffect::Deallocate(None));
-    let forgets = unit.run_statements().flat_map(|statement| &statement.effects).any(all);
-    server.prepared_unknown |= forgets && state.statements.is_some();
+/// Names that a statement of a simple query gives or takes; those of a pipeline were followed when it was translated.
+fn follow_names(
+    unit: &Unit,
+    statement: &StatementFacts,
+    text: Option<&[u8]>,
+    state: &mut SessionState,
+    server: &mut ServerConnection,
+) {
+    if unit.kind == UnitKind::Query {
+        let only = unit.query_facts().is_some_and(|facts| facts.statements.len() == 1);
+        for effect in &statement.effects {
+            apply_names(effect, (text.unwrap_or_default(), only), 0, state, server);
+        }
+    }
 }
 
 /// What a READ ONLY transaction has done to itself on a replica must be done again if it moves; what can't be keeps it there.
-fn note_replay(unit: &Unit, text: Option<&str>, state: &mut SessionState) {
+fn note_replay(unit: &Unit, text: Option<&[u8]>, state: &mut SessionState) {
     let Some(transaction) = state.transaction.as_mut().filter(|open| open.movable.is_some() && open.statements > 0) else {
         return;
     };
     let changes = |statement: &StatementFacts| {
-        !statement.effects.is_empty() || matches!(statement.command, Command::Savepoint(_) | Command::SetTransaction(_))
+        statement.effects.iter().any(|effect| !effect.concerns_names())
+            || matches!(statement.command, Command::Savepoint(_) | Command::SetTransaction(_))
     };
     let goes_back = |statement: &StatementFacts| matches!(statement.command, Command::Release(_) | Command::RollbackTo(_));
     if unit.run_statements().any(goes_back) {
         transaction.movable = None;
     } else if unit.run_statements().any(changes) {
-        match text {
+        match text.and_then(|text| std::str::from_utf8(text).ok()) {
             Some(text) if transaction.replay.len() < REPLAY_MAX => transaction.replay.push(text.into()),
             _ => transaction.movable = None,
         }
@@ -223,10 +256,12 @@ fn note_replay(unit: &Unit, text: Option<&str>, state: &mut SessionState) {
 fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerConnection) {
     match effect {
         SessionEffect::Set { name, value: Some(value) } => {
+            forget_local(name, state);
             Arc::make_mut(&mut state.parameters).set(name.clone(), value.clone());
             Arc::make_mut(&mut server.parameters).set(name.clone(), value.clone());
         }
         SessionEffect::Set { name, value: None } | SessionEffect::Reset(name) => {
+            forget_local(name, state);
             let startup = state.startup.get(name).map(Arc::from);
             let own = Arc::make_mut(&mut state.parameters);
             match startup {
@@ -239,10 +274,9 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
         SessionEffect::DiscardAll => {
             state.parameters = state.startup.clone();
             server.parameters = Arc::default();
+            state.local = None;
             state.pins = Pins::NONE;
             // The unnamed statement outlives it, unless it was a simple query, which has ended it already.
-            forget_statements(state);
-            server.incoming.prepared.clear();
             server.unnamed = UNKNOWN_UNNAMED;
             state.named_pins = None;
         }
@@ -250,8 +284,6 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
         SessionEffect::DiscardSome(Discard::Temp) => state.pins = state.pins.without(Pins::TEMPORARY),
         SessionEffect::Deallocate(None) => {
             state.pins = state.pins.without(Pins::PREPARE);
-            forget_statements(state);
-            server.incoming.prepared.clear();
             forget_named(state, |named| &mut named.prepared, None);
         }
         SessionEffect::Unlisten(name) => {
@@ -265,30 +297,26 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
             }
         }
         SessionEffect::Deallocate(Some(name)) => {
-            let id = id_of(name).or_else(|| state.statement(name.as_bytes()).map(|statement| statement.id));
-            if let (Some(id), Some(known)) = (id, &mut state.statements) {
-                known.retain(|_, statement| statement.id != id);
-                server.incoming.prepared.remove(id);
-            }
             if forget_named(state, |named| &mut named.prepared, Some(name)) {
                 state.pins = state.pins.without(Pins::PREPARE);
             }
         }
         SessionEffect::Listen(name) => drop(state.named_pins.get_or_insert_default().channels.insert(name.clone())),
         SessionEffect::DeclareHold(name) => drop(state.named_pins.get_or_insert_default().cursors.insert(name.clone())),
-        SessionEffect::Prepare(name) => drop(state.named_pins.get_or_insert_default().prepared.insert(name.clone())),
-        SessionEffect::SetLocal { .. } | SessionEffect::DiscardSome(Discard::Plans) | SessionEffect::Execute(_) => {}
+        SessionEffect::SetLocal { name, value } if state.transaction.is_some() => {
+            state.local.get_or_insert_default().set(name, value.as_ref());
+        }
+        SessionEffect::SetLocal { .. }
+        | SessionEffect::DiscardSome(Discard::Plans)
+        | SessionEffect::Prepare { .. }
+        | SessionEffect::Execute(_)
+        | SessionEffect::ListStatements => {}
     }
 }
 
-/// Forgets the session's names but for those that the unit itself has given: they may have come later.
-fn forget_statements(state: &mut SessionState) {
-    let given: Vec<&[u8]> = state.journal.iter().filter_map(StatementChange::added).collect();
-    if let Some(known) = &mut state.statements {
-        known.retain(|name, _| given.contains(&&**name));
-    }
-    if state.statements.as_ref().is_some_and(|known| known.is_empty()) {
-        state.statements = None;
+fn forget_local(name: &str, state: &mut SessionState) {
+    if let Some(local) = &mut state.local {
+        local.forget(name);
     }
 }
 
@@ -311,6 +339,7 @@ fn forget_named(
 
 /// RESET ALL leaves role and session authorization as they are.
 fn reset_all(state: &mut SessionState, server: &mut ServerConnection) {
+    state.local = None;
     let keep = |from: &ParameterSet, into: &mut ParameterSet| {
         for name in ["session_authorization", "role"] {
             if let Some(value) = from.get(name) {

@@ -1,19 +1,21 @@
 //! The front door: what every connection shares, who is let in, and a connection's whole life.
 
-use super::access::{Denied, failure_limits, too_many_failures};
+use super::access::{Denied, LoginRateLimit, failure_limits, too_many_failures, too_many_logins};
 use super::exchange::ClientSide;
 use super::login::{Arrival, Login, LoginEnd, log_in};
 use super::peers::PASSING_ON_MAX;
 use super::placement::Placement;
 use super::replication::ReplicationSession;
 use super::run::{Session, SessionEnd, SessionLimits};
-use crate::auth::{FailureBook, KeyCache};
+use crate::auth::{FailureBook, KeyCache, ServerCredential, network};
 use crate::config::{AdminSettings, FrontSettings};
-use crate::database::{ClientEntry, Clients, Directory};
+use crate::database::{ClientEntry, ClientSeat, Clients, Directory, ShardedDatabase};
 use crate::metrics::{FrontMetrics, GaugeHold, RefusalReason};
 use crate::net::Stream;
 use crate::net::stream::Peer;
 use crate::net::tls::ClientTls;
+use crate::server::{ParameterSet, ReportedParameters};
+use crate::types::TokenBook;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -45,6 +47,30 @@ pub trait ConsoleHandler: Send + Sync {
     fn serve(&self, console: ConsoleClient) -> BoxFuture<'static, ()>;
 }
 
+/// A client of a sharded database that has logged in.
+pub struct ShardedClient {
+    /// Its connection.
+    pub client: ClientSide,
+    /// The database.
+    pub database: Arc<ShardedDatabase>,
+    /// Its place among the clients.
+    pub entry: Arc<ClientEntry>,
+    /// What servers are logged in to with.
+    pub credential: ServerCredential,
+    /// The parameters of its start-up packet.
+    pub startup: ParameterSet,
+    /// What a server reported at the log-in.
+    pub reported: ReportedParameters,
+    /// What all connections share.
+    pub front: Arc<Front>,
+}
+
+/// Sessions of sharded databases, which are another layer's.
+pub trait ShardedHandler: Send + Sync {
+    /// Serves one session to its end.
+    fn serve(&self, client: ShardedClient) -> BoxFuture<'static, ()>;
+}
+
 /// What all connections share.
 pub struct Front {
     /// The databases.
@@ -65,12 +91,18 @@ pub struct Front {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Sessions of sharded databases.
+    pub sharded: Box<dyn ShardedHandler>,
     /// Which relay thread serves which session.
     pub placement: Arc<Placement>,
     /// No new clients: pgyard stops.
     pub draining: AtomicBool,
     /// Log-ins that failed.
     pub(super) failures: FailureBook,
+    /// Log-ins from each address, where their rate is limited.
+    login_addresses: TokenBook<IpAddr>,
+    /// Log-ins of each user, where their rate is limited.
+    login_users: TokenBook<Box<str>>,
     /// Cancel requests on their way to peers.
     pub(super) passing_on: Semaphore,
     pub(super) deriving: Semaphore,
@@ -99,6 +131,8 @@ pub struct FrontParts {
     pub metrics: FrontMetrics,
     /// The console.
     pub console: Box<dyn ConsoleHandler>,
+    /// Sessions of sharded databases.
+    pub sharded: Box<dyn ShardedHandler>,
     /// Relay threads.
     pub workers: usize,
 }
@@ -117,9 +151,12 @@ impl Front {
             keys: parts.keys,
             metrics: parts.metrics,
             console: parts.console,
+            sharded: parts.sharded,
             placement: Arc::new(Placement::new(parts.workers)),
             draining: AtomicBool::new(false),
             failures: FailureBook::default(),
+            login_addresses: TokenBook::default(),
+            login_users: TokenBook::default(),
             passing_on: Semaphore::new(PASSING_ON_MAX),
             deriving: Semaphore::new(DERIVING_MAX),
             logging_in: AtomicUsize::new(0),
@@ -152,6 +189,26 @@ impl Front {
             true => self.failures.succeeded(who, &limits, Instant::now()),
             false => self.failures.failed(who, &limits, Instant::now()),
         }
+    }
+
+    /// Counts an attempt to log in.
+    ///
+    /// # Errors
+    /// There were too many from that address.
+    pub(super) fn count_attempt(&self, arrival: &Arrival) -> Result<(), Denied> {
+        let Some((rate, ip)) = self.settings.load().login_rate_per_address.zip(arrival.peer.ip()) else { return Ok(()) };
+        let outcome = self.login_addresses.admit(&network(ip), &rate, Instant::now());
+        outcome.map_err(|wait| too_many_logins((LoginRateLimit::Address(rate), wait), &arrival.user))
+    }
+
+    /// Counts a client that has proven who it is.
+    ///
+    /// # Errors
+    /// There were too many log-ins of that user.
+    pub(super) fn count_login(&self, user: &str) -> Result<(), Denied> {
+        let Some(rate) = self.settings.load().login_rate_per_user else { return Ok(()) };
+        let outcome = self.login_users.admit(&user.into(), &rate, Instant::now());
+        outcome.map_err(|wait| too_many_logins((LoginRateLimit::User(rate), wait), user))
     }
 
     /// A place for a connection, or why there is none.
@@ -247,9 +304,14 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident
     };
     admission.logged_in();
     match login {
-        Ok(Ok(Login::Replication(session))) => replicate(front, session, admission).await,
-        Ok(Ok(Login::Session(session))) => return Some(Resident::new(front, session, admission)),
+        Ok(Ok(Login::Replication(session, seat))) => replicate(front, session, (admission, seat)).await,
+        Ok(Ok(Login::Session(session, seat))) => return Some(Resident::new(front, session, (admission, seat))),
         Ok(Ok(Login::Console(console))) => front.console.serve(console).await,
+        Ok(Ok(Login::Sharded(client, _seat))) => {
+            front.metrics.logins.increment();
+            let _place = EntryPlace { front: front.clone(), entry: client.entry.clone() };
+            front.sharded.serve(*client).await;
+        }
         Ok(Ok(Login::Nothing)) => {}
         Ok(Err(LoginEnd { reason, text })) => {
             front.metrics.login_failures(reason).increment();
@@ -269,14 +331,28 @@ async fn serve(front: Arc<Front>, stream: Stream, peer: Peer) -> Option<Resident
     None
 }
 
-async fn replicate(front: Arc<Front>, mut session: Box<ReplicationSession>, admission: Admission) {
+async fn replicate(front: Arc<Front>, mut session: Box<ReplicationSession>, places: (Admission, ClientSeat)) {
     let entry = session.entry.clone();
     let _connected = session.database.metrics.clients.hold();
     front.metrics.logins.increment();
     tracing::info!(client = entry.process, user = &*entry.user, peer = %entry.peer, "replication begins");
-    let place = BookedPlace { front, entry, _admission: admission, _connected };
+    let place = BookedPlace { front, entry, _places: places, _connected };
     session.run().await;
     tracing::info!(client = place.entry.process, user = &*place.entry.user, peer = %place.entry.peer, "replication ends");
+}
+
+/// A client's place among those that are logged in; dropping it takes the client out.
+pub struct EntryPlace {
+    /// What all connections share.
+    pub front: Arc<Front>,
+    /// The client.
+    pub entry: Arc<ClientEntry>,
+}
+
+impl Drop for EntryPlace {
+    fn drop(&mut self) {
+        self.front.clients.leave(&self.entry);
+    }
 }
 
 /// A logged-in session with its place in the books; dropping it takes the client out of them.
@@ -289,7 +365,7 @@ pub struct Resident {
 struct BookedPlace {
     front: Arc<Front>,
     entry: Arc<ClientEntry>,
-    _admission: Admission,
+    _places: (Admission, ClientSeat),
     _connected: GaugeHold,
 }
 
@@ -300,12 +376,12 @@ impl Drop for BookedPlace {
 }
 
 impl Resident {
-    fn new(front: Arc<Front>, session: Box<Session>, admission: Admission) -> Self {
+    fn new(front: Arc<Front>, session: Box<Session>, places: (Admission, ClientSeat)) -> Self {
         let entry = session.entry.clone();
         front.metrics.logins.increment();
         tracing::debug!(client = entry.process, database = &*entry.database, user = &*entry.user, peer = %entry.peer, "logged in");
         let _connected = session.database.metrics.clients.hold();
-        Resident { session: *session, place: BookedPlace { front, entry, _admission: admission, _connected } }
+        Resident { session: *session, place: BookedPlace { front, entry, _places: places, _connected } }
     }
 
     /// Serves the session on this thread; it comes back if it has to go on on another one. A panic ends this session only.

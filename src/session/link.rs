@@ -108,6 +108,7 @@ async fn reset(mut server: Box<ServerConnection>, pool: Arc<Pool>) {
             server.incoming.prepared.clear();
             server.last_session = 0;
             server.prepared_unknown = false;
+            server.own_names.clear();
             pool.give_back(server);
         }
         _ => pool.discard(server),

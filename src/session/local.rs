@@ -1,11 +1,10 @@
-//! What pgyard itself must see in a text, beyond its route: names of prepared statements, and settings of its own.
+//! What pgyard itself must see in a text, beyond its route: settings of its own.
 
 use super::state::{Freshness, SessionState, consistency_setting, max_lag_setting, min_lsn_setting, route_setting};
 use super::unit::Unit;
 use crate::config::{NamedChoice, format_duration};
-use crate::database::PreparedStatement;
 use crate::server::parameters::quote_literal;
-use crate::sql::{Command, Facts, SessionEffect};
+use crate::sql::{Command, SessionEffect};
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::sync::Arc;
@@ -13,18 +12,6 @@ use std::time::Duration;
 
 /// The setting that can only be shown.
 pub const LSN: &str = "pgyard.lsn";
-
-/// The statement that a `DEALLOCATE name` means, if it was prepared by protocol: servers know it under another name.
-pub fn deallocated<'a>(facts: &Facts, state: &'a SessionState) -> Option<(Arc<str>, &'a Arc<PreparedStatement>)> {
-    let [statement] = &*facts.statements else { return None };
-    let [SessionEffect::Deallocate(Some(name))] = statement.effects.as_slice() else { return None };
-    Some((name.clone(), state.statement(name.as_bytes())?))
-}
-
-/// Whether the text can't go to a server as it is.
-pub fn needs_rewrite(facts: &Facts, state: &SessionState) -> bool {
-    facts.needs_care && deallocated(facts, state).is_some()
-}
 
 /// A setting of pgyard's own that the unit shows: its name.
 pub fn shown_setting(unit: &Unit) -> Option<Arc<str>> {

@@ -1,10 +1,10 @@
 //! Logging a client in: who it is, whether it may, and what a server would tell it first.
 
-use super::access::{Admitted, Denied, Entrance, admit, lookup_database};
+use super::access::{Admitted, Denied, Entrance, admit, lookup_database, no_seat};
 use super::candidate::{Candidate, candidate};
 use super::console_login::console;
 use super::exchange::ClientSide;
-use super::front::{ConsoleClient, Front};
+use super::front::{ConsoleClient, Front, ShardedClient};
 use super::replication::{
     ReplicationKind, ReplicationSession, Walsender, connect_walsender, no_physical_database, physical_database, replication_kind,
 };
@@ -14,7 +14,7 @@ use super::state::SessionState;
 use super::welcome::welcome;
 use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
-use crate::database::{ClientEntry, Database, NewClient};
+use crate::database::{ClientEntry, ClientSeat, Database, NewClient, ShardedDatabase};
 use crate::metrics::LoginFailureReason;
 use crate::net::Stream;
 use crate::net::stream::Peer;
@@ -32,12 +32,14 @@ const CATALOGUE_WAIT: std::time::Duration = std::time::Duration::from_millis(500
 
 /// How a log-in ended.
 pub enum Login {
-    /// A session.
-    Session(Box<Session>),
-    /// A replication connection.
-    Replication(Box<ReplicationSession>),
+    /// A session, with its place among the database's clients.
+    Session(Box<Session>, ClientSeat),
+    /// A replication connection, with its place.
+    Replication(Box<ReplicationSession>, ClientSeat),
     /// A console session.
     Console(ConsoleClient),
+    /// A session of a sharded database, with its place.
+    Sharded(Box<ShardedClient>, ClientSeat),
     /// It was a cancel request.
     Nothing,
 }
@@ -130,7 +132,13 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
     {
         return Err(arrival.refuse(denied).await);
     }
-    let database = match find_database(&front, &arrival) {
+    if let Err(denied) = front.count_attempt(&arrival) {
+        return Err(arrival.refuse(denied).await);
+    }
+    let sharded = front.directory.sharded(&arrival.name).filter(|_| kind == ReplicationKind::None);
+    // The first shard's servers say who a client of a sharded database is.
+    let found = sharded.as_ref().map_or_else(|| find_database(&front, &arrival), |sharded| Ok(sharded.first().clone()));
+    let database = match found {
         Ok(database) => database,
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
@@ -139,9 +147,13 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
         _ => replication(&front, &mut arrival, &database, admitted).await.map(|found| Either::Walsender(Box::new(found))),
     };
     match outcome {
-        Ok(Either::Session(accepted)) => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)))),
-        Ok(Either::Walsender(walsender)) => {
-            Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, *walsender))))
+        Ok(Either::Session((accepted, seat))) => match sharded {
+            Some(sharded) => Ok(Login::Sharded(Box::new(open_sharded(&front, arrival, sharded, accepted)), seat)),
+            None => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat)),
+        },
+        Ok(Either::Walsender(found)) => {
+            let (walsender, seat) = *found;
+            Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, walsender)), seat))
         }
         Err(end) => {
             front.directory.forget_unused(&database.name);
@@ -152,14 +164,14 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
 
 /// What a log-in led to.
 enum Either {
-    Session(Accepted),
-    Walsender(Box<Walsender>),
+    Session((Accepted, ClientSeat)),
+    Walsender(Box<(Walsender, ClientSeat)>),
 }
 
 fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Denied> {
     let name = &arrival.name;
     let found = match arrival.kind {
-        _ if name == CONSOLE_DATABASE => None,
+        _ if name == CONSOLE_DATABASE || front.directory.is_shard(name) => None,
         ReplicationKind::Physical => physical_database(&front.directory, name),
         ReplicationKind::None | ReplicationKind::Logical => front.directory.find(name),
     };
@@ -173,14 +185,15 @@ fn find_database(front: &Front, arrival: &Arrival) -> Result<Arc<Database>, Deni
     })
 }
 
-fn enter(front: &Front, arrival: &Arrival, database: &Database) -> Arc<ClientEntry> {
+fn enter(front: &Front, arrival: &Arrival, database: &Arc<str>) -> Arc<ClientEntry> {
     front.clients.enter(NewClient {
-        database: database.name.clone(),
+        database: database.clone(),
         user: arrival.user.as_str().into(),
         peer: arrival.peer,
         tls: arrival.stream.is_tls(),
         application_name: arrival.message.get("application_name").unwrap_or_default().into(),
         key_len: if arrival.message.minor >= 2 { 32 } else { 4 },
+        is_leg: false,
     })
 }
 
@@ -190,19 +203,32 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     let settings = database.settings();
     let own = settings.users.iter().find(|known| known.name == arrival.user);
     let consistency = own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency);
-    let entry = enter(front, &arrival, &database);
-    let mut client = ClientSide::new(arrival.stream);
-    let out = client.outbox.writer();
-    reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
-    put_backend_key(out, entry.process, &entry.key);
-    put_ready(out, b'I');
+    let entry = enter(front, &arrival, &database.name);
+    let client = greeted(arrival.stream, &reported, &entry);
     let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     drop(settings);
     Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }
 
+/// The client's side of a session, with what a server says first in its outbox.
+fn greeted(stream: Stream, reported: &crate::server::ReportedParameters, entry: &ClientEntry) -> ClientSide {
+    let mut client = ClientSide::new(stream);
+    let out = client.outbox.writer();
+    reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
+    put_backend_key(out, entry.process, &entry.key);
+    put_ready(out, b'I');
+    client
+}
+
+fn open_sharded(front: &Arc<Front>, arrival: Arrival, database: Arc<ShardedDatabase>, accepted: Accepted) -> ShardedClient {
+    let (startup, credential, reported) = accepted;
+    let entry = enter(front, &arrival, &database.name);
+    let client = greeted(arrival.stream, &reported, &entry);
+    ShardedClient { client, database, entry, credential, startup, reported, front: front.clone() }
+}
+
 fn open_replication(front: &Front, arrival: Arrival, database: Arc<Database>, walsender: Walsender) -> ReplicationSession {
-    let entry = enter(front, &arrival, &database);
+    let entry = enter(front, &arrival, &database.name);
     let mut client = ClientSide::new(arrival.stream);
     let out = client.outbox.writer();
     out.extend_from_slice(&message::authentication_ok());
@@ -240,17 +266,17 @@ async fn session(
     arrival: &mut Arrival,
     database: &Arc<Database>,
     admitted: Admitted,
-) -> Result<Accepted, LoginEnd> {
+) -> Result<(Accepted, ClientSeat), LoginEnd> {
     let startup = match startup_parameters(&arrival.message) {
         Ok(startup) => startup,
         Err(report) => return Err(arrival.refuse((LoginFailureReason::Protocol, report)).await),
     };
-    let credential = prove(front, arrival, database, admitted).await?;
+    let (credential, seat) = prove(front, arrival, database, admitted).await?;
     database.catalogue_loaded(CATALOGUE_WAIT).await;
     match welcome(database, &arrival.user, credential.clone(), &startup).await {
         Ok(reported) => {
             arrival.stream.write_all(&message::authentication_ok()).await.map_err(LoginEnd::gone)?;
-            Ok((startup, credential, reported))
+            Ok(((startup, credential, reported), seat))
         }
         Err(report) => Err(arrival.refuse((LoginFailureReason::Lookup, report)).await),
     }
@@ -262,28 +288,28 @@ async fn replication(
     arrival: &mut Arrival,
     database: &Arc<Database>,
     admitted: Admitted,
-) -> Result<Walsender, LoginEnd> {
-    let credential = prove(front, arrival, database, admitted).await?;
+) -> Result<(Walsender, ClientSeat), LoginEnd> {
+    let (credential, seat) = prove(front, arrival, database, admitted).await?;
     match connect_walsender(database, &arrival.message, &credential).await {
-        Ok(walsender) => Ok(walsender),
-        Err(report) => Err(arrival.refuse((LoginFailureReason::NotPermitted, report)).await),
+        Ok(walsender) => Ok((walsender, seat)),
+        Err(denied) => Err(arrival.refuse(denied).await),
     }
 }
 
-/// Lets the client prove who it is, and looks whether it may come in; with what servers are logged in to on its behalf.
+/// Lets the client prove who it is, and looks whether it may come in; with what servers are logged in to on its behalf, and its place
+/// among the database's clients.
 async fn prove(
     front: &Arc<Front>,
     arrival: &mut Arrival,
     database: &Arc<Database>,
     admitted: Admitted,
-) -> Result<ServerCredential, LoginEnd> {
+) -> Result<(ServerCredential, ClientSeat), LoginEnd> {
     let user = arrival.user.clone();
     let lookup_name = lookup_database(arrival.kind == ReplicationKind::Physical, database.server_name());
     let candidate = match candidate(database, &user, admitted, &lookup_name).await {
         Ok(candidate) => candidate,
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
-    let limit = database.settings().users.iter().find(|known| known.name == user).map_or(0, |known| known.max_clients);
     let (barred, looked_up, server_password) = (candidate.barred.clone(), candidate.looked_up, candidate.server_password.clone());
     let proven = match authenticate(front, arrival, candidate).await {
         Ok(credential) => credential,
@@ -298,14 +324,11 @@ async fn prove(
     if let Some(report) = barred {
         return Err(arrival.refuse((LoginFailureReason::NotPermitted, report)).await);
     }
-    if limit > 0
-        && front.clients.all().iter().filter(|entry| *entry.user == user && entry.database == database.name).count() >= limit
-    {
-        let report = Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("too many connections for role \"{user}\""))
-            .hint("Raise max_clients of this user.");
-        return Err(arrival.refuse((LoginFailureReason::TooManyClients, report)).await);
+    let seat = database.take_seat(&user).map_err(|limit| no_seat(limit, &user, &database.name));
+    match seat.and_then(|seat| front.count_login(&user).map(|()| seat)) {
+        Ok(seat) => Ok((server_password.map_or(proven, ServerCredential::Password), seat)),
+        Err(denied) => Err(arrival.refuse(denied).await),
     }
-    Ok(server_password.map_or(proven, ServerCredential::Password))
 }
 
 /// Lets the client prove who it is, and notes whether it could.

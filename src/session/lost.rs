@@ -31,6 +31,7 @@ impl Session {
             link.server().incoming.replies.take_dropped_messages();
             put_own_query(link.server(), "DEALLOCATE ALL");
             link.server().incoming.prepared.clear();
+            link.server().own_names.clear();
         }
     }
 
@@ -38,6 +39,10 @@ impl Session {
     pub(super) fn start_again(&mut self, reason: RetryReason) {
         self.client.outbox.clear();
         self.state.undo_names(0);
+        if let Some(link) = self.link.as_mut() {
+            // Which of its names the unit has given or taken there is not known.
+            link.server().own_names.settle(Some(0));
+        }
         self.link = None;
         self.database.metrics.retries(reason).increment();
     }
@@ -52,7 +57,7 @@ impl Session {
     ) -> Result<bool, AttachError> {
         let Some(mut link) = self.link.take() else { return Ok(true) };
         link.server().broken = true;
-        let (host_id, route, cut_off) = (link.host.id, link.route, link.server().incoming.body_left > 0);
+        let (host_id, route, body_left) = (link.host.id, link.route, link.server().incoming.body_left);
         let target = link.server().target.clone();
         drop(link);
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
@@ -62,21 +67,25 @@ impl Session {
         let killed =
             turned_away && !answer.noticed && accepts_sessions(&target, &self.database.server_name(), &self.role.role).await;
         let in_transaction = self.state.transaction.is_some();
+        // Its server has done nothing in the transaction, unless it did the unit.
+        let begun = held && self.may_begin_anew(unit);
         let commits = |statement: &StatementFacts| matches!(statement.command, Command::Commit { .. } | Command::TwoPhase);
         let loss = Loss {
             route,
-            harmless: !held && unit.is_harmless(),
-            no_effect: !held && (turned_away && !answer.noticed || exchange.unsent && unit.stands_or_falls()),
+            harmless: (!held || begun) && !attempt.writes && unit.is_harmless(),
+            no_effect: turned_away && !answer.noticed || exchange.unsent && (!held && unit.stands_or_falls() || begun),
             killed,
             kept: unit.total_len() <= attempt.tuning.retry_buffer,
             committed: answer.forwarded(),
-            cut_off: cut_off && answer.bytes > 0 && answer.committed,
+            cut_off: answer.leaves_half_a_message(body_left),
             explained: answer.error.is_some() && answer.fatal && answer.committed,
             protocol: answer.fatal && answer.error == Some(SqlState::PROTOCOL_VIOLATION),
             in_transaction,
             may_have_committed: match in_transaction {
                 true => unit.run_statements().any(commits),
-                false => !unit.is_harmless() && unit.access > Access::Server || unit.run_statements().any(commits),
+                false => {
+                    attempt.writes || !unit.is_harmless() && unit.access > Access::Server || unit.run_statements().any(commits)
+                }
             },
             said_something: answer.fatal || exchange.unsent,
             // Asked only when it decides: a second loss without a word.

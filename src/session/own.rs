@@ -1,5 +1,6 @@
 //! Answers that pgyard gives itself, in the place of a server.
 
+use super::known::new_statement;
 use super::local::check_settings;
 use super::run::Session;
 use super::send::remember_unnamed;
@@ -12,9 +13,6 @@ use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::reply::{Report, put_bare, put_command_complete, put_ready};
 
-/// A pipeline that is nothing but its Sync or Flush. Bytes.
-const BARE_END_LEN: usize = 5;
-
 impl Session {
     /// Answers the unit if no server is needed for it.
     pub(super) fn answers_itself(&mut self, unit: &Unit) -> bool {
@@ -22,7 +20,7 @@ impl Session {
             self.state.skipping = false;
         }
         if let Some(report) = self.lost.take() {
-            self.state.lost_transaction = self.state.transaction.take().is_some() && !unit.ends_transaction();
+            self.state.lost_transaction = self.state.end_transaction().is_some() && !unit.ends_transaction();
             self.state.pipeline_open = false;
             self.state.pins = crate::sql::Pins::NONE;
             self.note_pins();
@@ -33,8 +31,7 @@ impl Session {
             self.answer_lost_transaction(unit);
             return true;
         }
-        let bare = unit.is_extended() && unit.len == BARE_END_LEN;
-        if bare && self.link.is_none() {
+        if unit.is_bare_end() && self.link.is_none() {
             if unit.kind == UnitKind::Pipeline {
                 put_ready(self.client.outbox.writer(), self.state.status().byte());
             }
@@ -55,7 +52,7 @@ impl Session {
             self.refuse(unit, &report);
             return true;
         }
-        false
+        !unit.binds && self.link.is_none() && unit.is_extended() && self.answers_known(unit)
     }
 
     /// Whether the unit does nothing but close statements and portals: names are the session's own, and without a server it has
@@ -133,9 +130,8 @@ impl Session {
                     if parse.name.is_empty() {
                         remember_unnamed(&parse, &mut self.state);
                     } else {
-                        let known = &self.database.statements;
-                        let statement = known.intern(parse.definition, parse.text.len(), &self.state.meaning);
-                        self.state.name_statement(parse.name, statement);
+                        let statement = new_statement(&parse, &self.state.meaning, &self.state, &self.database);
+                        self.state.name_statement(parse.name, statement, 0);
                     }
                     put_bare(self.client.outbox.writer(), b'1');
                 }
@@ -150,9 +146,9 @@ impl Session {
                 (b'C', _) => {
                     let Ok(close) = NamedMessage::read(frame.body) else { return false };
                     if close.statement && !close.name.is_empty() {
-                        self.state.forget_statement(close.name);
+                        self.state.forget_statement(close.name, 0);
                     } else if close.statement {
-                        (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None);
+                        self.state.unnamed.forget();
                     }
                     put_bare(self.client.outbox.writer(), b'3');
                 }

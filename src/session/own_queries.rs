@@ -2,6 +2,7 @@
 
 use super::attach::{AttachError, Attempt};
 use super::exchange::{Exchange, ExchangeEnd};
+use super::names::NamesError;
 use super::run::{Session, SessionEnd};
 use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
@@ -28,6 +29,7 @@ impl Session {
         if server.prepared_unknown && !self.state.pipeline_open && server.incoming.status != TransactionStatus::Failed {
             put_own_query(server, "DEALLOCATE ALL");
             server.incoming.prepared.clear();
+            server.own_names.clear();
             server.prepared_unknown = false;
         }
         !server.incoming.replies.is_empty()
@@ -35,7 +37,34 @@ impl Session {
 
     /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.
     pub(super) async fn run_own_queries(&mut self, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
-        match Box::pin(self.run_own(!held)).await {
+        let outcome = Box::pin(self.run_own(!held)).await;
+        self.not_prepared(outcome, attempt, held)
+    }
+
+    /// Sees to the names and parameters that a unit's statements depend on, where that can't be done on its way. `Ok(false)`: the
+    /// connection was lost, another is needed.
+    pub(super) async fn prepare_for(&mut self, unit: &Unit, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
+        if self.state.local.is_some() {
+            self.learn_local_settings(unit).await;
+        }
+        if !(unit.own_names || unit.whole) {
+            return Ok(true);
+        }
+        match self.prepare_names(unit, !held).await {
+            Ok(()) => Ok(true),
+            Err(NamesError::Own(error)) => self.not_prepared(Err(error), attempt, held),
+            Err(NamesError::Refused(body)) => {
+                if let Some(transaction) = &mut self.state.transaction {
+                    transaction.failed = true;
+                }
+                Err(AttachError::Answered(body))
+            }
+        }
+    }
+
+    /// What becomes of a unit when queries of pgyard's own before it have ended so.
+    fn not_prepared(&mut self, outcome: Result<(), OwnError>, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
+        match outcome {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {
                 let failed = self.link.take().map(|link| link.host.id);
@@ -50,7 +79,7 @@ impl Session {
                     PoolMode::Transaction => AttachError::Refused(report),
                 })
             }
-            Err(OwnError::Failed(message)) => {
+            Err(OwnError::Failed { message, .. }) => {
                 self.break_link();
                 let report = Report::error(SqlState::INVALID_PARAMETER_VALUE, message)
                     .detail("pgyard set the session's parameters on another server connection, and the server refused.")
@@ -68,7 +97,7 @@ impl Session {
         let limit = with_view(&self.database, |view| view.settings().pool.query_timeout);
         match self.exchange(&mut exchange, limit).await {
             ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
-                Some(message) => Err(OwnError::Failed(message)),
+                Some((message, body)) => Err(OwnError::Failed { message, body }),
                 None => Ok(()),
             },
             ExchangeEnd::ServerLost(_) | ExchangeEnd::ServerProtocol(_) | ExchangeEnd::HostSilent => Err(OwnError::Lost),
@@ -84,7 +113,12 @@ pub(super) enum OwnError {
     /// The connection ended.
     Lost,
     /// The server refused one.
-    Failed(String),
+    Failed {
+        /// Its message.
+        message: String,
+        /// The whole body of its error.
+        body: Vec<u8>,
+    },
     /// The session ends.
     End(SessionEnd),
 }

@@ -8,10 +8,7 @@ use super::relay::{Answer, CopyPhase};
 use crate::net::scratch::poll_read_with;
 use crate::server::ServerConnection;
 use crate::wire::WireError;
-use crate::wire::bind::BindMessage;
-use crate::wire::frame::{HEADER_LEN, client_header, put_message};
-use crate::wire::named::NamedMessage;
-use crate::wire::parse::ParseMessage;
+use crate::wire::frame::{client_header, put_message};
 use std::task::{Context, Poll, ready};
 
 impl Exchange {
@@ -32,6 +29,7 @@ impl Exchange {
         }
         // The unit is never sent again: a COPY has begun, or the unit was too long to be kept.
         client.inbox.consume(self.forget_unit());
+        let copy = self.answer.copy;
         let passed = if client.inbox.is_empty() {
             ready!(self.poll_pass_through(cx, client, server))?
         } else {
@@ -43,6 +41,7 @@ impl Exchange {
             client.inbox.consume(used);
             used
         };
+        self.flush_behind_copy(copy);
         self.note_passed(passed, client, server);
         Poll::Ready(Ok(passed > 0))
     }
@@ -82,57 +81,26 @@ impl Exchange {
 }
 
 /// How many bytes at the front of `input` go to the server: the rest of the message under way, of which `rest` bytes are still
-/// to come, and while a COPY is under way the messages behind it, up to the Sync where there has to be one.
+/// to come, and while a COPY is under way the messages behind it, up to the one that ends its data.
 ///
 /// # Errors
-/// The client broke the protocol, or uses a name that the server does not know in a pipeline behind COPY data.
+/// The client broke the protocol.
 fn passable(input: &[u8], rest: &mut usize, answer: &mut Answer) -> Result<usize, WireError> {
     let mut used = (*rest).min(input.len());
     *rest -= used;
     while *rest == 0 && answer.copy != CopyPhase::None {
         let ahead = &input[used..];
         let Some(head) = client_header(ahead)? else { break };
-        match (head.tag, answer.copy) {
-            (b'd' | b'H', CopyPhase::In) => {}
-            (b'c' | b'f', CopyPhase::In) => {
-                answer.copy = if answer.extended { CopyPhase::Ended } else { CopyPhase::None };
-            }
-            // A Sync behind the data ends the pipeline; one before it is ignored by the server.
-            (b'S', CopyPhase::In) => {}
-            (b'S', CopyPhase::Ended) => answer.copy = CopyPhase::None,
-            // The rest of the pipeline goes as it is, so it can't use names that the server does not know.
-            (b'P' | b'B' | b'D' | b'E' | b'C' | b'H', CopyPhase::Ended) => {
-                if ahead.len() < head.total {
-                    break;
-                }
-                if names_statement(head.tag, &ahead[HEADER_LEN..head.total])? {
-                    return Err(WireError::Field("prepared statement in a pipeline behind COPY data"));
-                }
-            }
-            // Anything else is for the server to refuse.
-            (_, CopyPhase::In) => {}
-            // Nobody waits for an answer that would need a Sync first.
-            (b'Q' | b'F', CopyPhase::Ended) => return Err(WireError::Field("query in a pipeline behind COPY data")),
-            _ => break,
+        // What follows the end of the data is a unit of its own. A Sync or Flush before it is ignored by the server, anything else
+        // is for the server to refuse.
+        if matches!(head.tag, b'c' | b'f') {
+            answer.copy = CopyPhase::None;
         }
         let now = head.total.min(ahead.len());
         used += now;
         *rest = head.total - now;
     }
     Ok(used)
-}
-
-/// Whether a message gives or uses the name of a prepared statement.
-fn names_statement(tag: u8, body: &[u8]) -> Result<bool, WireError> {
-    Ok(match tag {
-        b'P' => !ParseMessage::read(body)?.name.is_empty(),
-        b'B' => !BindMessage::read(body)?.statement.is_empty(),
-        b'D' | b'C' => {
-            let message = NamedMessage::read(body)?;
-            message.statement && !message.name.is_empty()
-        }
-        _ => false,
-    })
 }
 
 #[cfg(test)]
@@ -173,7 +141,8 @@ mod tests {
         let next: &[(u8, &[u8])] = &[(b'Q', b"select 1\0")];
         check(false, &[(b'd', &[7; 300]), (b'd', b""), (b'H', b""), (b'c', b"")], next);
         check(false, &[(b'S', b""), (b'd', b"x"), (b'f', b"why\0")], next);
-        check(true, &[(b'd', b"x"), (b'c', b""), (b'P', b"\0text\0\0\0"), (b'E', b"\0\0\0\0\0"), (b'S', b"")], next);
+        check(true, &[(b'S', b""), (b'd', b"x"), (b'c', b"")], &[(b'P', b"s\0text\0\0\0"), (b'S', b"")]);
+        check(true, &[(b'f', b"why\0")], next);
     }
 
     #[test]
@@ -186,12 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn names_behind_copy_data_are_refused() {
-        let named: &[(u8, &[u8])] = &[(b'P', b"s\0text\0\0\0"), (b'B', b"\0s\0\0\0\0\0\0\0"), (b'D', b"Ss\0"), (b'C', b"Ss\0")];
-        for message in named {
-            let input = stream(&[(b'c', b""), *message]);
-            assert!(feed(&input, 3, &mut 0, &mut copying(true)).is_err(), "{message:?}");
-        }
+    fn what_no_client_sends_is_refused() {
         assert!(feed(&stream(&[(b'?', b"")]), 9, &mut 0, &mut copying(false)).is_err());
     }
 }

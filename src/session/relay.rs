@@ -3,6 +3,8 @@
 //! Rows and COPY data are never copied into values: only headers are read. The few messages whose body matters (errors,
 //! parameter reports, ReadyForQuery) wait in the server's inbox until they are whole.
 
+use super::shown::shown_error;
+use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
 use crate::server::login::note_parameter;
@@ -10,12 +12,17 @@ use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, V
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
+use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header, put_message};
 
 /// What reports "cached plan must not change result type".
 ///
 /// Spec: `src/backend/utils/cache/plancache.c`.
 const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
+
+/// What reports "unexpected message type during COPY from stdin".
+///
+/// Spec: PostgreSQL `src/backend/commands/copyfromparse.c`.
+const COPY_ROUTINE: &[u8] = b"CopyGetData";
 
 /// A message that must be whole is passed unseen beyond this. Bytes.
 const INSPECT_MAX: usize = 1024 * 1024;
@@ -28,8 +35,6 @@ pub enum CopyPhase {
     None,
     /// The client's data goes to the server.
     In,
-    /// The client has ended its data; in the extended protocol its Sync is still to come.
-    Ended,
 }
 
 /// What happened in the answers to a unit so far.
@@ -39,8 +44,12 @@ pub struct Answer {
     pub may_retry: bool,
     /// The unit may be sent again if the primary says that it ends the connection: a read, or a write that has no effect then.
     pub may_resend: bool,
-    /// The unit uses prepared statements outside a transaction: one whose plan has become invalid is made again.
+    /// It is a read besides: rows that came with the primary's farewell are not forwarded either.
+    pub only_reads: bool,
+    /// The unit prepares or describes named statements outside a transaction: one whose plan has become invalid is made again.
     pub may_replan: bool,
+    /// The client was told that a plan has become invalid.
+    pub stale_plan: bool,
     /// Something was forwarded that can't be taken back.
     pub committed: bool,
     /// The replica refused; its answer is dropped up to ReadyForQuery.
@@ -55,8 +64,16 @@ pub struct Answer {
     pub fatal: bool,
     /// The server reported an error when nothing was asked of it: it is going away.
     pub unsolicited: bool,
-    /// A query of pgyard's own failed.
-    pub own_error: Option<String>,
+    /// A query of pgyard's own failed: its message, and the whole body of the error.
+    pub own_error: Option<(String, Vec<u8>)>,
+    /// All of it is pgyard's own: nothing is forwarded.
+    pub hidden: bool,
+    /// The unit's Sync counts for nothing, since a COPY's data comes behind it; or it is held back until that is known.
+    pub holds_sync: bool,
+    /// The server has met a message that does not belong into COPY data: it ends the connection.
+    pub lost_sync: bool,
+    /// A COPY FROM STDIN has begun.
+    pub copy_began: bool,
     /// The last CommandComplete was a ROLLBACK.
     pub rolled_back: bool,
     /// CommandCompletes.
@@ -94,6 +111,11 @@ impl Answer {
     pub fn forwarded(&self) -> bool {
         self.committed || (self.bytes > 0 && !self.may_be_taken_back())
     }
+
+    /// Whether the client has got the head of a message of which `body_left` bytes will never come.
+    pub fn leaves_half_a_message(&self, body_left: usize) -> bool {
+        body_left > 0 && self.body_forward && self.bytes > 0 && self.forwarded()
+    }
 }
 
 /// Ranges of a chunk that are forwarded; neighbours become one.
@@ -102,6 +124,8 @@ struct Ranges<'a> {
     start: usize,
     end: usize,
     outbox: &'a mut Buffer,
+    /// Whose names errors quote.
+    session: Option<&'a SessionState>,
 }
 
 impl Ranges<'_> {
@@ -133,9 +157,20 @@ pub fn take_chunk(
     answer: &mut Answer,
     outbox: &mut Buffer,
 ) -> Result<std::ops::Range<usize>, WireError> {
+    take_chunk_for(None, chunk, server, answer, outbox)
+}
+
+/// The same for a session, which reads its own names of prepared statements in errors.
+pub(super) fn take_chunk_for(
+    session: Option<&SessionState>,
+    chunk: &[u8],
+    server: &mut Incoming,
+    answer: &mut Answer,
+    outbox: &mut Buffer,
+) -> Result<std::ops::Range<usize>, WireError> {
     let committed = answer.committed;
-    let from = if server.inbox.is_empty() { 0 } else { complete_head(chunk, server, answer, outbox)? };
-    let mut ranges = Ranges { chunk, start: from, end: from, outbox };
+    let from = if server.inbox.is_empty() { 0 } else { complete_head(session, chunk, server, answer, outbox)? };
+    let mut ranges = Ranges { chunk, start: from, end: from, outbox, session };
     let used = judge_all(&mut ranges, from, server, answer)?;
     take_back(committed, &mut ranges, answer);
     if !answer.committed && answer.may_be_taken_back() {
@@ -148,7 +183,13 @@ pub fn take_chunk(
 
 /// Judges the message whose head is in the inbox as soon as enough of it has come; returns how many bytes of `chunk` that took.
 /// What follows it is not copied.
-fn complete_head(chunk: &[u8], server: &mut Incoming, answer: &mut Answer, outbox: &mut Buffer) -> Result<usize, WireError> {
+fn complete_head(
+    session: Option<&SessionState>,
+    chunk: &[u8],
+    server: &mut Incoming,
+    answer: &mut Answer,
+    outbox: &mut Buffer,
+) -> Result<usize, WireError> {
     let mut whole = std::mem::take(&mut server.inbox);
     let mut from = 0;
     loop {
@@ -168,7 +209,7 @@ fn complete_head(chunk: &[u8], server: &mut Incoming, answer: &mut Answer, outbo
             return Ok(from);
         }
     }
-    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox };
+    let mut ranges = Ranges { chunk: whole.as_slice(), start: 0, end: 0, outbox, session };
     judge_all(&mut ranges, 0, server, answer)?;
     ranges.flush();
     Ok(from)
@@ -178,8 +219,13 @@ fn complete_head(chunk: &[u8], server: &mut Incoming, answer: &mut Answer, outbo
 /// with replay sends its rows and the error together: none of that has been forwarded yet, so the unit can still go elsewhere.
 fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answer) {
     let late = answer.late_refusal.take();
-    let reason = if answer.farewell { Some(RetryReason::ReplicaLost) } else { late };
-    if reason.is_some() && answer.may_retry && !committed_before && answer.refused.is_none() {
+    let leaves_primary = answer.may_resend && answer.only_reads;
+    let reason = match answer.farewell {
+        true if leaves_primary => Some(RetryReason::PrimaryLost),
+        true => Some(RetryReason::ReplicaLost),
+        false => late,
+    };
+    if reason.is_some() && (answer.may_retry || leaves_primary) && !committed_before && answer.refused.is_none() {
         answer.refused = reason;
         answer.committed = false;
         ranges.start = ranges.end;
@@ -214,14 +260,15 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
             }
         }
         let Some(head) = header(rest)? else { break };
-        if rest.len() < head.total && is_inspected(head) {
+        let whole = rest.len() >= head.total;
+        if !whole && is_inspected(head) {
             break;
         }
         let end = place + head.total.min(rest.len());
         let body = &rest[HEADER_LEN.min(rest.len())..end - place];
         let verdict = judge(head.tag, body, server, answer)?;
         answer.body_forward = verdict == Verdict::Forward && answer.refused.is_none();
-        if answer.body_forward {
+        if answer.body_forward && !(head.tag == b'E' && whole && put_shown(ranges, answer, body)) {
             forward(ranges, answer, place, end);
         }
         server.body_left = head.total - (end - place);
@@ -248,6 +295,15 @@ fn rows_len(bytes: &[u8]) -> usize {
 fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {
     answer.bytes += (to - from) as u64;
     ranges.add(from, to);
+}
+
+/// Forwards an error that quotes a name of pgyard's with the client's name; false if it does not.
+fn put_shown(ranges: &mut Ranges<'_>, answer: &mut Answer, body: &[u8]) -> bool {
+    let Some(shown) = ranges.session.and_then(|session| shown_error(body, session)) else { return false };
+    ranges.flush();
+    put_message(ranges.outbox.writer(), b'E', |out| out.extend_from_slice(&shown));
+    answer.bytes += (HEADER_LEN + shown.len()) as u64;
+    true
 }
 
 fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
@@ -280,11 +336,11 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
             answer.noticed = true;
             return Ok(Verdict::Forward);
         }
-        b'N' => return Ok(if server.replies.front() == Some(Expected::Own) { Verdict::Skip } else { Verdict::Forward }),
+        b'N' => return Ok(if answer.hidden || server.replies.is_quiet() { Verdict::Skip } else { Verdict::Forward }),
         b'S' => {
             note_parameter(body, &mut server.reported);
             answer.reported = true;
-            let hidden = answer.withheld.is_some() || server.replies.front() == Some(Expected::Own);
+            let hidden = answer.hidden || answer.withheld.is_some() || server.replies.is_quiet();
             return Ok(if hidden { Verdict::Skip } else { Verdict::Forward });
         }
         b'A' => return Ok(Verdict::Forward),
@@ -293,10 +349,10 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
     if let (b'1', Some(Expected::Parse { id: id @ 1.., .. })) = (tag, server.replies.front()) {
         server.prepared.insert(id);
     }
-    let own = server.replies.front() == Some(Expected::Own);
+    let own = answer.hidden || server.replies.is_quiet() && tag != b'E';
     let verdict = server.replies.judge(tag);
     if own {
-        return Ok(verdict);
+        return Ok(if answer.hidden { Verdict::Skip } else { verdict });
     }
     match tag {
         b'1' | b'2' | b'3' | b'T' | b'n' | b'I' | b's' => answer.answered += 1,
@@ -307,6 +363,8 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
             }
         }
         b'G' => begin_copy(server, answer),
+        // The server's last words are waited for.
+        b'E' if answer.lost_sync && server.replies.is_empty() => server.replies.push(Expected::Sync),
         b'C' => {
             answer.answered += 1;
             answer.completed += 1;
@@ -322,9 +380,9 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
 }
 
 fn begin_copy(server: &mut Incoming, answer: &mut Answer) {
-    answer.copy = CopyPhase::In;
+    (answer.copy, answer.copy_began) = (CopyPhase::In, true);
     if answer.extended {
-        server.replies.begin_copy_in();
+        answer.holds_sync |= server.replies.begin_copy_in();
     }
 }
 
@@ -332,20 +390,26 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     let fields = ErrorFields::read(body);
     answer.fatal |= fields.is_fatal();
     answer.farewell |= fields.is_fatal() && fields.state.class() == *b"57";
-    if server.replies.front() == Some(Expected::Own) {
-        answer.own_error = Some(fields.text());
+    if answer.hidden || server.replies.front() == Some(Expected::Own) {
+        answer.own_error.get_or_insert_with(|| (fields.text(), body.to_vec()));
         return;
     }
     answer.error = Some(fields.state);
-    if answer.copy == CopyPhase::In && !answer.extended {
-        answer.copy = CopyPhase::None;
-    }
+    answer.lost_sync |=
+        answer.copy == CopyPhase::In && fields.state == SqlState::PROTOCOL_VIOLATION && fields.routine == COPY_ROUTINE;
+    answer.copy = CopyPhase::None;
+    let stale = fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE;
+    answer.stale_plan = stale;
     if answer.committed || answer.refused.is_some() {
         // The rows before it may have come with it, and not have been forwarded yet.
         answer.late_refusal = if answer.may_retry { refusal(fields.state) } else { None };
         return;
     }
-    if answer.may_replan && fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE {
+    if stale {
+        if !answer.may_replan {
+            return;
+        }
+        answer.stale_plan = false;
         answer.refused = Some(RetryReason::StalePlan);
     } else if answer.may_retry {
         answer.refused = refusal(fields.state);

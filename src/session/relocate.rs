@@ -1,10 +1,12 @@
 //! Leaving a replica in the middle of something: a READ ONLY transaction or an open pipeline whose next part needs the primary.
 
 use super::attach::{AttachError, Attempt};
+use super::choose::Choice;
 use super::own_queries::OwnError;
 use super::run::Session;
 use super::send::put_own_query;
 use super::unit::Unit;
+use crate::database::with_view;
 use crate::metrics::QueryReason;
 use crate::route::Target;
 use crate::server::{Expected, TransactionStatus};
@@ -19,6 +21,20 @@ impl Session {
     pub(super) fn must_leave_replica(&self, unit: &Unit) -> bool {
         let on_replica = self.link.as_ref().is_some_and(|link| link.is_replica());
         on_replica && !(unit.access <= Access::Server && unit.statements().all(stays_on_replica))
+    }
+
+    /// Whether what the unit reads has been written by somebody since its transaction or pipeline began on a replica, and the
+    /// session must see that.
+    pub(super) fn replica_is_behind(&mut self, unit: &Unit, attempt: &Attempt) -> bool {
+        let Some(link) = self.link.as_ref().filter(|link| link.is_replica()) else { return false };
+        let queries = |statement: &StatementFacts| matches!(statement.command, Command::Query | Command::CopyOut);
+        if !unit.run_statements().any(queries) {
+            return false;
+        }
+        let (database, state, host_id) = (&*self.database, &mut self.state, link.host.id);
+        let (client_hash, reads_on_primary) = (self.client_hash, attempt.tuning.reads_on_primary);
+        let mut choice = Choice { database, state, client_hash, reads_on_primary };
+        with_view(database, |view| !choice.is_shown_by(host_id, view.fleet().0, &attempt.reads))
     }
 
     /// A READ ONLY transaction, or an open pipeline, goes on on the primary.
@@ -78,7 +94,7 @@ impl Session {
         match self.run_own(false).await {
             Ok(()) => Ok(()),
             Err(OwnError::End(end)) => Err(AttachError::End(end)),
-            Err(OwnError::Lost | OwnError::Failed(_)) => {
+            Err(OwnError::Lost | OwnError::Failed { .. }) => {
                 self.break_link();
                 let message = "the transaction could not go on on the primary";
                 Err(AttachError::Refused(Report::error(SqlState::ADMIN_SHUTDOWN, message)))

@@ -3,6 +3,7 @@
 //! Nothing is looked at: walsender commands, base backups and streams in both directions pass as they come, each side at the speed
 //! of the other. The server connection is logged in with the client's own start-up parameters, never pooled, and ends with its client.
 
+use super::access::Denied;
 use super::exchange::ClientSide;
 use crate::auth::ServerCredential;
 use crate::cluster::{Host, HostSet, PickRequest, Want, pick};
@@ -87,7 +88,7 @@ pub async fn connect_walsender(
     database: &Arc<Database>,
     message: &StartupMessage,
     credential: &ServerCredential,
-) -> Result<Walsender, Report> {
+) -> Result<Walsender, Denied> {
     let since = Instant::now();
     let limit = database.settings().routing.failover_wait;
     let mut parameters: Vec<(&str, &str)> = message.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
@@ -104,12 +105,18 @@ pub async fn connect_walsender(
             Err(failure) => failure,
         };
         let left = limit.saturating_sub(since.elapsed());
-        let Some(generation) = generation.filter(|_| !left.is_zero()) else { return Err(error) };
+        let Some(generation) = generation.filter(|_| !left.is_zero()) else { return Err(denied(error)) };
         let cluster = database.upstream().cluster.clone();
         let news = cluster.wait_for_change(generation);
         // Changed or not: look again until the time is over.
         let _ = tokio::time::timeout(left.min(Duration::from_millis(250)), news).await;
     }
+}
+
+/// What a client is told that gets no walsender.
+fn denied(report: Report) -> Denied {
+    let full = report.state == SqlState::TOO_MANY_CONNECTIONS;
+    (if full { LoginFailureReason::HostFull } else { LoginFailureReason::NotPermitted }, report)
 }
 
 /// One attempt; with an error the generation of the fleet if waiting for another one may help.

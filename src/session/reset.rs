@@ -37,7 +37,7 @@ impl Session {
             match self.run_own(false).await {
                 Ok(()) => {}
                 Err(OwnError::End(end)) => return Err(AttachError::End(end)),
-                Err(OwnError::Lost | OwnError::Failed(_)) => {
+                Err(OwnError::Lost | OwnError::Failed { .. }) => {
                     // The unit itself was answered; what is lost with the server shows at the next one.
                     self.break_link();
                     self.end_answer(unit);

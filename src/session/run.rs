@@ -131,6 +131,10 @@ impl Session {
                 return SessionEnd::Moves;
             }
         };
+        if let Some(link) = self.link.as_mut().filter(|_| self.state.pipeline_open) {
+            // What its pipeline has done so far must not be committed by whoever comes next.
+            link.server().broken = true;
+        }
         self.link = None;
         self.state.pins = Pins::NONE;
         self.note_pins();
@@ -307,6 +311,9 @@ impl Session {
         let host_id = link.host.id;
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
         self.link = None;
+        if self.can_lose_begun() {
+            return;
+        }
         let in_transaction = self.state.transaction.is_some();
         let what = if in_transaction { "in the middle of a transaction" } else { "that this session was bound to" };
         let labels: Vec<&str> = self.state.pins.labels().collect();

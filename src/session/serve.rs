@@ -10,13 +10,14 @@ use super::send::{Sent, put_unit};
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::cluster::CommitMode;
-use crate::config::PoolMode;
+use crate::config::{Consistency, PoolMode};
 use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
 use crate::sql::{Access, Pins};
-use crate::wire::frame::HEADER_LEN;
+use crate::wire::bind::BindMessage;
+use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,10 @@ impl Session {
         self.state.view.catalogue_is_current = self.database.catalogue_is_current() && !changed;
         let mut attempt = Attempt {
             need: self.need(&unit),
+            reads: self.tables_read(&unit),
+            writes: false,
             failed: Vec::new(),
-            same_server: unit.pins.intersects(Pins::SEQUENCE),
+            same_server: unit.pins.intersects(Pins::SEQUENCE) || unit.own_names,
             crowded: None,
             replanned: false,
             losses: 0,
@@ -59,7 +62,12 @@ impl Session {
             Box::pin(self.learn_own_position()).await;
         }
         // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
-        let left = if self.must_leave_replica(&unit) { Box::pin(self.leave_replica(&mut attempt)).await } else { Ok(()) };
+        let admitted = if attempt.tuning.is_rated { Box::pin(self.keep_to_rates(&unit)).await } else { Ok(()) };
+        let behind = self.state.consistency == Consistency::Global && self.replica_is_behind(&unit, &attempt);
+        let left = match admitted {
+            Ok(()) if behind || self.must_leave_replica(&unit) => Box::pin(self.leave_replica(&mut attempt)).await,
+            other => other,
+        };
         let outcome = match left {
             Ok(()) => self.answer(&unit, &mut attempt).await,
             Err(error) => Err(error),
@@ -67,6 +75,16 @@ impl Session {
         match outcome {
             Ok(()) => Ok(()),
             Err(AttachError::End(end)) => Err(end),
+            Err(AttachError::Answered(body)) => {
+                put_message(self.client.outbox.writer(), b'E', |out| out.extend_from_slice(&body));
+                self.end_answer(&unit);
+                self.client.inbox.consume(unit.len);
+                if self.state.transaction.is_none() {
+                    self.release_if_free();
+                }
+                self.state_is(ClientState::Idle);
+                Ok(())
+            }
             Err(AttachError::Refused(report)) => {
                 if self.link.is_none() {
                     // It was sent once, and could not be sent again.
@@ -106,6 +124,9 @@ impl Session {
     /// Sends the unit, again if need be, until it is answered.
     async fn answer(&mut self, unit: &Unit, attempt: &mut Attempt) -> Result<(), AttachError> {
         loop {
+            if self.link.is_none() && self.state.transaction.is_some() {
+                Box::pin(self.begin_anew(unit, attempt)).await?;
+            }
             let held = self.link.is_some();
             if held {
                 attempt.need.reason = self.held_reason();
@@ -113,6 +134,11 @@ impl Session {
                 self.attach(attempt).await?;
             }
             if self.put_own_queries(unit, held) && !self.run_own_queries(attempt, held).await? {
+                continue;
+            }
+            if (unit.own_names || unit.whole || self.state.local.is_some())
+                && !Box::pin(self.prepare_for(unit, attempt, held)).await?
+            {
                 continue;
             }
             let (mut exchange, route) = match self.start(unit, held, attempt)? {
@@ -133,7 +159,9 @@ impl Session {
                 }
                 ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
                 ExchangeEnd::Refused => {
-                    self.start_again(exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused));
+                    let reason = exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused);
+                    attempt.writes |= reason == RetryReason::ReplicaRefused;
+                    self.start_again(reason);
                     attempt.need.target = Target::Primary;
                     attempt.need.reason = QueryReason::Retry;
                 }
@@ -190,27 +218,33 @@ impl Session {
 
     /// Puts the unit into the server's outbox.
     fn start(&mut self, unit: &Unit, held: bool, attempt: &Attempt) -> Result<Option<(Exchange, QueryRoute)>, AttachError> {
-        let Some(link) = self.link.as_mut() else { return Ok(None) };
-        let route = link.route;
+        let own_names = self.uses_own_names(unit);
+        let Some(route) = self.link.as_ref().map(|link| link.route) else { return Ok(None) };
         let kept = unit.total_len() <= attempt.tuning.retry_buffer;
         let may_retry = !held && kept && route == QueryRoute::Replica;
-        let may_resend = !held && kept && route == QueryRoute::Primary && unit.is_turned_away_whole();
-        if route == QueryRoute::Primary && self.state.write_mark.is_none() && unit.may_write() {
-            self.state.write_mark = Some(self.database.writes.begin(self.database.upstream().cluster.sampler()));
+        let turned_away_whole = !held && route == QueryRoute::Primary && !attempt.writes && unit.is_turned_away_whole();
+        let may_resend = kept && (turned_away_whole || held && self.may_begin_anew(unit));
+        if route == QueryRoute::Primary && (attempt.writes || unit.may_write()) {
+            self.mark_write(unit, attempt.writes);
         }
-        let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, link.server(), &self.database);
+        let Some(link) = self.link.as_mut() else { return Ok(None) };
+        let to = (link.server(), own_names);
+        let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, to, (&self.database, &self.role.role));
         match sent {
             Ok(sent) => {
                 let may_replan = unit.is_extended()
+                    && unit.describes
                     && !(unit.verbatim || attempt.replanned)
                     && self.state.transaction.is_none()
-                    && !(self.state.pipeline_open || self.state.pins.intersects(Pins::PREPARE))
+                    && !(self.state.pipeline_open || own_names)
                     && kept;
                 let withheld = super::reset::withheld(unit, &self.state, link.server());
-                let extended = unit.is_extended();
-                let answer = Answer { may_retry, may_resend, may_replan, extended, withheld, ..Answer::default() };
+                let (extended, holds_sync) = (unit.is_extended(), sent == Sent::WithoutSync);
+                let only_reads = may_resend && unit.is_harmless();
+                let answer =
+                    Answer { may_retry, may_resend, only_reads, may_replan, extended, holds_sync, withheld, ..Answer::default() };
                 let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
-                exchange.movable = !held && kept && unit.is_harmless();
+                exchange.movable = !held && kept && !attempt.writes && unit.is_harmless();
                 Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
             Err(error) => Err(AttachError::End(SessionEnd::Protocol(error))),
@@ -220,11 +254,11 @@ impl Session {
     /// Moves bytes until the exchange ends.
     pub(super) async fn exchange(&mut self, exchange: &mut Exchange, limit: Duration) -> ExchangeEnd {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
-        let (client, entry, database) = (&mut self.client, &self.entry, &self.database);
+        let (client, state, entry, database) = (&mut self.client, &self.state, &self.entry, &self.database);
         let thread = self.placement.thread(self.worker);
         let relay = std::future::poll_fn(|cx| {
             let full_turns = exchange.full_turns;
-            if let Poll::Ready(end) = exchange.poll(cx, client, link) {
+            if let Poll::Ready(end) = exchange.poll(cx, (client, Some(state)), link) {
                 return Poll::Ready(end);
             }
             if exchange.full_turns != full_turns {
@@ -264,7 +298,7 @@ impl Session {
     pub(super) fn abandon_link(&mut self) {
         self.link = None;
         self.end_write_mark();
-        self.state.lost_transaction |= self.state.transaction.take().is_some();
+        self.state.lost_transaction |= self.state.end_transaction().is_some();
         self.state.pipeline_open = false;
         self.state.pins = Pins::NONE;
         self.note_pins();
@@ -279,7 +313,10 @@ impl Session {
 
     /// The unit was answered: notes its effects, counts it, logs it if it was slow.
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
-        let text = self.text_to_replay(unit, exchange, route);
+        let text = self.text_of_query(unit, exchange, route);
+        if exchange.answer.stale_plan {
+            self.note_stale_plan(unit, exchange);
+        }
         if exchange.answer.error.is_some() || self.state.unnamed_before.is_some() {
             self.settle_unnamed(unit, exchange);
         }
@@ -303,14 +340,25 @@ impl Session {
         self.settle(unit, text.as_deref(), &exchange.answer, elapsed);
     }
 
-    /// The text of a simple query in a READ ONLY transaction on a replica, if it may have to be run again.
-    fn text_to_replay(&self, unit: &Unit, exchange: &Exchange, route: QueryRoute) -> Option<String> {
-        let open = self.state.transaction.is_some() && route == QueryRoute::Replica && unit.needs_care;
-        if !open || unit.kind != UnitKind::Query || exchange.unit_len == 0 {
-            return None;
+    /// The client was told that a plan does not fit its tables any more: when it prepares the statement again, it is a new one.
+    fn note_stale_plan(&self, unit: &Unit, exchange: &Exchange) {
+        let mut messages = &self.client.inbox.as_slice()[..unit.len.min(exchange.unit_len)];
+        while let Ok(Some(frame)) = frame_at(messages) {
+            if let (b'B', Ok(bind)) = (frame.tag, BindMessage::read(frame.body))
+                && let Some(statement) = self.state.statement(bind.statement)
+            {
+                statement.mark_outdated();
+            }
+            messages = &messages[frame.total..];
         }
-        let text = &self.client.inbox.as_slice()[HEADER_LEN..unit.len - 1];
-        std::str::from_utf8(text).ok().map(str::to_owned)
+    }
+
+    /// The text of a simple query that may have to be run again: in a READ ONLY transaction on a replica, or because it prepares a
+    /// statement.
+    fn text_of_query(&self, unit: &Unit, exchange: &Exchange, route: QueryRoute) -> Option<Vec<u8>> {
+        let open = self.state.transaction.is_some() && route == QueryRoute::Replica && unit.needs_care;
+        let wanted = (open || unit.own_names) && unit.kind == UnitKind::Query && exchange.unit_len > 0;
+        wanted.then(|| self.client.inbox.as_slice()[HEADER_LEN..unit.len - 1].to_vec())
     }
 
     fn log_slow(&self, unit: &Unit, attempt: &Attempt, (route, elapsed): (QueryRoute, Duration)) {

@@ -17,16 +17,25 @@ const INDELIBLE: Pins = Pins(Pins::LOAD.0 | Pins::TEMPORARY.0 | Pins::OPAQUE.0);
 
 impl Session {
     /// Takes in what the unit did, once all its answers have come, which took `elapsed`. `text` is that of a simple query in a transaction that may move.
-    pub(super) fn settle(&mut self, unit: &Unit, text: Option<&str>, answer: &Answer, elapsed: Duration) {
+    pub(super) fn settle(&mut self, unit: &Unit, text: Option<&[u8]>, answer: &Answer, elapsed: Duration) {
         let Some(link) = self.link.as_mut() else { return };
         let (route, host_id) = (link.route, link.host.id);
         let server = link.server();
         self.state.last_server = server.id;
         server.broken |= answer.unsolicited;
-        let dropped = server.incoming.replies.take_dropped_names();
-        if dropped > 0 {
-            self.state.undo_names(self.state.journal.len().saturating_sub(dropped));
+        let mut failed_at = None;
+        if answer.error.is_some() {
+            failed_at = server.incoming.replies.take_failure();
+            failed_at.into_iter().for_each(|failed_at| self.state.undo_names(failed_at));
         }
+        self.state.pipeline_open = match unit.kind {
+            _ if answer.ready => false,
+            UnitKind::Pipeline => answer.holds_sync,
+            UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
+            UnitKind::Part => true,
+            UnitKind::Flush => unit.binds || self.state.pipeline_open,
+        };
+        server.mid_request = self.state.pipeline_open;
         let status = server.incoming.status;
         if !self.state.view.catalogue_is_current && answer.completed > 0 && self.mode == PoolMode::Transaction {
             self.pin_what_is_not_known(unit);
@@ -38,6 +47,9 @@ impl Session {
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }
+        if server.own_names.is_changing() && server.own_names.settle(failed_at) {
+            server.incoming.prepared.clear();
+        }
         if !self.state.view.catalogue_is_current
             && unit.may_write()
             && unit.run_statements().any(|statement| !calls_what_is_known(statement.access))
@@ -46,17 +58,11 @@ impl Session {
             // A function or trigger that is not known yet may set, lock or create what the text does not show.
             link.must_forget = true;
         }
-        self.state.journal.clear();
-        self.note_writes(unit, answer, (route, host_id), (status, elapsed));
-        self.state.pipeline_open = match unit.kind {
-            _ if answer.ready => false,
-            UnitKind::Pipeline | UnitKind::Query | UnitKind::Function | UnitKind::Terminate => false,
-            UnitKind::Part => true,
-            UnitKind::Flush => unit.binds || self.state.pipeline_open,
-        };
-        if let Some(link) = &mut self.link {
-            link.server().mid_request = self.state.pipeline_open;
+        if !self.state.journal.is_empty() {
+            self.note_prepared(unit, route);
+            self.state.journal.clear();
         }
+        self.note_writes(unit, answer, (route, host_id), (status, elapsed));
         if !answer.ready && (self.state.pipeline_open || unit.kind == UnitKind::Flush) {
             self.state.skipping |= answer.error.is_some();
         }
@@ -111,32 +117,44 @@ impl Session {
         (status, mut elapsed): (TransactionStatus, Duration),
     ) {
         let (mut changed_catalogue, mut defined_code) = (unit.changes_catalogue, unit.defines_code);
+        if self.state.pipeline_changed_catalogue | self.state.pipeline_defined_code {
+            changed_catalogue |= self.state.pipeline_changed_catalogue;
+            defined_code |= self.state.pipeline_defined_code;
+            (self.state.pipeline_changed_catalogue, self.state.pipeline_defined_code) = (false, false);
+        }
         if let Some(transaction) = &mut self.state.transaction {
-            transaction.changed_catalogue |= unit.changes_catalogue;
-            transaction.defined_code |= unit.defines_code;
+            transaction.changed_catalogue |= changed_catalogue;
+            transaction.defined_code |= defined_code;
             transaction.statements += answer.completed as u64;
             if status != TransactionStatus::Idle {
                 return;
             }
         }
-        if status == TransactionStatus::Idle {
-            if let Some(ended) = self.state.transaction.take() {
-                changed_catalogue |= ended.changed_catalogue;
-                defined_code |= ended.defined_code;
-                elapsed = ended.since.elapsed();
+        if self.state.pipeline_open {
+            // It commits at its Sync: until then nothing was acknowledged.
+            (self.state.pipeline_changed_catalogue, self.state.pipeline_defined_code) = (changed_catalogue, defined_code);
+            return;
+        }
+        let ended = if status == TransactionStatus::Idle { self.state.transaction.take() } else { None };
+        if let Some(ended) = ended {
+            changed_catalogue |= ended.changed_catalogue;
+            defined_code |= ended.defined_code;
+            elapsed = ended.since.elapsed();
+        }
+        // Before this write stops being under way: others' writes may reach further from here on.
+        if changed_catalogue {
+            let change = self.database.catalogue_changed();
+            if defined_code {
+                self.state.unread_code = Some(change);
             }
+        }
+        if status == TransactionStatus::Idle {
             self.database.metrics.record_transaction(route, elapsed);
             if let Some(mark) = self.state.write_mark.take() {
                 self.state.freshness = Freshness::Pending(mark.acknowledged());
                 self.state.last_read = None;
             } else if self.state.consistency == Consistency::Monotonic {
                 self.note_read(route, host_id);
-            }
-        }
-        if changed_catalogue {
-            let change = self.database.catalogue_changed();
-            if defined_code {
-                self.state.unread_code = Some(change);
             }
         }
     }

@@ -56,7 +56,7 @@ impl ClientIdentity {
             Stream::Plain(Socket::Unix(socket)) => {
                 ClientIdentity { certificate: None, uid: socket.peer_cred().ok().map(|credentials| credentials.uid()) }
             }
-            Stream::Plain(Socket::Tcp(_)) | Stream::ServerTls(_) => ClientIdentity::default(),
+            Stream::Plain(Socket::Tcp(_) | Socket::Memory(_)) | Stream::ServerTls(_) => ClientIdentity::default(),
         }
     }
 }

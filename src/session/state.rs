@@ -1,5 +1,6 @@
 //! What a session is, apart from its sockets: parameters, prepared statements, transaction, pins, and what it must see.
 
+use super::meaning::LocalSettings;
 use crate::cluster::Ticket;
 use crate::config::{Consistency, parse_duration};
 use crate::database::{PreparedStatement, WriteMark, meaning};
@@ -33,6 +34,15 @@ pub struct UnnamedStatement {
     pub text_len: usize,
     /// The named statement that stands for it on servers (`reuse_unnamed`).
     pub kept: Option<Arc<PreparedStatement>>,
+    /// The meaning under which it was prepared, if the session's is another one by now.
+    pub meaning: Option<Box<str>>,
+}
+
+impl UnnamedStatement {
+    /// There is none any more.
+    pub fn forget(&mut self) {
+        (self.tag, self.kept, self.meaning) = (0, None, None);
+    }
 }
 
 /// What a roll-back brings back.
@@ -46,6 +56,8 @@ pub struct SessionSnapshot {
     pub pins: Pins,
     /// The names of these things.
     pub named: Option<NamedPins>,
+    /// What was set to the end of the transaction.
+    pub local: Option<Box<LocalSettings>>,
 }
 
 /// A transaction block on the server that the session has.
@@ -53,6 +65,8 @@ pub struct SessionSnapshot {
 pub struct OpenTransaction {
     /// When it began.
     pub since: std::time::Instant,
+    /// The modes that it began with, if the unit that began it did nothing else.
+    pub begun: Option<TransactionModes>,
     /// What a roll-back goes back to.
     pub at_begin: SessionSnapshot,
     /// The same at each savepoint.
@@ -80,6 +94,7 @@ impl OpenTransaction {
         let isolation = modes.isolation.unwrap_or(state.view.isolation_by_default);
         OpenTransaction {
             since: std::time::Instant::now(),
+            begun: None,
             at_begin,
             savepoints: Vec::new(),
             failed: false,
@@ -100,29 +115,29 @@ pub struct NamedPins {
     pub channels: HashSet<Arc<str>>,
     /// DECLARE ... WITH HOLD.
     pub cursors: HashSet<Arc<str>>,
-    /// PREPARE.
+    /// PREPARE of what cannot be made again elsewhere.
     pub prepared: HashSet<Arc<str>>,
 }
 
-/// What must be undone when a unit is sent again or an error drops it.
+/// A name given or taken by the unit under way: undone when the unit is sent again or an error drops what did it.
 #[derive(Debug)]
-pub enum StatementChange {
-    /// A name was given.
-    Added(Box<[u8]>),
-    /// A name that was not there was taken away.
-    Nothing,
-    /// A name was taken away.
-    Removed(Box<[u8]>, Arc<PreparedStatement>),
+pub struct StatementChange {
+    /// The number of the answer that makes it true.
+    at: u64,
+    name: Box<[u8]>,
+    before: Option<Arc<PreparedStatement>>,
+    /// A server prepares it now: the last change of the catalogue before that.
+    asked_at: Option<u64>,
 }
 
-impl StatementChange {
-    /// The name that was given.
-    pub fn added(&self) -> Option<&[u8]> {
-        match self {
-            StatementChange::Added(name) => Some(name),
-            StatementChange::Nothing | StatementChange::Removed(..) => None,
-        }
-    }
+/// PostgreSQL tells names of prepared statements apart by so many bytes.
+///
+/// Spec: `NAMEDATALEN` and `InitQueryHashTable` in `src/backend/commands/prepare.c`.
+const NAME_LENGTH_MAX: usize = 63;
+
+/// The part of a name that counts.
+pub fn significant(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(NAME_LENGTH_MAX)]
 }
 
 /// Prepared statements by the client's names.
@@ -168,8 +183,14 @@ pub struct SessionState {
     pub skipping: bool,
     /// The server waits for the Sync of a pipeline.
     pub pipeline_open: bool,
+    /// That pipeline changes the catalogue.
+    pub pipeline_changed_catalogue: bool,
+    /// It has defined functions or triggers.
+    pub pipeline_defined_code: bool,
     /// How texts are read.
     pub lexing: Lexing,
+    /// What its transaction has set to its end.
+    pub local: Option<Box<LocalSettings>>,
     /// The parameters that decide what a text means, as one string.
     pub meaning: Box<str>,
     /// What its reads may miss.
@@ -205,7 +226,10 @@ impl SessionState {
             lost_transaction: false,
             skipping: false,
             pipeline_open: false,
+            pipeline_changed_catalogue: false,
+            pipeline_defined_code: false,
             lexing: Lexing { standard_conforming_strings: true, ascii_safe_encoding: true },
+            local: None,
             meaning: Box::default(),
             consistency,
             configured_consistency: consistency,
@@ -226,6 +250,7 @@ impl SessionState {
     pub fn status(&self) -> TransactionStatus {
         match (&self.transaction, self.lost_transaction) {
             (_, true) => TransactionStatus::Failed,
+            (Some(transaction), false) if transaction.failed => TransactionStatus::Failed,
             (Some(_), false) => TransactionStatus::Open,
             (None, false) => TransactionStatus::Idle,
         }
@@ -233,44 +258,84 @@ impl SessionState {
 
     /// A named statement.
     pub fn statement(&self, name: &[u8]) -> Option<&Arc<PreparedStatement>> {
-        self.statements.as_ref()?.get(name)
+        self.statements.as_ref()?.get(significant(name))
     }
 
-    /// Gives a name, noting it in the journal.
-    pub fn name_statement(&mut self, name: &[u8], statement: Arc<PreparedStatement>) {
-        self.statements.get_or_insert_default().insert(name.into(), statement);
-        self.journal.push(StatementChange::Added(name.into()));
+    /// Gives a name when the answer with this number has come, noting it in the journal.
+    pub fn name_statement(&mut self, name: &[u8], statement: Arc<PreparedStatement>, at: u64) {
+        let name: Box<[u8]> = significant(name).into();
+        let before = self.statements.get_or_insert_default().insert(name.clone(), statement);
+        self.journal.push(StatementChange { at, name, before, asked_at: None });
     }
 
-    /// Takes a name away, noting it in the journal.
-    pub fn forget_statement(&mut self, name: &[u8]) -> Option<Arc<PreparedStatement>> {
-        let Some((name, statement)) = self.statements.as_mut().and_then(|known| known.remove_entry(name)) else {
-            self.journal.push(StatementChange::Nothing);
-            return None;
-        };
-        self.journal.push(StatementChange::Removed(name, statement.clone()));
-        Some(statement)
+    /// Takes a name away when the answer with this number has come, noting it in the journal.
+    pub fn forget_statement(&mut self, name: &[u8], at: u64) {
+        if let Some((name, before)) = self.statements.as_mut().and_then(|known| known.remove_entry(significant(name))) {
+            self.journal.push(StatementChange { at, name, before: Some(before), asked_at: None });
+        }
     }
 
-    /// Undoes the names of the unit from the `kept`-th change on.
-    pub fn undo_names(&mut self, kept: usize) {
-        while self.journal.len() > kept {
-            match self.journal.pop() {
-                Some(StatementChange::Added(name)) => drop(self.statements.as_mut().and_then(|known| known.remove(&name))),
-                Some(StatementChange::Removed(name, statement)) => {
-                    self.statements.get_or_insert_default().insert(name, statement);
-                }
-                Some(StatementChange::Nothing) => {}
-                None => return,
+    /// The name that was given last is one of a statement that its server is asked to prepare, behind this change of the catalogue.
+    pub fn asks_server(&mut self, change: u64) {
+        if let Some(last) = self.journal.last_mut() {
+            last.asked_at = Some(change);
+        }
+    }
+
+    /// Statements that a server has prepared in the unit under way, and the last change of the catalogue before that.
+    pub fn prepared_now(&self) -> impl Iterator<Item = (&Arc<PreparedStatement>, u64)> {
+        self.journal.iter().filter_map(|change| Some((self.statement(&change.name)?, change.asked_at?)))
+    }
+
+    /// Takes all names away when the answer with this number has come, noting it in the journal.
+    pub fn forget_statements(&mut self, at: u64) {
+        let known = self.statements.take().into_iter().flat_map(|known| *known);
+        self.journal.extend(known.map(|(name, before)| StatementChange { at, name, before: Some(before), asked_at: None }));
+    }
+
+    /// Undoes what the unit has done to names, from the answer with this number on.
+    pub fn undo_names(&mut self, from: u64) {
+        while self.journal.last().is_some_and(|change| change.at >= from) {
+            let Some(StatementChange { name, before, .. }) = self.journal.pop() else { return };
+            match before {
+                Some(statement) => drop(self.statements.get_or_insert_default().insert(name, statement)),
+                None => drop(self.statements.as_mut().and_then(|known| known.remove(&name))),
             }
         }
+    }
+
+    /// The session's name of the statement with this id, which it may have taken away in the unit under way.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        if self.unnamed.kept.as_ref().is_some_and(|kept| kept.id == id) {
+            return Some(b"");
+        }
+        let known = self.statements.iter().flat_map(|known| known.iter()).map(|(name, statement)| (name, statement.id));
+        let taken = self.journal.iter().filter_map(|change| Some((&change.name, change.before.as_ref()?.id)));
+        known.chain(taken).find(|(_, known)| *known == id).map(|(name, _)| &**name)
+    }
+
+    /// The transaction is over, and with it what was set to its end.
+    pub fn end_transaction(&mut self) -> Option<OpenTransaction> {
+        if self.local.take().is_some() {
+            self.parameters_changed();
+        }
+        self.transaction.take()
     }
 
     /// Draws the conclusions from a change of `parameters`.
     pub fn parameters_changed(&mut self) {
         self.parameters = self.known_parameters.intern(&self.parameters);
+        let now = match &self.local {
+            Some(local) => meaning(&local.over(&self.parameters)),
+            None => meaning(&self.parameters),
+        };
+        if *now != *self.meaning {
+            let before = std::mem::replace(&mut self.meaning, now.into_boxed_str());
+            if self.unnamed.tag != 0 {
+                self.unnamed.meaning.get_or_insert(before);
+            }
+        }
         let parameters = &self.parameters;
-        self.meaning = meaning(parameters).into_boxed_str();
         let strings = parameters.is_on("standard_conforming_strings").unwrap_or(true);
         let encoding = parameters.plain("client_encoding").unwrap_or_default();
         self.lexing = Lexing { standard_conforming_strings: strings, ascii_safe_encoding: is_ascii_safe(&encoding) };
@@ -421,13 +486,40 @@ mod tests {
         let mut state = state();
         let statements = Statements::default();
         let (one, two) = (statements.intern(b"1\0\0\0", 1, ""), statements.intern(b"2\0\0\0", 1, ""));
-        state.name_statement(b"a", one.clone());
+        state.name_statement(b"a", one.clone(), 0);
         state.journal.clear();
-        state.forget_statement(b"a");
-        state.name_statement(b"a", two.clone());
-        state.name_statement(b"b", two);
+        state.forget_statement(b"a", 1);
+        assert_eq!(state.name_of(one.id), Some(&b"a"[..]));
+        state.name_statement(b"a", two.clone(), 2);
+        state.name_statement(b"b", two.clone(), 2);
+        state.forget_statements(3);
+        assert!(state.statement(b"a").is_none());
+        state.undo_names(3);
+        assert_eq!(state.statement(b"b").map(|s| s.id), Some(two.id));
         state.undo_names(0);
         assert_eq!(state.statement(b"a").map(|s| s.id), Some(one.id));
         assert!(state.statement(b"b").is_none());
+    }
+
+    #[test]
+    fn names_differ_by_their_first_63_bytes() {
+        let mut state = state();
+        let statement = Statements::default().intern(b"1\0\0\0", 1, "");
+        state.name_statement(&[b'x'; 70], statement.clone(), 0);
+        assert_eq!(state.statement(&[b'x'; 64]).map(|s| s.id), Some(statement.id));
+        assert!(state.statement(&[b'x'; 62]).is_none());
+    }
+
+    #[test]
+    fn what_is_set_to_the_end_of_a_transaction_decides_what_texts_mean() {
+        let mut state = state();
+        state.unnamed.tag = 1;
+        let mut local = LocalSettings::default();
+        local.set(&"search_path".into(), Some(&"b".into()));
+        state.local = Some(Box::new(local));
+        state.parameters_changed();
+        assert_eq!((&*state.meaning, state.unnamed.meaning.as_deref()), ("search_path=b\0", Some("")));
+        assert!(state.end_transaction().is_none());
+        assert_eq!(&*state.meaning, "");
     }
 }

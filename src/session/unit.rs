@@ -1,13 +1,14 @@
 //! Cutting the client's bytes into units, and what a unit needs.
 
+mod messages;
+
+use self::messages::{add_bind, add_named, add_parse};
 use super::state::SessionState;
-use crate::database::{Database, DatabaseView, classify, with_view};
+use crate::database::{Database, classify, classify_prepared};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, Header, client_header};
-use crate::wire::named::NamedMessage;
-use crate::wire::parse::ParseMessage;
 use crate::wire::{Cursor, WireError};
 use std::sync::Arc;
 
@@ -62,6 +63,16 @@ pub struct Unit {
     pub binds: bool,
     /// Its messages can go to the server as they are.
     pub verbatim: bool,
+    /// Its texts say names of prepared statements: servers must know them as the client does.
+    pub own_names: bool,
+    /// A COPY FROM STDIN is among its texts.
+    pub copies: bool,
+    /// It may look at everything that is prepared.
+    pub whole: bool,
+    /// It prepares or describes a statement, so that its client need not know the result from before.
+    pub describes: bool,
+    /// It executes by name what the session has not prepared.
+    executes_unknown: bool,
     /// Its messages before the Sync or Flush, if it is a pipeline.
     pub message_count: usize,
     /// It names a portal, or fetches only some of a portal's rows: portals may stay behind it.
@@ -108,6 +119,11 @@ impl Unit {
             more: Vec::new(),
             binds: false,
             verbatim: true,
+            own_names: false,
+            copies: false,
+            whole: false,
+            describes: false,
+            executes_unknown: false,
             message_count: 0,
             leaves_portals: false,
             unnamed: None,
@@ -132,8 +148,12 @@ impl Unit {
 
     /// The statements that it runs, not only prepares.
     pub fn run_statements(&self) -> impl Iterator<Item = &StatementFacts> {
-        let run = self.first.iter().chain(&self.more).filter(|text| text.runs);
-        run.flat_map(|text| text.facts.statements.iter())
+        self.run_facts().flat_map(|facts| facts.statements.iter())
+    }
+
+    /// The facts of the texts that it runs.
+    pub fn run_facts(&self) -> impl Iterator<Item = &Facts> {
+        self.first.iter().chain(&self.more).filter(|text| text.runs).map(|text| &*text.facts)
     }
 
     /// Whether an unnamed statement is prepared in it.
@@ -141,14 +161,29 @@ impl Unit {
         self.unnamed.is_some()
     }
 
+    /// Whether it is a pipeline that is nothing but its Sync or Flush.
+    pub fn is_bare_end(&self) -> bool {
+        self.is_extended() && self.len == HEADER_LEN
+    }
+
+    /// Whether a statement gets a name in it.
+    pub fn has_named_parse(&self) -> bool {
+        !self.named.is_empty()
+    }
+
     /// Whether it may leave something on the primary that later reads must see.
     pub fn may_write(&self) -> bool {
+        let only_prepares = self.is_extended() && !self.binds;
         // FETCH, EXECUTE and their like run what another statement has named.
         let opaque = |statement: &StatementFacts| {
-            let sets = matches!(statement.effects.first(), Some(SessionEffect::Execute(_)) | None);
-            statement.access == Access::Session && statement.command == Command::Other && sets
+            let runs = match statement.effects.first() {
+                Some(SessionEffect::Execute(_)) => self.executes_unknown,
+                first => first.is_none(),
+            };
+            statement.access == Access::Session && statement.command == Command::Other && runs
         };
-        matches!(self.access, Access::Write(_)) || (self.needs_care && self.run_statements().any(opaque))
+        let writes = matches!(self.access, Access::Write(_)) || self.pins.intersects(Pins::OPAQUE);
+        !only_prepares && (writes || self.needs_care && self.run_statements().any(opaque))
     }
 
     /// Whether no transaction is open after it, however its statements end: COMMIT and ROLLBACK end theirs also when they fail.
@@ -204,11 +239,51 @@ impl Unit {
         crate::route::decide(&state.view, self.access, self.hint, &statements)
     }
 
-    fn add(&mut self, facts: Arc<Facts>, runs: bool) {
+    fn add(&mut self, facts: Arc<Facts>, runs: bool, (state, database): (&SessionState, &Database)) {
+        if !facts.needs_care {
+            let access = facts.access;
+            return self.add_facts(facts, access, runs);
+        }
+        self.whole |= runs && facts.pins.intersects(Pins::OPAQUE);
+        let (access, executed) = self.add_names(&facts, (state, database));
+        self.add_facts(facts, access, runs);
+        for facts in executed {
+            let access = facts.access;
+            self.add_facts(facts, access, runs);
+        }
+    }
+
+    /// What the text does to names of prepared statements; answers the access that it needs itself, and what it runs by name.
+    fn add_names(&mut self, facts: &Facts, (state, database): (&SessionState, &Database)) -> (Access, Vec<Arc<Facts>>) {
+        let (mut access, mut executed) = (facts.access, Vec::new());
+        for effect in facts.statements.iter().flat_map(|statement| &statement.effects).filter(|effect| effect.concerns_names()) {
+            self.own_names = true;
+            self.verbatim = false;
+            self.whole |= *effect == SessionEffect::ListStatements;
+            let SessionEffect::Execute(name) = effect else { continue };
+            let Some(statement) = state.statement(name.as_bytes()) else {
+                self.executes_unknown = true;
+                continue;
+            };
+            let inner = classify_prepared(database, statement, state.lexing);
+            self.whole |= inner.statements.iter().any(|inner| inner.effects.contains(&SessionEffect::ListStatements));
+            executed.push(inner);
+            if facts.statements.len() == 1 && access == Access::Session {
+                access = Access::Read;
+            }
+        }
+        (access, executed)
+    }
+
+    fn add_facts(&mut self, facts: Arc<Facts>, access: Access, runs: bool) {
         if runs {
             self.pins = self.pins.union(facts.pins);
         }
-        self.access = self.access.max(facts.access);
+        self.access = self.access.max(access);
+        if matches!(facts.statements.first(), Some(StatementFacts { command: Command::CopyIn, .. })) {
+            // What follows a COPY waits for the end of its data.
+            (self.copies, self.verbatim) = (true, false);
+        }
         self.hint = match (self.hint, facts.hint) {
             (Some(RouteHint::Primary), _) | (_, Some(RouteHint::Primary)) => Some(RouteHint::Primary),
             (own, other) => own.or(other),
@@ -239,6 +314,7 @@ impl Unit {
             text.runs = true;
             self.pins = self.pins.union(text.facts.pins);
         }
+        self.whole |= self.pins.intersects(Pins::OPAQUE);
     }
 }
 
@@ -282,7 +358,7 @@ pub fn cut(
             let mut cursor = Cursor::new(body);
             let text = cursor.string()?;
             cursor.end()?;
-            unit.add(classify(database, text, state.lexing), true);
+            unit.add(classify(database, text, state.lexing), true, (state, database));
         }
         b'F' => {
             unit.kind = UnitKind::Function;
@@ -349,7 +425,7 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
                 unit.binds = true;
                 unit.leaves_portals |= !body.ends_with(&[0; 4]);
             }
-            b'D' | b'C' => add_named(&mut unit, header.tag, body)?,
+            b'D' | b'C' => add_named(&mut unit, header.tag, body, state)?,
             b'S' | b'H' => {
                 if !body.is_empty() {
                     return Err(WireError::Trailing);
@@ -371,75 +447,4 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
         unit.len += header.total;
         unit.message_count += 1;
     }
-}
-
-fn add_parse(
-    unit: &mut Unit,
-    input: &[u8],
-    place: usize,
-    body: &[u8],
-    state: &SessionState,
-    database: &Database,
-) -> Result<(), WireError> {
-    let message = ParseMessage::read(body)?;
-    let facts = classify(database, message.text, state.lexing);
-    if super::local::needs_rewrite(&facts, state) {
-        unit.verbatim = false;
-    }
-    if message.name.is_empty() {
-        unit.unnamed = Some((place, body.len()));
-    } else {
-        unit.verbatim = false;
-        unit.named.push((place, body.len()));
-    }
-    debug_assert!(place + body.len() <= input.len());
-    unit.add(facts, false);
-    Ok(())
-}
-
-fn add_bind(
-    unit: &mut Unit,
-    input: &[u8],
-    message: BindMessage<'_>,
-    state: &SessionState,
-    database: &Database,
-) -> Result<(), WireError> {
-    unit.binds = true;
-    unit.leaves_portals |= !message.portal.is_empty();
-    let parse_at = |(place, len): (usize, usize)| ParseMessage::read(&input[place..place + len]);
-    let parsed_here = if message.statement.is_empty() {
-        unit.unnamed
-    } else {
-        unit.verbatim = false;
-        let named = unit.named.iter().rev().copied();
-        named.into_iter().find(|place| parse_at(*place).is_ok_and(|parse| parse.name == message.statement))
-    };
-    if let Some(place) = parsed_here {
-        let facts = classify(database, parse_at(place)?.text, state.lexing);
-        unit.runs(&facts);
-        if unit.needs_care && !unit.first.iter().chain(&unit.more).any(|text| Arc::ptr_eq(&text.facts, &facts)) {
-            // The cache has given its place to another text in between.
-            unit.add(facts, true);
-        }
-        return Ok(());
-    }
-    if message.statement.is_empty() {
-        unit.verbatim = false;
-        if state.unnamed.tag != 0 {
-            unit.add(classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing), true);
-        }
-    } else if let Some(statement) = state.statement(message.statement) {
-        let facts =
-            statement.facts(with_view(database, DatabaseView::catalogue_id), |text| classify(database, text, state.lexing));
-        unit.add(facts, true);
-    }
-    Ok(())
-}
-
-fn add_named(unit: &mut Unit, tag: u8, body: &[u8]) -> Result<(), WireError> {
-    let message = NamedMessage::read(body)?;
-    if message.statement && (tag == b'C' || !message.name.is_empty() || unit.unnamed.is_none()) {
-        unit.verbatim = false;
-    }
-    Ok(())
 }

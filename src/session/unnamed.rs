@@ -40,17 +40,29 @@ impl Session {
         link.server().unnamed = UNKNOWN_UNNAMED;
         if exchange.unit_len == 0 {
             // A COPY has begun, and the bytes are gone.
-            (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None);
+            self.state.unnamed.forget();
             return;
         }
         let messages = &self.client.inbox.as_slice()[..unit.len];
         let failed_at = dropped.map_or(exchange.answer.answered, |dropped| unit.message_count.saturating_sub(dropped));
         match reached(messages, failed_at) {
             (Reached::Untouched, _) => self.state.unnamed = before.map(|before| *before).unwrap_or_default(),
-            (Reached::Gone, _) => (self.state.unnamed.tag, self.state.unnamed.kept) = (0, None),
+            (Reached::Gone, _) => self.state.unnamed.forget(),
             // What was remembered when the unit was sent.
-            (Reached::Parsed(_), true) => {}
-            (Reached::Parsed(parse), false) => remember_unnamed(&parse, &mut self.state),
+            (Reached::Parsed(_), true) => self.server_has_unnamed(),
+            (Reached::Parsed(parse), false) => {
+                remember_unnamed(&parse, &mut self.state);
+                self.server_has_unnamed();
+            }
+        }
+    }
+}
+
+impl Session {
+    /// An error does not take away what was prepared before it.
+    fn server_has_unnamed(&mut self) {
+        if let (Some(link), None) = (self.link.as_mut(), &self.state.unnamed.kept) {
+            link.server().unnamed = self.state.unnamed.tag;
         }
     }
 }

@@ -12,7 +12,10 @@ pub use query::CATALOGUE_QUERY;
 pub(crate) use source::is_opaque as source_is_opaque;
 
 use crate::sql::functions;
+use crate::sql::tables::TableKey;
 use crate::sql::words::{WordFlags, WordTable};
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Functions of a fresh PostgreSQL by their volatility, for use before a catalogue has been read.
@@ -27,6 +30,7 @@ pub struct Catalogue {
     pub id: u64,
     words: WordTable,
     operators: Vec<Box<[u8]>>,
+    hidden: HiddenReads,
     complete: bool,
 }
 
@@ -46,22 +50,27 @@ impl Catalogue {
         for name in functions::known_system_views() {
             words.add(name, functions::system_view_flags(name));
         }
-        Catalogue::new(words, Vec::new(), false)
+        Catalogue::new(words, Vec::new(), HiddenReads::default(), false)
     }
 
     /// Builds a catalogue from the rows of [`CATALOGUE_QUERY`].
     pub fn from_rows(rows: impl IntoIterator<Item = CatalogueRow>) -> Self {
-        let (words, operators) = build::build(rows);
-        Catalogue::new(words, operators, true)
+        let (words, operators, hidden) = build::build(rows);
+        Catalogue::new(words, operators, hidden, true)
     }
 
-    fn new(words: WordTable, operators: Vec<Box<[u8]>>, complete: bool) -> Self {
-        Catalogue { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), words, operators, complete }
+    fn new(words: WordTable, operators: Vec<Box<[u8]>>, hidden: HiddenReads, complete: bool) -> Self {
+        Catalogue { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), words, operators, hidden, complete }
     }
 
     /// Whether it was read from a server, so that it knows the user's objects too.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Whether a user's function that is not immutable has this name.
+    pub(crate) fn is_user_function(&self, name: &str) -> bool {
+        self.stored_name(name).has(WordFlags::READS_TABLES)
     }
 
     /// What is known of names.
@@ -74,10 +83,37 @@ impl Catalogue {
         self.words.quoted(name.as_bytes())
     }
 
+    /// What stands for a table, and for all of its inheritance tree, among those of other names. The name is as PostgreSQL stores it.
+    pub(crate) fn table_key(&self, name: &str) -> TableKey {
+        let name = self.hidden.families.get(name).map_or(name, |root| root);
+        TableKey(foldhash::fast::FixedState::with_seed(3).hash_one(name))
+    }
+
+    /// Operators over functions that may read any table.
+    pub(crate) fn reading_operators(&self) -> &[Box<[u8]>] {
+        &self.hidden.operators
+    }
+
+    /// Whether some cast may read any table.
+    pub(crate) fn has_reading_casts(&self) -> bool {
+        self.hidden.casts
+    }
+
     /// Operators over volatile functions. Any run of operator characters that contains one is suspect.
     pub(crate) fn operators(&self) -> &[Box<[u8]>] {
         &self.operators
     }
+}
+
+/// What a statement may read without naming it.
+#[derive(Clone, Debug, Default)]
+struct HiddenReads {
+    /// Of each table with parents or children, the name that stands for all of its tree.
+    families: HashMap<Box<str>, Box<str>>,
+    /// Operators over functions of the users', which may read any table.
+    operators: Vec<Box<[u8]>>,
+    /// There is a cast over such a function.
+    casts: bool,
 }
 
 /// Keywords that use an operator without naming it.
@@ -92,11 +128,11 @@ const IMPLIED_OPERATORS: [(&str, &str); 8] = [
     ("~~*", "ilike"),
 ];
 
-/// Makes the keywords suspect that use this operator without naming it.
-fn add_implied(words: &mut WordTable, operator: &str) {
+/// Marks the keywords that use this operator without naming it.
+fn add_implied(words: &mut WordTable, operator: &str, flags: WordFlags) {
     for (_, keywords) in IMPLIED_OPERATORS.iter().filter(|(implied, _)| *implied == operator) {
         for keyword in keywords.split_ascii_whitespace() {
-            words.add(keyword, WordFlags::SUSPECT);
+            words.add(keyword, flags);
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::sql::catalogue::Catalogue;
 use crate::sql::commands;
-use crate::sql::facts::{Access, Facts, Pins, RouteHint, StatementFacts, Tables, WriteReason};
+use crate::sql::facts::{Access, Command, Facts, Pins, RouteHint, StatementFacts, WriteReason};
 use crate::sql::outcome::Outcome;
 use crate::sql::read;
 use crate::sql::scan::{Lexing, Scanner};
 use crate::sql::survey::{Survey, survey};
-use crate::sql::tree;
+use std::sync::OnceLock;
 
 /// What every step of the classification needs to know.
 #[derive(Clone, Copy)]
@@ -45,19 +45,6 @@ pub(crate) fn classify_shareable(text: &[u8], catalogue: &Catalogue, lexing: Lex
     assemble(outcomes, scanner.hint(), safe)
 }
 
-/// The tables that a single statement reads and writes. Parses, which costs fifty times a scan: not for the hot path.
-///
-/// May name too many tables, never too few; `Unknown` where that is not certain: several statements, views, inheritance, row
-/// security, triggers on what is written, functions that may read.
-pub fn tables_of(text: &[u8], catalogue: &Catalogue, lexing: Lexing) -> Tables {
-    let mut scanner = Scanner::new(text, lexing);
-    let first = survey(&mut scanner, catalogue);
-    match (first, survey(&mut scanner, catalogue)) {
-        (Some(only), None) if lexes_safely(text, lexing) => tree::tables(text, &only, catalogue),
-        _ => Tables::Unknown,
-    }
-}
-
 /// Classifies one statement. Statements inside it (EXPLAIN, COPY) come here again.
 pub(crate) fn classify_statement(setting: &Setting<'_>, survey: &Survey) -> Outcome {
     let mut outcome = match survey.lead {
@@ -75,6 +62,9 @@ pub(crate) fn classify_statement(setting: &Setting<'_>, survey: &Survey) -> Outc
 /// What no server accepts is an error there and has no effect, unless this scanner is wrong about it: then all is possible.
 fn untrusted(setting: &Setting<'_>, survey: &Survey) -> Outcome {
     let mut outcome = Outcome::unparsed();
+    if survey.lead.is_some_and(|lead| lead.is_word(setting.text, "copy")) {
+        outcome.facts.command = Command::CopyIn;
+    }
     if read::may_leave_something(survey) || !setting.lexing.ascii_safe_encoding {
         outcome = outcome.pinned(Pins::OPAQUE);
     }
@@ -83,7 +73,7 @@ fn untrusted(setting: &Setting<'_>, survey: &Survey) -> Outcome {
 
 /// Whether this scanner splits the text as the server does. Bytes under 0x80 are the same everywhere unless they can be the second
 /// half of a character.
-fn lexes_safely(text: &[u8], lexing: Lexing) -> bool {
+pub(crate) fn lexes_safely(text: &[u8], lexing: Lexing) -> bool {
     let escapes = !lexing.standard_conforming_strings && memchr::memchr(b'\\', text).is_some();
     let halves = !lexing.ascii_safe_encoding && !text.is_ascii();
     !escapes && !halves
@@ -107,7 +97,10 @@ fn assemble(outcomes: Vec<Outcome>, hint: Option<RouteHint>, safe: bool) -> Clas
     let needs_care = outcomes.iter().any(Outcome::needs_care);
     let shareable = safe && hint.is_none() && outcomes.len() == 1 && outcomes[0].shareable;
     let statements: Box<[StatementFacts]> = outcomes.into_iter().map(|outcome| outcome.facts).collect();
-    Classified { facts: Facts { statements, access, hint, pins, changes_catalogue, defines_code, needs_care }, shareable }
+    Classified {
+        facts: Facts { statements, access, hint, pins, changes_catalogue, defines_code, needs_care, tables: OnceLock::new() },
+        shareable,
+    }
 }
 
 /// The neediest access; a text of writes and others says that it is the company which decides.

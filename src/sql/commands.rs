@@ -8,8 +8,11 @@ mod set;
 mod transaction;
 mod write;
 
+pub(crate) use write::{calls_known_only, inner_change};
+
 use crate::sql::classify::Setting;
 use crate::sql::cursor::Cursor;
+use crate::sql::facts::Command;
 use crate::sql::outcome::Outcome;
 use crate::sql::survey::Survey;
 
@@ -118,7 +121,7 @@ pub(crate) fn classify(setting: &Setting<'_>, survey: &Survey, kind: Kind) -> Ou
         Kind::Reset => set::reset(&mut cursor),
         Kind::Show => set::show(&mut cursor),
         Kind::Prepare => session::prepare(&mut cursor),
-        Kind::Execute => session::execute(&mut cursor),
+        Kind::Execute => session::execute(setting, survey, &mut cursor),
         Kind::Deallocate => session::deallocate(&mut cursor),
         Kind::Discard => session::discard(&mut cursor),
         Kind::Listen => session::listen(&mut cursor),
@@ -134,6 +137,9 @@ pub(crate) fn classify(setting: &Setting<'_>, survey: &Survey, kind: Kind) -> Ou
     };
     understood.unwrap_or_else(|| {
         let mut outcome = Outcome::unparsed();
+        if kind == Kind::Copy {
+            outcome.facts.command = Command::CopyIn;
+        }
         crate::sql::read::leave_behind(setting, survey, &mut outcome);
         outcome
     })

@@ -1,6 +1,6 @@
 //! Facts in words, for people.
 
-use crate::sql::facts::{Access, Command, Facts, RouteHint, StatementFacts, Tables, WriteReason};
+use crate::sql::facts::{Access, Command, Facts, RouteHint, StatementFacts, WriteReason};
 
 /// Characters of a statement that are shown.
 const EXCERPT_LENGTH: usize = 60;
@@ -69,12 +69,6 @@ fn details(statement: &StatementFacts) -> Vec<String> {
     }
     if !statement.effects.is_empty() {
         lines.push(format!("  changes what the session keeps: {:?}", statement.effects));
-    }
-    if let Tables::Known { read, written } = &statement.tables {
-        let names = |tables: &[crate::sql::facts::TableName]| {
-            tables.iter().map(|table| table.name.to_string()).collect::<Vec<_>>().join(", ")
-        };
-        lines.push(format!("  reads: {}; writes: {}", names(read), names(written)));
     }
     lines
 }

@@ -1,6 +1,7 @@
 //! The result of looking at a query text. Depends on the text and the catalogue only, so it is cached and shared.
 
-use std::sync::Arc;
+use super::tables::TableUse;
+use std::sync::{Arc, OnceLock};
 
 /// What a whole query text says: one entry per statement, none for an empty query.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Facts {
     /// Some statement has a session effect, a transaction effect or a pin: the session must look closer. False for plain
     /// reads and writes, which is the fast path.
     pub needs_care: bool,
+    /// The tables that it uses, where somebody has asked for them.
+    pub tables: OnceLock<Box<TableUse>>,
 }
 
 /// What one statement says.
@@ -34,8 +37,6 @@ pub struct StatementFacts {
     pub effects: Vec<SessionEffect>,
     /// Why the session could not be multiplexed after it.
     pub pins: Pins,
-    /// Tables it reads or writes.
-    pub tables: Tables,
     /// It is an INSERT, UPDATE, DELETE or MERGE on plain tables that calls nothing opaque: if a server says FATAL 57P01 before
     /// it answered, it had no effect.
     pub plain_write: bool,
@@ -190,6 +191,8 @@ pub enum SessionEffect {
     SetLocal {
         /// As above; empty where it is computed (`set_config($1, $2, true)`).
         name: Arc<str>,
+        /// The value as SQL text; `None` where it is computed, DEFAULT, or not sure to be set.
+        value: Option<Arc<str>>,
     },
     /// RESET name.
     Reset(Arc<str>),
@@ -200,9 +203,16 @@ pub enum SessionEffect {
     /// DISCARD PLANS, SEQUENCES, TEMP.
     DiscardSome(Discard),
     /// PREPARE name AS ...
-    Prepare(Arc<str>),
-    /// EXECUTE name.
+    Prepare {
+        /// The name.
+        name: Arc<str>,
+        /// Where the prepared statement itself stands in the text that was classified.
+        body: std::ops::Range<usize>,
+    },
+    /// EXECUTE name, also inside EXPLAIN and CREATE TABLE AS.
     Execute(Arc<str>),
+    /// Reads which prepared statements the session has.
+    ListStatements,
     /// DEALLOCATE name; `None` is ALL.
     Deallocate(Option<Arc<str>>),
     /// LISTEN channel.
@@ -213,6 +223,14 @@ pub enum SessionEffect {
     DeclareHold(Arc<str>),
     /// CLOSE name; `None` is ALL.
     CloseCursor(Option<Arc<str>>),
+}
+
+impl SessionEffect {
+    /// Whether it gives, takes, uses or shows names of prepared statements.
+    pub fn concerns_names(&self) -> bool {
+        use SessionEffect::{Deallocate, DiscardAll, Execute, ListStatements, Prepare};
+        matches!(self, Prepare { .. } | Execute(_) | Deallocate(_) | DiscardAll | ListStatements)
+    }
 }
 
 /// What DISCARD discards.
@@ -245,7 +263,7 @@ impl Pins {
     pub const LOAD: Pins = Pins(1 << 4);
     /// currval, lastval.
     pub const SEQUENCE: Pins = Pins(1 << 5);
-    /// SQL PREPARE.
+    /// SQL PREPARE of what cannot be made again elsewhere.
     pub const PREPARE: Pins = Pins(1 << 6);
     /// DO, CALL, functions whose body may do any of the above, set_config with computed arguments.
     pub const OPAQUE: Pins = Pins(1 << 7);
@@ -292,27 +310,4 @@ impl Pins {
     pub fn labels(self) -> impl Iterator<Item = &'static str> {
         Pins::ALL.into_iter().filter(move |(pin, _)| self.intersects(*pin)).map(|(_, label)| label)
     }
-}
-
-/// The tables of a statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tables {
-    /// Not known: it was not parsed, or it calls something opaque.
-    Unknown,
-    /// All of them, as written (unquoted names folded to lower case).
-    Known {
-        /// Read.
-        read: Vec<TableName>,
-        /// Written.
-        written: Vec<TableName>,
-    },
-}
-
-/// A table as a statement names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TableName {
-    /// The schema, where the statement names one.
-    pub schema: Option<Box<str>>,
-    /// The relation.
-    pub name: Box<str>,
 }

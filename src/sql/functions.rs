@@ -115,7 +115,9 @@ pub(crate) fn builtin_flags(name: &str, volatile: bool) -> WordFlags {
         return WordFlags::FUNCTION | WordFlags::CURRENT_SETTING;
     }
     if HARMLESS.iter().any(|(harmless, _)| *harmless == name) {
-        return WordFlags::FUNCTION;
+        // Files grow by what others write.
+        let reads = if name.ends_with("_size") { WordFlags::READS_TABLES } else { WordFlags::NONE };
+        return WordFlags::FUNCTION | reads;
     }
     if name.starts_with("pg_stat_get_") || lists(DESCRIBES_SERVER, name) {
         return WordFlags::FUNCTION | WordFlags::SERVER_CALL;

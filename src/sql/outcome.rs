@@ -1,6 +1,6 @@
 //! What the classification of one statement gives, before it becomes facts.
 
-use crate::sql::facts::{Access, Command, Pins, SessionEffect, StatementFacts, Tables, WriteReason};
+use crate::sql::facts::{Access, Command, Pins, SessionEffect, StatementFacts, WriteReason};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,15 +19,8 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn new(command: Command, access: Access) -> Self {
-        let facts = StatementFacts {
-            command,
-            access,
-            effects: Vec::new(),
-            pins: Pins::NONE,
-            tables: Tables::Unknown,
-            plain_write: false,
-            span: Range::default(),
-        };
+        let facts =
+            StatementFacts { command, access, effects: Vec::new(), pins: Pins::NONE, plain_write: false, span: Range::default() };
         Outcome { facts, changes_catalogue: false, defines_code: false, shareable: false }
     }
 

@@ -111,7 +111,20 @@ pub(crate) fn leave_behind(setting: &Setting<'_>, survey: &Survey, outcome: &mut
     if used.has(WordFlags::SET_CONFIG) {
         pins = pins.union(follow_set_config(setting, survey, &mut outcome.facts.effects));
     }
+    if used.has(WordFlags::LOCAL_SETTING) {
+        outcome.facts.effects.push(SessionEffect::SetLocal { name: "".into(), value: None });
+    }
+    if (survey.names.has(WordFlags::SERVER_NAME) || survey.calls.has(WordFlags::SERVER_CALL))
+        && memmem_folded(setting.text, b"pg_prepared_statement")
+    {
+        outcome.facts.effects.push(SessionEffect::ListStatements);
+    }
     outcome.facts.pins = outcome.facts.pins.union(pins);
+}
+
+/// Whether `text` holds `word`, which is in lower case, in any case.
+pub(crate) fn memmem_folded(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
 /// The effects of each `set_config`, and PARAMETER where one cannot be followed.
@@ -126,8 +139,9 @@ fn follow_set_config(setting: &Setting<'_>, survey: &Survey, effects: &mut Vec<S
             continue;
         }
         match SetConfig::read(&mut cursor.clone()) {
-            Some(SetConfig { name, local: true, .. }) => {
-                effects.push(SessionEffect::SetLocal { name: name.unwrap_or_default().to_ascii_lowercase().into() });
+            Some(SetConfig { name, local: true, value }) => {
+                let value = if certain { value.flatten().map(Into::into) } else { None };
+                effects.push(SessionEffect::SetLocal { name: name.unwrap_or_default().to_ascii_lowercase().into(), value });
             }
             Some(SetConfig { name: Some(name), value: Some(value), .. }) if certain => {
                 effects.push(SessionEffect::Set { name: name.to_ascii_lowercase().into(), value: value.map(Into::into) });

@@ -154,7 +154,7 @@ impl<'a, 'c> Surveyor<'a, 'c> {
             flags = flags.as_quoted();
         } else if flags.has(WordFlags::DATA_CHANGE) {
             let expression = matches!(self.previous, TokenKind::Comma | TokenKind::Operator)
-                || self.previous_flags.has(WordFlags::BEFORE_EXPRESSION);
+                || self.previous_flags.has(WordFlags::BEFORE_EXPRESSION | WordFlags::FOR);
             self.survey.data_change |= !expression;
         }
         if self.creates {

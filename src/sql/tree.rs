@@ -9,7 +9,6 @@ mod visit;
 
 use crate::sql::catalogue::Catalogue;
 use crate::sql::cursor::{Cursor, identifier};
-use crate::sql::facts::{TableName, Tables};
 use crate::sql::scan::{Lexing, TokenKind};
 use crate::sql::survey::Survey;
 use crate::sql::words::WordFlags;
@@ -59,19 +58,13 @@ pub(crate) fn prove(text: &[u8], survey: &Survey, catalogue: &Catalogue, lexing:
     }
 }
 
-/// The tables of one statement. What is not certain is `Unknown`. May name too many: a name from a WITH clause counts too.
-pub(crate) fn tables(text: &[u8], survey: &Survey, catalogue: &Catalogue) -> Tables {
-    let all = survey.names | survey.calls;
-    if !catalogue.is_complete() || all.has(WordFlags::TREE | WordFlags::READS_TABLES | WordFlags::OPAQUE | WordFlags::ONLY) {
-        return Tables::Unknown;
-    }
-    let Some(statement) = parse(text, survey) else { return Tables::Unknown };
+/// The last parts of the names of all relations of a query; `None` where they are not certain. May name too many: a name from a
+/// WITH clause counts too.
+pub(crate) fn relations(text: &[u8], survey: &Survey) -> Option<Vec<String>> {
+    let statement = parse(text, survey)?;
     let found = Collector::collect(&statement);
-    if !found.tables_are_certain || !found.written.is_empty() && all.has(WordFlags::SIDE_EFFECTS) {
-        return Tables::Unknown;
-    }
-    let read: Vec<TableName> = found.relations.into_iter().filter(|table| !found.written.contains(table)).collect();
-    Tables::Known { read, written: found.written }
+    let certain = found.tables_are_certain && matches!(statement, Statement::Query(_)) && !found.changes_data;
+    certain.then_some(found.relations)
 }
 
 fn parse(text: &[u8], survey: &Survey) -> Option<Statement> {

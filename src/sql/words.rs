@@ -31,7 +31,7 @@ flags! {
     SET_CONFIG = 11, "`set_config`.";
     CURRENT_SETTING = 12, "`current_setting`.";
     SUSPECT_IF_CAST = 13, "A table with a column of a suspect type: suspect where the statement casts.";
-    TREE = 14, "A view, or a table with parents or children: its name does not say which tables are used.";
+    TREE = 14, "A view, or a table with row security: its name does not say which tables are used.";
     SIDE_EFFECTS = 15, "A table whose writes reach further: triggers, rules, cascading keys.";
     OPAQUE_WRITE = 16, "A table with a trigger or default over an opaque function.";
     INTO = 17, "INTO: reserved, and in no read.";
@@ -47,7 +47,8 @@ flags! {
     ONLY = 27, "ONLY: sqlparser takes it for a table.";
     CLAUSE = 28, "FROM, WHERE, CASE, UNION ...: what stands in the statement may not run, or not once.";
     ORDERING = 29, "ORDER, GROUP, LIMIT, OFFSET, FETCH: literals behind it change the statement's shape.";
-    READS_TABLES = 30, "A user's function that is not immutable: it may read any table.";
+    READS_TABLES = 30, "A user's function, or what rests on one: it may read any table.";
+    LOCAL_SETTING = 31, "A function that sets parameters to the end of the transaction.";
 }
 
 impl WordFlags {

@@ -91,6 +91,17 @@ pub fn read_time(text: &str) -> Option<i64> {
     Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
 }
 
+/// As `read_time`, and the end of a day, 24:00:00.
+pub fn read_time_of_day(text: &str) -> Option<i64> {
+    if text == "24:00:00" { Some(DAY) } else { read_time(text) }
+}
+
+/// A time of day and the seconds east of Greenwich behind it.
+pub fn read_zoned_time(text: &str) -> Option<(i64, i32)> {
+    let (time, offset) = split_offset(text);
+    Some((read_time_of_day(time)?, read_offset(offset?)?))
+}
+
 /// Writes days since 2000-01-01 as an ISO date.
 pub fn write_date(f: &mut fmt::Formatter<'_>, days: i32) -> fmt::Result {
     match days {
@@ -308,7 +319,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_causes_a_panic(text: String) {
-            let _ = (read_date(&text), read_timestamp(&text), read_time(&text));
+            let _ = (read_date(&text), read_timestamp(&text), read_zoned_time(&text));
         }
     }
 }

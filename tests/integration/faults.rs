@@ -6,9 +6,9 @@ use pgyard::demo::StopMode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const CLIENTS: usize = 16;
+const CLIENTS: usize = 32;
 
-/// Runs `disturb` while sixteen clients read; answers how often they read. Any error fails the test.
+/// Runs `disturb` while 32 clients read; answers how often they read. Any error fails the test.
 fn while_reading(yard: &Pgyard, disturb: impl FnOnce()) -> u64 {
     let (stop, reads) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {

@@ -70,3 +70,24 @@ fn no_read_waits_at_one_replica_while_another_has_a_free_connection() {
         assert_eq!(reader.column("SELECT 1").expect("a replica has a free connection"), ["1"]);
     }
 }
+
+/// pgbench blocks a thread while it prepares, with the thread's other clients in transactions that hold every connection.
+#[test]
+fn many_clients_share_two_connections() {
+    let fleet = own_fleet(0);
+    pgbench(&fleet.primary().app_url(), &["-i", "-s", "1", "-q"]);
+    let head = "listen = '{listen}'\nhttp = '{http}'\n[databases.app]\n";
+    let primary = fleet.primary().superuser_url();
+    let yard = Pgyard::start_with_config(&fleet, &format!("{head}primary = '{primary}'\npool_size = 2\n"));
+    yard.wait_for_replicas(&[]);
+    for protocol in ["prepared", "extended"] {
+        for threads in ["1", "2", "4"] {
+            for script in ["tpcb-like", "simple-update", "select-only"] {
+                let arguments = ["-b", script, "-c", "64", "-j", threads, "-t", "4", "-n", "-M", protocol];
+                let report = pgbench(&yard.url(), &arguments);
+                assert_eq!(failed_transactions(&report), 0, "{protocol} {threads} {script}: {report}");
+                assert!(report.contains("actually processed: 256/256"), "{protocol} {threads} {script}: {report}");
+            }
+        }
+    }
+}

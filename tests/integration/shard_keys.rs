@@ -18,7 +18,7 @@ const TYPES: [(KeyType, &str, &str); 12] = [
     (KeyType::Uuid, "md5(i::text)::uuid", "uuid_send"),
     (
         KeyType::Numeric,
-        "(CASE i % 50 WHEN 0 THEN 'NaN' WHEN 1 THEN 'Infinity' WHEN 2 THEN '-Infinity' WHEN 3 THEN 0 WHEN 4 THEN 10000 ^ (i % 9)
+        "(CASE i % 50 WHEN 0 THEN 'NaN' WHEN 1 THEN 'Infinity' WHEN 2 THEN '-Infinity' WHEN 3 THEN 0 WHEN 4 THEN 10000::numeric ^ (i % 9)
           ELSE (random() - 0.5)::numeric * 10::numeric ^ (i % 60 - 30) END)",
         "numeric_send",
     ),

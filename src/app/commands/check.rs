@@ -6,6 +6,8 @@ use crate::config::{
     self, AuthMethod, DatabaseSettings, HostSettings, NamedChoice, ReadsOnPrimary, RoleSetting, Settings, ShardingSettings,
     format_duration, format_size,
 };
+use crate::shard::{Scheme, TablePlace};
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 /// Checks a configuration file as a start would read it.
@@ -118,12 +120,32 @@ fn sharding_lines(sharding: &ShardingSettings) -> Vec<String> {
     for (place, tables) in &places {
         lines.push(format!("  {place}: {}", tables.join(", ")));
     }
+    lines.extend(ring_lines(sharding));
     lines.push(match &sharding.map.unlisted {
         None => "  statements that name any other table are refused".to_owned(),
         Some(place) => format!("  any other table: {}", sharding.describe_place(place)),
     });
     lines.push(format!("  a statement holds at most {} of the shards' rows", format_size(sharding.gather_memory as u64)));
     lines
+}
+
+/// What each shard has of the keys on a ring, and what would move if one more joined.
+fn ring_lines(sharding: &ShardingSettings) -> BTreeSet<String> {
+    let describe = |place: &TablePlace| {
+        let TablePlace::Sharded(table) = place else { return None };
+        let Scheme::Ring(ring) = &table.scheme else { return None };
+        let percent = |share: f64| format!("{:.1} %", share * 100.0);
+        let shares = ring.shares(sharding.map.shards.len());
+        let shares: Vec<String> =
+            sharding.map.shards.iter().zip(shares).map(|(name, share)| format!("{name} {}", percent(share))).collect();
+        let moved = percent(ring.moved(&ring.joined_by("one more", 1)));
+        let key = table.key.join(", ");
+        Some(format!(
+            "    keys by {key} on the ring: {}; one more shard of weight 1 would take {moved}, and no other key would move",
+            shares.join(", ")
+        ))
+    };
+    sharding.map.tables.values().filter_map(describe).collect()
 }
 
 fn reads(database: &DatabaseSettings) -> String {
@@ -210,6 +232,24 @@ mod tests {
                 "never from the primary",
                 "\"other\" on the servers",
                 "al by the configuration's secrets; any other role",
+            ],
+        );
+        check(
+            &std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/sharded.toml"))
+                .unwrap()
+                .replace("${PGPASSWORD}", "x"),
+            &[
+                "database shop\n",
+                "  shard s1: \"shop\" on the servers\n    host 10.0.1.1:5432, ",
+                "  by customer_id, hash: billing.invoices, public.order_lines, public.orders\n",
+                "  by at date, range: s0 to 2025-01-01; s1 from 2025-01-01 to 2026-01-01; s2 from 2026-01-01: public.events\n",
+                "  by region text, list: s0 has \"eu\", \"uk\"; s1 has \"ca\", \"us\"; s2 has all others: public.warehouses\n",
+                "keys by tenant, id on the ring: s0 2",
+                "one more shard of weight 1 would take ",
+                "  reference: public.countries, public.currencies\n",
+                "  s0: public.audit\n",
+                "statements that name any other table are refused",
+                "at most 64MiB of the shards' rows",
             ],
         );
         check(

@@ -6,8 +6,9 @@ use super::unknown::check_unknown;
 use crate::config::access::{AccessMethod, AccessRule, ClientCertRule, ConnectionKind, NamePattern, UserMap};
 use crate::config::codec::{Complaint, RawValue};
 use crate::config::keys::{self, names, plain_names};
+use crate::config::peers::{PeerAddress, PeerSettings};
 use crate::config::problem::ProblemKind;
-use crate::config::settings::{ListenAddress, PeerAddress, PeerSettings, Settings};
+use crate::config::settings::{ListenAddress, Settings};
 use crate::config::url::parse_host;
 use toml::de::DeValue;
 

@@ -72,6 +72,7 @@ fn read_one(reader: &mut Reader, section: Section, name: &str, span: Span, templ
     let own_database = connection.database.clone();
     connection.inherit(&template.connection);
     settings.users = read_users(reader, section);
+    settings.clients.note_rates(&settings.users);
     let parent = sharding::Parent { section, settings: &settings, connection: &connection };
     settings.sharding = sharding::read(reader, &parent, &mut origins);
     if settings.sharding.is_none() {

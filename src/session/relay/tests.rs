@@ -199,3 +199,31 @@ fn rows_that_come_with_a_refusal_are_taken_back() {
     let wrong = [rows, stream(&[(b'E', b"SERROR\0C22012\0\0"), (b'Z', b"I")])].concat();
     check(&[&wrong], None, &wrong);
 }
+
+#[test]
+fn half_a_message_is_noticed_whatever_it_is() {
+    let columns = message(b'T', &[1; 100]);
+    let rows = [message(b'T', b"columns"), message(b'D', &[7; 300])].concat();
+    for (bytes, may_retry, may_resend, expect) in [
+        (&columns[..50], false, false, true),
+        (&columns[..50], true, false, false),
+        (&columns[..50], false, true, false),
+        (&columns[..], false, false, false),
+        (&columns[..3], false, false, false),
+        (&rows[..100], false, false, true),
+        (&rows[..100], true, false, true),
+        (&rows[..], true, false, false),
+    ] {
+        for step in [7, 1000] {
+            let mut server = server(&[Expected::Through]);
+            let mut answer = Answer { may_retry, may_resend, ..Answer::default() };
+            feed(bytes, step, &mut server, &mut answer);
+            assert_eq!(answer.leaves_half_a_message(server.body_left), expect, "{} {may_retry} {may_resend} {step}", bytes.len());
+        }
+    }
+    // What is hidden from the client is not cut off there.
+    let mut server = server(&[Expected::Own]);
+    let mut answer = Answer { bytes: 5, ..Answer::default() };
+    feed(&columns[..50], 7, &mut server, &mut answer);
+    assert!(!answer.leaves_half_a_message(server.body_left));
+}

@@ -1,12 +1,13 @@
 //! From rows to a table of names. What rests on other names (views, policies, domains, functions' sources) is looked at again and
 //! again until nothing new comes out.
 
-use super::{add_implied, source};
+use super::{HiddenReads, add_implied, source};
 use crate::sql::functions;
+use crate::sql::read::memmem_folded;
 use crate::sql::scan::{Lexing, Scanner};
 use crate::sql::survey;
 use crate::sql::words::{WordFlags, WordTable};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// A row of [`CATALOGUE_QUERY`](super::CATALOGUE_QUERY): kind, schema, name, and up to four details.
 ///
@@ -41,12 +42,16 @@ enum UsesKind {
     Type,
     Table,
     Parent,
+    Child,
     Trigger,
 }
 
 /// What a parent has because a child has it.
 const INHERITED: WordFlags =
     WordFlags(WordFlags::SUSPECT.0 | WordFlags::SIDE_EFFECTS.0 | WordFlags::OPAQUE_WRITE.0 | WordFlags::SUSPECT_IF_CAST.0);
+
+/// What the use of a default brings with it.
+const DEFAULTED: WordFlags = WordFlags(WordFlags::SIDE_EFFECTS.0 | WordFlags::OPAQUE_WRITE.0);
 
 /// Words by which statements name PostgreSQL's own types beside their stored names.
 const SPELLINGS: [(&str, &str); 11] = [
@@ -66,14 +71,17 @@ const SPELLINGS: [(&str, &str); 11] = [
 #[derive(Default)]
 struct Builder {
     operators: Vec<Box<[u8]>>,
+    hidden: HiddenReads,
+    /// Parents and their children.
+    inherits: Vec<(String, String)>,
     resting: Vec<Resting>,
     uses: Vec<Uses>,
     /// User types that a volatile function coerces: what it is asked to coerce need not name the type.
     coercing: HashSet<String>,
 }
 
-/// The table of names and the suspect operators.
-pub(super) fn build(rows: impl IntoIterator<Item = CatalogueRow>) -> (WordTable, Vec<Box<[u8]>>) {
+/// The table of names, the suspect operators, and what is read without being named.
+pub(super) fn build(rows: impl IntoIterator<Item = CatalogueRow>) -> (WordTable, Vec<Box<[u8]>>, HiddenReads) {
     let mut words = WordTable::with_keywords();
     let mut builder = Builder::default();
     for name in functions::known_system_views() {
@@ -83,7 +91,8 @@ pub(super) fn build(rows: impl IntoIterator<Item = CatalogueRow>) -> (WordTable,
         builder.add(&mut words, row);
     }
     while builder.spread(&mut words) {}
-    (words, builder.operators)
+    builder.hidden.families = families(&builder.inherits);
+    (words, builder.operators, builder.hidden)
 }
 
 impl Builder {
@@ -96,7 +105,9 @@ impl Builder {
             "function" => {
                 let harmless = c.as_deref().is_some_and(|extension| functions::harmless_in_extension(extension, &name));
                 let volatile = if text == "i" || text == "s" || harmless { WordFlags::NONE } else { WordFlags::VOLATILE };
-                let reads = if text == "i" { WordFlags::NONE } else { WordFlags::READS_TABLES };
+                // Many a function in SQL says that it is immutable, and reads a table.
+                let compiled = matches!(b.as_deref(), Some("c" | "internal"));
+                let reads = if text == "i" && compiled { WordFlags::NONE } else { WordFlags::READS_TABLES };
                 words.add(&name, WordFlags::FUNCTION | volatile | reads);
                 // C code can keep anything in its process. An extension's can be trusted not to, and what promises to change
                 // nothing; a function of somebody's own can't.
@@ -113,8 +124,8 @@ impl Builder {
             }
             "sequence" | "foreign" | "unlogged" => drop(words.add(&name, WordFlags::SUSPECT)),
             "inherits" => {
-                words.add(&name, WordFlags::TREE);
-                words.add(&text, WordFlags::TREE);
+                self.inherits.push((name.clone(), text.clone()));
+                self.uses.push(Uses { name: text.clone(), used: name.clone(), kind: UsesKind::Child });
                 self.uses.push(Uses { name, used: text, kind: UsesKind::Parent });
             }
             "policy" => {
@@ -128,9 +139,14 @@ impl Builder {
                 self.uses.push(Uses { name, used: text, kind });
             }
             "operator" => {
-                add_implied(words, &name);
+                add_implied(words, &name, WordFlags::SUSPECT);
                 self.operators.push(name.into_bytes().into());
             }
+            "reading_operator" => {
+                add_implied(words, &name, WordFlags::READS_TABLES);
+                self.hidden.operators.push(name.into_bytes().into());
+            }
+            "reading_cast" => self.hidden.casts = true,
             "cast" => self.add_cast(words, [(name, c.is_some()), (text, d.is_some())]),
             "type_io" => {
                 words.add(&name, WordFlags::SUSPECT);
@@ -196,9 +212,14 @@ impl Builder {
             let suspect = used.has(WordFlags::SUSPECT);
             let flags = match uses.kind {
                 UsesKind::Type if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT,
+                UsesKind::Type => WordFlags(used.0 & (WordFlags::READS_TABLES.0 | DEFAULTED.0)),
                 UsesKind::Table if self.coercing.contains(&uses.used) => WordFlags::SUSPECT,
                 UsesKind::Table if suspect || used.has(WordFlags::SUSPECT_IF_CAST) => WordFlags::SUSPECT_IF_CAST,
                 UsesKind::Parent => WordFlags(used.0 & INHERITED.0),
+                // A domain's default is its columns'.
+                UsesKind::Table => WordFlags(used.0 & DEFAULTED.0),
+                // A parent's triggers are its partitions' too.
+                UsesKind::Child => WordFlags(used.0 & WordFlags::SIDE_EFFECTS.0),
                 UsesKind::Trigger if used.has(WordFlags::OPAQUE) => WordFlags::OPAQUE_WRITE,
                 _ => WordFlags::NONE,
             };
@@ -211,15 +232,23 @@ impl Builder {
 
     fn verdict(&self, words: &WordTable, resting: &Resting) -> WordFlags {
         if resting.kind == RestingKind::Function {
-            let opaque = source::is_opaque(resting.text.as_bytes(), words);
-            return if opaque { WordFlags::OPAQUE } else { WordFlags::NONE };
+            let text = resting.text.as_bytes();
+            let opaque = source::is_opaque(text, words) || shows_statements(text);
+            let local = source::sets_locally(text, words);
+            let writes = source::may_write(text, words);
+            return if opaque { WordFlags::OPAQUE } else { WordFlags::NONE }
+                | if local { WordFlags::LOCAL_SETTING } else { WordFlags::NONE }
+                | if writes { WordFlags::VOLATILE } else { WordFlags::NONE };
         }
         let mut scanner = Scanner::new(resting.text.as_bytes(), Lexing::default());
         let Some(seen) = survey::survey_names(&mut scanner, words, &self.operators) else { return WordFlags::NONE };
         let all = seen.names | seen.calls;
-        let opaque = all.has(WordFlags::OPAQUE) || seen.calls.has(WordFlags::SET_CONFIG);
+        let opaque =
+            all.has(WordFlags::OPAQUE) || seen.calls.has(WordFlags::SET_CONFIG) || shows_statements(resting.text.as_bytes());
         if resting.kind == RestingKind::Default {
-            return if opaque { WordFlags::OPAQUE_WRITE } else { WordFlags::NONE };
+            let flags = if opaque { WordFlags::OPAQUE_WRITE } else { WordFlags::NONE };
+            let writes = !seen.trusted || seen.suspect_operator || all.has(WordFlags::VOLATILE | WordFlags::SUSPECT);
+            return if writes { flags | WordFlags::SIDE_EFFECTS } else { flags };
         }
         let mut flags = WordFlags::NONE;
         let cast = seen.casts && all.has(WordFlags::SUSPECT_IF_CAST);
@@ -229,6 +258,7 @@ impl Builder {
         if opaque {
             flags |= WordFlags::OPAQUE;
         }
+        flags |= WordFlags(all.0 & WordFlags::READS_TABLES.0);
         if resting.kind == RestingKind::View {
             if seen.names.has(WordFlags::SERVER_NAME) || seen.calls.has(WordFlags::SERVER_CALL) {
                 flags |= WordFlags::SERVER_NAME;
@@ -239,4 +269,31 @@ impl Builder {
         }
         flags
     }
+}
+
+/// Of each table that has parents or children, the first name, in the alphabet, of all that hang together.
+fn families(inherits: &[(String, String)]) -> HashMap<Box<str>, Box<str>> {
+    let mut neighbours: HashMap<&str, Vec<&str>> = HashMap::new();
+    for (parent, child) in inherits {
+        neighbours.entry(parent).or_default().push(child);
+        neighbours.entry(child).or_default().push(parent);
+    }
+    let mut names: Vec<&str> = neighbours.keys().copied().collect();
+    names.sort_unstable();
+    let mut roots: HashMap<Box<str>, Box<str>> = HashMap::new();
+    for root in names {
+        let mut left = vec![root];
+        while let Some(name) = left.pop() {
+            if !roots.contains_key(name) {
+                roots.insert(name.into(), root.into());
+                left.extend(&neighbours[name]);
+            }
+        }
+    }
+    roots
+}
+
+/// Whether a view or a function may show which prepared statements the session has.
+fn shows_statements(text: &[u8]) -> bool {
+    memmem_folded(text, b"pg_prepared_statement")
 }

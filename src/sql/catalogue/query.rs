@@ -92,6 +92,18 @@ SELECT 'operator', NULL, o.oprname::text, p.proname::text, NULL, NULL, NULL
   FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
  WHERE p.provolatile = 'v'
 UNION ALL
+SELECT DISTINCT 'reading_operator', NULL, o.oprname::text, NULL, NULL, NULL, NULL
+  FROM pg_catalog.pg_operator o
+  JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')
+UNION ALL
+SELECT DISTINCT 'reading_cast', NULL, p.proname::text, NULL, NULL, NULL, NULL
+  FROM pg_catalog.pg_cast k
+  JOIN pg_catalog.pg_proc p ON p.oid = k.castfunc
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE p.oid >= 16384 AND l.lanname NOT IN ('internal', 'c')
+UNION ALL
 SELECT 'cast', NULL, source.typname::text, target.typname::text, NULL,
        CASE WHEN k.castsource >= 16384 THEN 'user' END, CASE WHEN k.casttarget >= 16384 THEN 'user' END
   FROM pg_catalog.pg_cast k
@@ -124,5 +136,23 @@ UNION ALL
 SELECT 'default', NULL, c.relname::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid), NULL, NULL, NULL
   FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_class c ON c.oid = d.adrelid
  WHERE c.oid >= 16384 AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%(%'
-   AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) NOT LIKE 'nextval(%'
+   AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) !~ '^nextval\(''[^'']*''::regclass\)$'
+UNION ALL
+SELECT 'default', NULL, t.typname::text, t.typdefault, NULL, NULL, NULL
+  FROM pg_catalog.pg_type t
+ WHERE t.typtype = 'd' AND t.oid >= 16384 AND t.typdefault LIKE '%(%'
+   AND t.typdefault !~ '^nextval\(''[^'']*''::regclass\)$'
+UNION ALL
+SELECT 'default', NULL, c.relname::text, pg_catalog.pg_get_constraintdef(k.oid), NULL, NULL, NULL
+  FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+ WHERE k.contype = 'c'
+   AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+                WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
+                  AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass))
+UNION ALL
+SELECT 'default', NULL, c.relname::text,
+       pg_catalog.concat_ws(' AND ', pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)),
+       NULL, NULL, NULL
+  FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
+ WHERE p.polcmd <> 'r'
 "#;

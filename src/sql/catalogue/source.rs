@@ -34,6 +34,44 @@ pub(crate) fn is_opaque(source: &[u8], words: &WordTable) -> bool {
     false
 }
 
+/// Whether the source names something that may write: a function that says it is stable may call one that does not.
+pub(crate) fn may_write(source: &[u8], words: &WordTable) -> bool {
+    let harmful = |flags: WordFlags| flags.has(WordFlags::VOLATILE | WordFlags::SUSPECT);
+    source.len() > SOURCE_LENGTH_MAX
+        || Scanner::new(source, Lexing::default()).any(|token| match token.kind {
+            TokenKind::Bad | TokenKind::UnicodeName => true,
+            TokenKind::QuotedName => harmful(words.quoted(&source[token.start + 1..token.end - 1])),
+            TokenKind::Word => harmful(words.word(token.bytes(source))),
+            _ => false,
+        })
+}
+
+/// Whether the source, or a function that it calls, may set a parameter to the end of the transaction. Custom parameters
+/// (`app.tenant`) do not count: no text means another thing because of them.
+pub(crate) fn sets_locally(source: &[u8], words: &WordTable) -> bool {
+    let mut scanner = Scanner::new(source, Lexing::default());
+    let mut previous: Option<Token> = None;
+    while let Some(token) = scanner.next() {
+        let mut rest = scanner.clone();
+        let word = token.kind == TokenKind::Word;
+        if word && token.is_word(source, "local") && previous.is_some_and(|token| token.is_word(source, "set")) {
+            rest.next();
+            if rest.next().is_none_or(|token| token.kind != TokenKind::Dot) {
+                return true;
+            }
+        } else if word && words.word(token.bytes(source)).has(WordFlags::SET_CONFIG) {
+            let name = rest.by_ref().nth(1).and_then(|token| crate::sql::cursor::literal_value(source, token));
+            if name.is_none_or(|name| !name.contains('.')) {
+                return true;
+            }
+        } else if word && words.word(token.bytes(source)).has(WordFlags::LOCAL_SETTING) {
+            return true;
+        }
+        previous = Some(token);
+    }
+    false
+}
+
 fn lasting(flags: WordFlags) -> bool {
     flags.has(WordFlags::OPAQUE | WordFlags::ADVISORY | WordFlags::SET_CONFIG)
 }
@@ -115,6 +153,21 @@ mod tests {
             check(source, true);
         }
         check(&"x ".repeat(40_000), true);
+    }
+
+    #[test]
+    fn sources_that_may_write() {
+        let mut words = WordTable::with_keywords();
+        words.add("writes", WordFlags::VOLATILE);
+        words.add("v_writes", WordFlags::SUSPECT);
+        for (source, expect) in [
+            ("BEGIN RETURN s.writes(1); END", true),
+            ("SELECT n FROM \"v_writes\"", true),
+            ("BEGIN 'unterminated; END", true),
+            ("SELECT a FROM t WHERE b = 'writes' -- writes()", false),
+        ] {
+            assert_eq!(may_write(source.as_bytes(), &words), expect, "{source}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::sql::classify::Setting;
 use crate::sql::cursor::Cursor;
-use crate::sql::facts::{Access, Command, Pins, WriteReason};
+use crate::sql::facts::{Access, Command, Pins, SessionEffect, WriteReason};
 use crate::sql::outcome::Outcome;
 use crate::sql::scan::TokenKind;
 use crate::sql::survey::Survey;
@@ -21,6 +21,8 @@ pub(super) fn explain(setting: &Setting<'_>, survey: &Survey, cursor: &mut Curso
     } else {
         // Planning may run functions that are not volatile, and so an opaque one.
         outcome.facts.pins = Pins(inner.facts.pins.0 & Pins::OPAQUE.0);
+        let names = inner.facts.effects.into_iter().filter(|effect| matches!(effect, SessionEffect::Execute(_)));
+        outcome.facts.effects = names.collect();
     }
     Some(outcome)
 }

@@ -3,11 +3,12 @@
 use super::{Kind, transaction};
 use crate::sql::classify::Setting;
 use crate::sql::cursor::Cursor;
-use crate::sql::facts::{Command, Discard, Pins, SessionEffect, WriteReason};
+use crate::sql::facts::{Access, Command, Discard, Pins, SessionEffect, WriteReason};
 use crate::sql::outcome::Outcome;
 use crate::sql::read;
 use crate::sql::scan::TokenKind;
 use crate::sql::survey::Survey;
+use crate::sql::words::WordFlags;
 
 /// PREPARE name [(types)] AS statement, and PREPARE TRANSACTION.
 pub(super) fn prepare(cursor: &mut Cursor<'_>) -> Option<Outcome> {
@@ -19,12 +20,56 @@ pub(super) fn prepare(cursor: &mut Cursor<'_>) -> Option<Outcome> {
     if cursor.eat_kind(TokenKind::OpenParen) {
         cursor.skip_parenthesis()?;
     }
-    cursor.eat("as").then(|| Outcome::effect(SessionEffect::Prepare(name)).pinned(Pins::PREPARE))
+    if !cursor.eat("as") {
+        return None;
+    }
+    let body = cursor.position()..cursor.text().len();
+    Some(Outcome::effect(SessionEffect::Prepare { name, body }))
 }
 
-/// What an EXECUTE does is known to the server that holds the statement only.
-pub(super) fn execute(cursor: &mut Cursor<'_>) -> Option<Outcome> {
-    Some(Outcome::effect(SessionEffect::Execute(cursor.name()?)))
+/// EXECUTE name [(arguments)]. What it does is known to the session that has prepared the statement; its arguments may call
+/// functions.
+pub(super) fn execute(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'_>) -> Option<Outcome> {
+    let mut outcome = Outcome::effect(SessionEffect::Execute(cursor.name()?));
+    if let Some(reason) = read::suspicion(survey) {
+        outcome.facts.access = Access::Write(reason);
+    } else if calls_unknown(setting, survey) {
+        outcome.facts.access = Access::Write(WriteReason::UnknownFunction);
+    }
+    read::leave_behind(setting, survey, &mut outcome);
+    Some(outcome)
+}
+
+/// Whether the arguments call what the catalogue does not know; the statement's own name before its arguments is no call.
+fn calls_unknown(setting: &Setting<'_>, survey: &Survey) -> bool {
+    let mut cursor = Cursor::new(setting.text, survey.span.clone(), setting.lexing);
+    cursor.take();
+    cursor.take();
+    cursor.eat_kind(TokenKind::OpenParen);
+    while let Some(token) = cursor.take() {
+        let flags = match token.kind {
+            TokenKind::Word => setting.catalogue.words().word(token.bytes(setting.text)),
+            TokenKind::QuotedName => setting.catalogue.words().quoted(&setting.text[token.start + 1..token.end - 1]),
+            TokenKind::UnicodeName => WordFlags::NONE,
+            _ => continue,
+        };
+        if cursor.at_kind(TokenKind::OpenParen) && !flags.has(WordFlags::RESERVED | WordFlags::GRAMMAR | WordFlags::FUNCTION) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The name in `... AS EXECUTE name`, if the statement is a CREATE TABLE of that kind.
+pub(super) fn executed_by_create(cursor: &Cursor<'_>) -> Option<SessionEffect> {
+    let mut cursor = cursor.clone();
+    while !cursor.at_end() {
+        if cursor.eat_all(&["as", "execute"]) {
+            return cursor.name().map(SessionEffect::Execute);
+        }
+        cursor.take();
+    }
+    None
 }
 
 pub(super) fn deallocate(cursor: &mut Cursor<'_>) -> Option<Outcome> {

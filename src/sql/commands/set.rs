@@ -74,9 +74,10 @@ fn special_form(cursor: &mut Cursor<'_>, scope: Scope) -> Option<Outcome> {
     if cursor.eat_all(&["time", "zone"]) {
         // `SET TIME ZONE INTERVAL ...` has no `SET timezone = ` form.
         if cursor.at("interval") {
-            let local = scope == Scope::Transaction;
-            let outcome = Outcome::session(Command::Other);
-            return Some(if local { outcome } else { outcome.pinned(Pins::PARAMETER) });
+            if scope == Scope::Transaction {
+                return Some(Outcome::effect(SessionEffect::SetLocal { name: "timezone".into(), value: None }));
+            }
+            return Some(Outcome::session(Command::Other).pinned(Pins::PARAMETER));
         }
         return assigned(cursor, "timezone", scope);
     }
@@ -143,7 +144,8 @@ fn assigned(cursor: &mut Cursor<'_>, name: &str, scope: Scope) -> Option<Outcome
     }
     let name: Arc<str> = name.into();
     if scope == Scope::Transaction {
-        return Some(Outcome::effect(SessionEffect::SetLocal { name }));
+        let value = if default { None } else { Some(value.into()) };
+        return Some(Outcome::effect(SessionEffect::SetLocal { name, value }));
     }
     let mut outcome = Outcome::set(Arc::clone(&name), if default { None } else { Some(value.into()) });
     // Whatever is created under such a path is a temporary object, and the seed is not a value that can be set a second time.

@@ -1,6 +1,6 @@
 //! What goes to the primary by its first word: data changes, DDL, DO, CALL.
 
-use super::Kind;
+use super::{Kind, session};
 use crate::sql::catalogue::source_is_opaque;
 use crate::sql::classify::Setting;
 use crate::sql::cursor::{Cursor, literal_value};
@@ -12,6 +12,7 @@ use crate::sql::survey::Survey;
 use crate::sql::words::WordFlags;
 
 pub(super) fn write(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'_>, kind: Kind) -> Outcome {
+    let start = cursor.clone();
     let mut outcome = match kind {
         Kind::Change => change(setting, survey, cursor),
         Kind::Truncate => Outcome::write(WriteReason::Command).pinned(pins_of_written(survey)),
@@ -30,6 +31,9 @@ pub(super) fn write(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<
         }
         _ => Outcome::write(WriteReason::Utility),
     };
+    if kind == Kind::Create {
+        outcome.facts.effects.extend(session::executed_by_create(&start));
+    }
     read::leave_behind(setting, survey, &mut outcome);
     outcome
 }
@@ -52,12 +56,12 @@ fn change(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> Outcom
 }
 
 /// A data-changing statement in a WITH clause stands behind a parenthesis.
-fn inner_change(setting: &Setting<'_>, survey: &Survey) -> bool {
+pub(crate) fn inner_change(setting: &Setting<'_>, survey: &Survey) -> bool {
     read::mentions(setting, survey, "with") && survey.data_change
 }
 
 /// Every name before a parenthesis is a known function or the table of an INSERT with its columns.
-fn calls_known_only(setting: &Setting<'_>, mut cursor: Cursor<'_>) -> bool {
+pub(crate) fn calls_known_only(setting: &Setting<'_>, mut cursor: Cursor<'_>) -> bool {
     let mut target = false;
     while let Some(token) = cursor.take() {
         let flags = match token.kind {

@@ -1,8 +1,6 @@
 #![cfg(test)]
 use super::{catalogue, facts};
-use crate::sql::{
-    Access, Access::*, Catalogue, Lexing, Pins, TableName, Tables, WriteReason, WriteReason::*, classify, tables_of,
-};
+use crate::sql::{Access, Access::*, Catalogue, Lexing, Pins, WriteReason, WriteReason::*, classify};
 
 fn check_all(expect: Access, texts: &[&str]) {
     let catalogue = catalogue();
@@ -439,40 +437,5 @@ fn plain_writes() {
         ("SELECT 1", false),
     ] {
         assert_eq!(classify(text.as_bytes(), &catalogue, Lexing::default()).statements[0].plain_write, expect, "{text}");
-    }
-}
-
-#[test]
-fn tables_are_named_only_where_they_are_certain() {
-    let catalogue = catalogue();
-    let known = |read: &[&str], written: &[&str]| {
-        let tables = |names: &[&str]| -> Vec<TableName> {
-            names
-                .iter()
-                .map(|name| match name.split_once('.') {
-                    Some((schema, name)) => TableName { schema: Some(schema.into()), name: name.into() },
-                    None => TableName { schema: None, name: (*name).into() },
-                })
-                .collect()
-        };
-        Tables::Known { read: tables(read), written: tables(written) }
-    };
-    for (text, expect) in [
-        ("SELECT * FROM T JOIN s1.\"U\" ON true", known(&["t", "s1.U"], &[])),
-        ("SELECT * FROM generate_series(1, 2) g, t", known(&["t"], &[])),
-        ("INSERT INTO t SELECT * FROM u", known(&["u"], &["t"])),
-        ("UPDATE t SET a = u.b FROM u", known(&["u"], &["t"])),
-        ("DELETE FROM t USING u", known(&["u"], &["t"])),
-        ("INSERT INTO t_plain_trigger VALUES (1)", Tables::Unknown),
-        ("SELECT * FROM t_plain_trigger", known(&["t_plain_trigger"], &[])),
-        ("SELECT * FROM v_plain", Tables::Unknown),
-        ("SELECT * FROM t_parent", Tables::Unknown),
-        ("SELECT f_stable()", Tables::Unknown),
-        ("SELECT * FROM ONLY t", Tables::Unknown),
-        ("TABLE t", Tables::Unknown),
-        ("SELECT 1; SELECT 2", Tables::Unknown),
-        ("not sql", Tables::Unknown),
-    ] {
-        assert_eq!(tables_of(text.as_bytes(), &catalogue, Lexing::default()), expect, "{text}");
     }
 }

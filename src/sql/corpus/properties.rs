@@ -1,7 +1,7 @@
 #![cfg(test)]
 use super::catalogue;
 use crate::sql::scan::Scanner;
-use crate::sql::{Access, Catalogue, FactsCache, Lexing, classify, explain, tables_of};
+use crate::sql::{Access, Catalogue, FactsCache, Lexing, classify, explain, tables_used};
 use proptest::prelude::*;
 use std::sync::{Arc, LazyLock};
 
@@ -138,7 +138,7 @@ fn exercise(text: &[u8], lexing: Lexing) -> Result<(), TestCaseError> {
         end = token.end;
     }
     let _ = explain(&facts, &String::from_utf8_lossy(text));
-    let _ = tables_of(text, &CATALOGUE, lexing);
+    let _ = tables_used(text, &CATALOGUE, lexing);
     let mut cache = FactsCache::new(16, 1 << 16);
     for _ in 0..3 {
         let cached = cache.get(text, &CATALOGUE, lexing);

@@ -14,8 +14,12 @@ fn set(name: &str, value: Option<&str>) -> Vec<SessionEffect> {
     vec![Set { name: name.into(), value: value.map(Into::into) }]
 }
 
-fn set_local(name: &str) -> Vec<SessionEffect> {
-    vec![SetLocal { name: name.into() }]
+fn set_local(name: &str, value: Option<&str>) -> Vec<SessionEffect> {
+    vec![SetLocal { name: name.into(), value: value.map(Into::into) }]
+}
+
+fn prepare(name: &str, body: std::ops::Range<usize>) -> Vec<SessionEffect> {
+    vec![Prepare { name: name.into(), body }]
 }
 
 fn modes(read_only: Option<bool>, isolation: Option<Isolation>, deferrable: Option<bool>) -> TransactionModes {
@@ -101,12 +105,12 @@ fn settings() {
         ("SET SCHEMA 'x'", set("search_path", Some("'x'"))),
         ("SET XML OPTION DOCUMENT", set("xmloption", Some("DOCUMENT"))),
         ("SET pgyard.route = 'primary'", set("pgyard.route", Some("'primary'"))),
-        ("SET LOCAL a = 1", set_local("a")),
-        ("SET LOCAL ROLE x", set_local("role")),
-        ("SET LOCAL TIME ZONE 'UTC'", set_local("timezone")),
-        ("SET LOCAL SESSION AUTHORIZATION x", set_local("session_authorization")),
+        ("SET LOCAL a = 1", set_local("a", Some("1"))),
+        ("SET LOCAL ROLE x", set_local("role", Some("x"))),
+        ("SET LOCAL TIME ZONE 'UTC'", set_local("timezone", Some("'UTC'"))),
+        ("SET LOCAL a TO DEFAULT", set_local("a", None)),
+        ("SET LOCAL SESSION AUTHORIZATION x", set_local("session_authorization", Some("x"))),
         ("SET CONSTRAINTS ALL DEFERRED", vec![]),
-        ("SET LOCAL TIME ZONE INTERVAL '1' HOUR", vec![]),
         ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", set("default_transaction_read_only", Some("on"))),
         (
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
@@ -139,12 +143,18 @@ fn what_stands_in_the_session() {
     let session = Access::Session;
     let bound = Access::Write(WriteReason::SessionBound);
     for (text, access, effects, pins) in [
-        ("PREPARE a AS SELECT 1", session, vec![Prepare("a".into())], Pins::PREPARE),
-        ("PREPARE A (int, numeric(1,2)) AS DELETE FROM t", session, vec![Prepare("a".into())], Pins::PREPARE),
-        ("PREPARE transaction AS SELECT 1", session, vec![Prepare("transaction".into())], Pins::PREPARE),
+        ("PREPARE a AS SELECT 1", session, prepare("a", 13..21), Pins::NONE),
+        ("PREPARE A (int, numeric(1,2)) AS DELETE FROM t", session, prepare("a", 33..46), Pins::NONE),
+        ("PREPARE transaction AS SELECT 1", session, prepare("transaction", 23..31), Pins::NONE),
         ("EXECUTE a", session, vec![Execute("a".into())], Pins::NONE),
         ("EXECUTE \"A\" (1, 2)", session, vec![Execute("A".into())], Pins::NONE),
         ("EXPLAIN ANALYZE EXECUTE a", session, vec![Execute("a".into())], Pins::NONE),
+        ("EXPLAIN EXECUTE a(1)", session, vec![Execute("a".into())], Pins::NONE),
+        ("EXECUTE a(lower('x'))", session, vec![Execute("a".into())], Pins::NONE),
+        ("EXECUTE a(nextval('s'))", Access::Write(WriteReason::VolatileFunction), vec![Execute("a".into())], Pins::NONE),
+        ("EXECUTE a(nobody_knows(1))", Access::Write(WriteReason::UnknownFunction), vec![Execute("a".into())], Pins::NONE),
+        ("CREATE TABLE t AS EXECUTE a (1)", Access::Write(WriteReason::Utility), vec![Execute("a".into())], Pins::NONE),
+        ("SELECT * FROM Pg_Prepared_Statements", Access::Server, vec![ListStatements], Pins::NONE),
         ("DEALLOCATE a", session, vec![Deallocate(Some("a".into()))], Pins::NONE),
         ("DEALLOCATE PREPARE a", session, vec![Deallocate(Some("a".into()))], Pins::NONE),
         ("DEALLOCATE prepare", session, vec![Deallocate(Some("prepare".into()))], Pins::NONE),
@@ -233,9 +243,9 @@ fn set_config_is_followed_where_it_can_be() {
         ("SELECT set_config('A.b', 'c''d', false)", set("a.b", Some("'c''d'")), Pins::NONE),
         ("SELECT pg_catalog.set_config('a.b', NULL, false) AS x", set("a.b", None), Pins::NONE),
         ("SELECT set_config('a.b', $$c'd$$, FALSE)", set("a.b", Some("'c''d'")), Pins::NONE),
-        ("SELECT set_config('a.b', 'c', true)", set_local("a.b"), Pins::NONE),
-        ("SELECT set_config('a.b', $1, true)", set_local("a.b"), Pins::NONE),
-        ("SELECT set_config($1, $2, true)", set_local(""), Pins::NONE),
+        ("SELECT set_config('a.b', 'c', true)", set_local("a.b", Some("'c'")), Pins::NONE),
+        ("SELECT set_config('a.b', $1, true)", set_local("a.b", None), Pins::NONE),
+        ("SELECT set_config($1, $2, true)", set_local("", None), Pins::NONE),
         ("SELECT set_config('a.b', $1, false)", vec![], Pins::PARAMETER),
         ("SELECT set_config($1, 'c', false)", vec![], Pins::PARAMETER),
         ("SELECT set_config('a.b', 'c', $1)", vec![], Pins::PARAMETER),

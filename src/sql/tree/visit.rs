@@ -1,9 +1,6 @@
 //! Collects from a tree what proofs and table lists need.
 
-use crate::sql::facts::TableName;
-use sqlparser::ast::{
-    Expr, FromTable, Ident, ObjectName, Query, Select, SetExpr, Statement, TableAlias, TableFactor, TableObject, Visit, Visitor,
-};
+use sqlparser::ast::{Expr, Ident, ObjectName, Query, Select, SetExpr, Statement, TableAlias, TableFactor, Visit, Visitor};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
@@ -16,10 +13,8 @@ pub(super) struct Collector {
     pub(super) aliases: HashSet<String>,
     /// A data-changing statement, a locking clause or an INTO anywhere.
     pub(super) changes_data: bool,
-    /// Relations, those written included.
-    pub(super) relations: Vec<TableName>,
-    /// Relations that the statement writes.
-    pub(super) written: Vec<TableName>,
+    /// Last parts of the names of relations.
+    pub(super) relations: Vec<String>,
     /// The relation that is visited next is a function in FROM.
     calls_next: bool,
     /// False where the tree has tables that are not in the lists.
@@ -42,35 +37,11 @@ impl Collector {
         // A name that is not an identifier is a call that nothing can know.
         self.functions.push(last.map_or_else(String::new, stored));
     }
-
-    fn written(&mut self, name: Option<&ObjectName>) {
-        match name.and_then(table_name) {
-            Some(table) => self.written.push(table),
-            None => self.tables_are_certain = false,
-        }
-    }
 }
 
 /// An identifier as PostgreSQL stores it.
 fn stored(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
-}
-
-fn table_name(name: &ObjectName) -> Option<TableName> {
-    let mut parts = name.0.iter().rev().map(|part| part.as_ident().map(stored));
-    let name = parts.next()??.into_boxed_str();
-    let schema = match parts.next() {
-        Some(part) => Some(part?.into_boxed_str()),
-        None => None,
-    };
-    Some(TableName { schema, name })
-}
-
-fn factor_name(factor: &TableFactor) -> Option<&ObjectName> {
-    match factor {
-        TableFactor::Table { name, args: None, .. } => Some(name),
-        _ => None,
-    }
 }
 
 fn has_table_command(body: &SetExpr) -> bool {
@@ -102,8 +73,8 @@ impl Visitor for Collector {
         if std::mem::take(&mut self.calls_next) {
             return ControlFlow::Continue(());
         }
-        match table_name(relation) {
-            Some(table) => self.relations.push(table),
+        match relation.0.last().and_then(|part| part.as_ident()) {
+            Some(name) => self.relations.push(stored(name)),
             None => self.tables_are_certain = false,
         }
         ControlFlow::Continue(())
@@ -140,22 +111,6 @@ impl Visitor for Collector {
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
         self.changes_data |= !matches!(statement, Statement::Query(_));
-        match statement {
-            Statement::Query(_) => {}
-            Statement::Insert(insert) => match &insert.table {
-                TableObject::TableName(name) => self.written(Some(name)),
-                _ => self.written(None),
-            },
-            Statement::Update(update) => self.written(factor_name(&update.table.relation)),
-            Statement::Delete(delete) => match &delete.from {
-                FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables) if tables.len() == 1 => {
-                    self.written(factor_name(&tables[0].relation));
-                }
-                _ => self.written(None),
-            },
-            Statement::Merge(merge) => self.written(factor_name(&merge.table)),
-            _ => self.tables_are_certain = false,
-        }
         ControlFlow::Continue(())
     }
 }

@@ -64,6 +64,32 @@ const TEXTS: &[&str] = &[
     "deallocate a",
 ];
 
+/// Texts about names of prepared statements, and about a table that comes and goes under them.
+const NAMES: &[&str] = &[
+    "prepare a as select 5",
+    "prepare b (int) as select $1 + 1",
+    "prepare c as select a from made",
+    "execute a",
+    "execute b (3)",
+    "execute c",
+    "deallocate b",
+    "deallocate all",
+    "explain (costs off) execute b (1)",
+    "select name, statement, parameter_types, from_sql from pg_prepared_statements order by name",
+    "create table made (a int)",
+    "drop table made",
+    "alter table made add b text",
+    "select a from made",
+    "select a from made",
+    "insert into made values (1)",
+    "set local search_path = public",
+    "set search_path = public, scratch",
+    "set role low",
+    "reset role",
+    "savepoint a",
+    "rollback to a",
+];
+
 /// Texts that bind the session to its server connection.
 const BINDING: &[&str] = &[
     "create temp table if not exists tt (a int)",
@@ -106,7 +132,7 @@ const OPENINGS: &[&str] =
 
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
-    let mut maker = Maker { random: StdRng::seed_from_u64(seed), binds: seed % 3 == 2 };
+    let mut maker = Maker { random: StdRng::seed_from_u64(seed), binds: seed % 3 == 2, names: seed % 4 == 1 };
     let text = maker.text(seed);
     let mut scripts = script::read("chance", &text);
     scripts.remove(0)
@@ -115,6 +141,7 @@ pub fn script(seed: u64) -> Script {
 struct Maker {
     random: StdRng,
     binds: bool,
+    names: bool,
 }
 
 impl Maker {
@@ -146,6 +173,9 @@ impl Maker {
     }
 
     fn sql(&mut self) -> &'static str {
+        if self.names && self.random.random_bool(0.5) {
+            return self.one(NAMES);
+        }
         if self.binds && self.random.random_bool(0.4) { self.one(BINDING) } else { self.one(TEXTS) }
     }
 
@@ -207,8 +237,7 @@ impl Maker {
         match self.random.random_range(0..20) {
             // The usual way.
             0..9 => {
-                // The error about a name that is taken quotes the server's name.
-                if name != "-" {
+                if name != "-" && self.random.random_bool(0.7) {
                     parts.push(format!("CS {name}"));
                 }
                 let sql = self.piped();
@@ -223,7 +252,7 @@ impl Maker {
                 self.one(&["P - select $1::int / B - - {7} / E -", "P - select $1::int / DS - / B - - {x} / E -"]).to_owned(),
             ),
             10 => {
-                if name != "-" {
+                if name != "-" && self.random.random_bool(0.7) {
                     parts.push(format!("CS {name}"));
                 }
                 parts.push(format!("P {name} {}", self.piped()));

@@ -25,6 +25,8 @@ impl Mask {
             b'A' => reply.body[..4].fill(0),
             // `source`: who ends a connection may be pgyard, which has no place in PostgreSQL's source.
             b'E' if reply.field(b'V').as_deref() == Some("FATAL") => without_source(&mut reply.body),
+            // `aborted`: in a failed transaction, a statement that its server connection does not have is refused before its Bind.
+            b'E' if reply.field(b'C').as_deref() == Some("25P02") => without_source(&mut reply.body),
             b'T' => self.row_description(&mut reply.body),
             b't' => self.parameter_description(&mut reply.body),
             _ => {}

@@ -1,0 +1,277 @@
+//! From a text and its parameters to the shards that are asked.
+
+use super::session::ShardedSession;
+use super::settings::{SHARD, SHARDING_KEY};
+use super::trouble::Trouble;
+use crate::plan::{Binding, KeyCondition, KeyTerm, Plan, Planner, Refusal, Schema, SplitInsert};
+use crate::shard::{KeySession, QualifiedName, SentParameter, ShardSet, TablePlace};
+use crate::types::SqlState;
+use crate::wire::reply::Report;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Plans that a session keeps.
+const PLANS_MAX: usize = 256;
+/// Longest wait for the schema to be read, at the first statement and after DDL.
+const SCHEMA_WAIT: Duration = Duration::from_secs(5);
+
+/// What is done with one statement whose parameters are known.
+#[derive(Clone, Copy, Debug)]
+pub enum ShardTarget<'a> {
+    /// Any shard; this one is as good as the others, and at hand.
+    Any(usize),
+    /// This shard only.
+    One(usize),
+    /// Several, as the plan says.
+    Several(&'a Plan),
+}
+
+/// A statement's plan.
+#[derive(Clone, Debug)]
+pub struct PlannedStatement {
+    /// What is done.
+    pub plan: Arc<Plan>,
+}
+
+/// The parameters of a Bind.
+#[derive(Clone, Copy, Debug)]
+pub struct BoundParameters<'a> {
+    /// The types that Parse named or the server found.
+    pub types: &'a [u32],
+    /// The values, and whether each is binary.
+    pub values: &'a [(Option<Vec<u8>>, bool)],
+}
+
+/// Plans of texts seen before, and what they were made under.
+#[derive(Debug, Default)]
+pub struct PlanShelf {
+    plans: HashMap<Box<[u8]>, Arc<Plan>>,
+    schema: Option<Arc<Schema>>,
+    meaning: String,
+}
+
+impl ShardedSession {
+    /// A shard that is at hand for what any can answer: one that takes part in the transaction, else the one that answered last.
+    pub(super) fn any_shard(&self) -> usize {
+        let begun = |shard: &usize| self.legs[*shard].as_ref().is_some_and(|leg| leg.has_begun());
+        if begun(&self.last) {
+            return self.last;
+        }
+        (0..self.legs.len()).find(begun).unwrap_or(self.last)
+    }
+
+    /// Waits until the schema is known, for a while; statements are refused without it.
+    pub(super) async fn schema_read(&mut self) {
+        let slot = self.database.schema();
+        if !slot.is_current() {
+            // Then it is as it was.
+            let _ = tokio::time::timeout(SCHEMA_WAIT, slot.current()).await;
+        }
+    }
+
+    /// The plan of a statement.
+    pub(super) fn plan(&mut self, text: &[u8]) -> Result<PlannedStatement, Trouble> {
+        if let Some(shard) = self.override_shard(text)? {
+            let shards = KeyCondition::Shards(ShardSet::one(shard));
+            return Ok(PlannedStatement { plan: Arc::new(Plan::Confined { shards, several: Box::new(Plan::Anywhere) }) });
+        }
+        let Some(schema) = self.database.schema().get() else {
+            let report = Report::error(SqlState::CANNOT_CONNECT_NOW, "the schema of the shards is not known yet");
+            return Err(report.hint("The first shard's primary has to be reachable.").into());
+        };
+        let lexing = self.lexing();
+        let search_path = self.search_path();
+        let meaning = format!("{lexing:?}{search_path:?}");
+        let same = self.plans.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, &schema)) && self.plans.meaning == meaning;
+        if !same || self.plans.plans.len() >= PLANS_MAX {
+            self.plans = PlanShelf { plans: HashMap::new(), schema: Some(schema.clone()), meaning };
+        }
+        if let Some(known) = self.plans.plans.get(text) {
+            return Ok(PlannedStatement { plan: known.clone() });
+        }
+        let Ok(sql) = std::str::from_utf8(text) else { return Err(super::simple::not_utf8()) };
+        let catalogue = self.database.first().catalogue();
+        let planner = Planner { schema: &schema, catalogue: &catalogue, map: &self.map, search_path: &search_path, lexing };
+        let plan = Arc::new(planner.plan(sql));
+        self.plans.plans.insert(text.into(), plan.clone());
+        Ok(PlannedStatement { plan })
+    }
+
+    fn search_path(&self) -> Vec<String> {
+        let set = self.sets.set_value("search_path").map(str::to_owned);
+        let path = set.or_else(|| self.client.startup.get("search_path").map(str::to_owned));
+        let path = path.filter(|path| !path.eq_ignore_ascii_case("default")).unwrap_or_else(|| "\"$user\", public".to_owned());
+        let name = |part: &str| {
+            let part = part.trim();
+            let quoted = part.trim_matches(['"', '\'']);
+            let name = if quoted.len() == part.len() { part.to_lowercase() } else { quoted.to_owned() };
+            if name == "$user" { self.client.entry.user.to_string() } else { name }
+        };
+        std::iter::once("pg_catalog".to_owned()).chain(path.split(',').map(name)).collect()
+    }
+
+    /// The shard that the session or a comment has chosen by itself.
+    fn override_shard(&self, text: &[u8]) -> Result<Option<usize>, Trouble> {
+        let named = |name: &str| self.map.shards.iter().position(|shard| shard == name);
+        if let Some(name) = commented_shard(text) {
+            let Some(shard) = named(name) else {
+                return Err(Trouble::error(SqlState::INVALID_PARAMETER_VALUE, format!("there is no shard \"{name}\"")));
+            };
+            return Ok(Some(shard));
+        }
+        if let Some(shard) = self.sets.set_value(SHARD).and_then(|name| named(name.trim().trim_matches('\''))) {
+            return Ok(Some(shard));
+        }
+        let Some(key) = self.sets.set_value(SHARDING_KEY) else { return Ok(None) };
+        let key = key.trim().trim_matches('\'').replace("''", "'");
+        let Some(schema) = self.database.schema().get().filter(|_| !key.is_empty()) else { return Ok(None) };
+        let binding = Binding { parameters: &[], session: self.key_session() };
+        let mut tables: Vec<_> = self
+            .map
+            .tables
+            .iter()
+            .filter(|(_, place)| matches!(place, TablePlace::Sharded(table) if table.key.len() == 1))
+            .collect();
+        tables.sort_by_key(|(name, _)| *name);
+        let term = vec![KeyTerm::Constant { text: Some(key), cast: None }];
+        let shard = |name: &QualifiedName| stored(name, term.clone()).resolve(&schema, &self.map, &binding).only();
+        let found: Vec<usize> = tables.iter().filter_map(|(name, _)| shard(name)).collect();
+        match found.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|other| other == first) => Ok(Some(*first)),
+            _ => Err(Trouble::error(SqlState::INVALID_PARAMETER_VALUE, "pgyard.sharding_key does not lead to one shard")),
+        }
+    }
+
+    fn key_session(&self) -> KeySession {
+        let reported = |name: &str| self.client.reported.get(name).unwrap_or_default().to_owned();
+        let zone = self.parameter("timezone").unwrap_or_else(|| reported("TimeZone"));
+        let encoding = self.parameter("client_encoding").unwrap_or_else(|| reported("client_encoding"));
+        KeySession::new(&zone, &encoding, &reported("server_encoding"))
+    }
+
+    pub(super) fn resolve(&self, condition: &KeyCondition, parameters: Option<BoundParameters<'_>>) -> ShardSet {
+        let Some(schema) = self.plans.schema.as_ref() else {
+            return if let KeyCondition::Shards(set) = condition { *set } else { self.map.all() };
+        };
+        let sent = sent(parameters);
+        condition.resolve(schema, &self.map, &Binding { parameters: &sent, session: self.key_session() })
+    }
+
+    /// The shard of a row of an INSERT.
+    pub(super) fn shard_of_row(
+        &self,
+        insert: &SplitInsert,
+        key: &[KeyTerm],
+        parameters: Option<BoundParameters<'_>>,
+    ) -> Result<usize, Trouble> {
+        placed(insert, self.resolve(&stored(&insert.table, key.to_vec()), parameters))
+    }
+
+    /// The shard of a row that a SELECT gave, as text.
+    pub(super) fn shard_of_values(&self, insert: &SplitInsert, row: &[Option<Vec<u8>>], types: &[u32]) -> Result<usize, Trouble> {
+        let values: Vec<(Option<Vec<u8>>, bool)> = row.iter().map(|value| (value.clone(), false)).collect();
+        let key = insert.key_columns.iter().map(|place| KeyTerm::Parameter { number: place + 1, any: false }).collect();
+        let parameters = BoundParameters { types, values: &values };
+        placed(insert, self.resolve(&stored(&insert.table, key), Some(parameters)))
+    }
+
+    /// A type as SQL.
+    pub(super) fn type_name(&self, oid: u32, modifier: i32) -> Result<String, Trouble> {
+        let known = self.plans.schema.as_ref().and_then(|schema| schema.type_name(oid, modifier));
+        known.ok_or_else(|| {
+            Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, format!("the type with OID {oid} is not known of the shards"))
+        })
+    }
+
+    pub(super) fn gather_memory(&self) -> usize {
+        self.database.gather_memory()
+    }
+}
+
+fn stored(table: &QualifiedName, values: Vec<KeyTerm>) -> KeyCondition {
+    KeyCondition::Stored { table: table.clone(), values }
+}
+
+fn sent(parameters: Option<BoundParameters<'_>>) -> Vec<SentParameter<'_>> {
+    let Some(BoundParameters { types, values }) = parameters else { return Vec::new() };
+    values
+        .iter()
+        .enumerate()
+        .map(|(place, (value, binary))| SentParameter {
+            value: value.as_deref(),
+            oid: types.get(place).copied().unwrap_or(0),
+            binary: *binary,
+        })
+        .collect()
+}
+
+fn placed(insert: &SplitInsert, found: ShardSet) -> Result<usize, Trouble> {
+    found.only().ok_or_else(|| {
+        let table = format!("\"{}\".\"{}\"", insert.table.schema, insert.table.name);
+        let message = format!("the key of a row of {table} can't be read, or no shard takes it");
+        let report = Report::error(SqlState::FEATURE_NOT_SUPPORTED, message);
+        report.hint("Give the key as a constant or a parameter of the column's own type.").into()
+    })
+}
+
+/// The shard of `/* pgyard: shard=s1 */` at the front of a text.
+fn commented_shard(text: &[u8]) -> Option<&str> {
+    let inside = text.trim_ascii_start().strip_prefix(b"/*")?;
+    let end = memchr::memmem::find(inside, b"*/")?;
+    let comment = std::str::from_utf8(&inside[..end]).ok()?;
+    let rest = comment.trim().strip_prefix("pgyard:")?.trim_start().strip_prefix("shard")?.trim_start().strip_prefix('=')?;
+    Some(rest.trim())
+}
+
+impl PlannedStatement {
+    /// Where the statement goes with these parameters.
+    ///
+    /// # Errors
+    /// It can't be answered exactly.
+    pub fn target(&self, session: &ShardedSession, parameters: Option<BoundParameters<'_>>) -> Result<ShardTarget<'_>, Trouble> {
+        target(&self.plan, session, parameters)
+    }
+}
+
+fn target<'a>(
+    plan: &'a Plan,
+    session: &ShardedSession,
+    parameters: Option<BoundParameters<'_>>,
+) -> Result<ShardTarget<'a>, Trouble> {
+    match plan {
+        Plan::Anywhere => Ok(ShardTarget::Any(session.any_shard())),
+        Plan::Confined { shards, several } => {
+            let set = session.resolve(shards, parameters);
+            match set.only() {
+                Some(shard) => Ok(ShardTarget::One(shard)),
+                // No row can meet the condition: any shard says so.
+                None if set.is_empty() => Ok(ShardTarget::Any(session.any_shard())),
+                None => target(several, session, parameters),
+            }
+        }
+        Plan::Refused(refusal) => {
+            session.database.metrics.refused.increment();
+            Err(refused(refusal))
+        }
+        several => Ok(ShardTarget::Several(several)),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Trouble {
+    let report = Report::error(SqlState::FEATURE_NOT_SUPPORTED, refusal.reason.clone());
+    if refusal.hint.is_empty() { report.into() } else { report.hint(refusal.hint.clone()).into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_name_shards() {
+        assert_eq!(commented_shard(b" /* pgyard: shard=s1 */ select 1"), Some("s1"));
+        assert_eq!(commented_shard(b"/* pgyard: shard = s1*/select"), Some("s1"));
+        assert_eq!(commented_shard(b"select 1 /* pgyard: shard=s1 */"), None);
+        assert_eq!(commented_shard(b"/* pgyard: primary */ select 1"), None);
+    }
+}

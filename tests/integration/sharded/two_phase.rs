@@ -1,0 +1,169 @@
+//! Transfers between shards stay whole, whoever dies when.
+
+use super::super::harness::client::{Protocol, RawClient};
+use super::super::harness::programs::psql;
+use super::super::harness::{Pgyard, eventually};
+use super::stage::{SHARDS, app_url, config, server, shard_url, wait_for_decisions};
+use super::{error_of, run};
+use pgyard::demo::{FleetOptions, LocalFleet, free_port};
+use pgyard::twophase::FaultPoint;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+const RECOVERED: Duration = Duration::from_secs(40);
+const MONEY: i64 = 1000;
+
+fn make_accounts(fleet: &LocalFleet) {
+    for shard in SHARDS {
+        psql(
+            &app_url(fleet, shard),
+            &format!(
+                "CREATE TABLE money (id int PRIMARY KEY, v bigint); INSERT INTO money SELECT i, {MONEY} FROM generate_series(1, 20) i"
+            ),
+        );
+    }
+}
+
+/// Moves one unit of account `id` from one shard to another, as a client of pgyard; whether it was told that it is done.
+fn transfer(client: &mut RawClient, (from, to): (&str, &str), id: usize) -> std::io::Result<bool> {
+    let steps = [
+        "BEGIN".to_owned(),
+        format!("SET LOCAL pgyard.shard = '{from}'"),
+        format!("UPDATE money SET v = v - 1 WHERE id = {id}"),
+        format!("SET LOCAL pgyard.shard = '{to}'"),
+        format!("UPDATE money SET v = v + 1 WHERE id = {id}"),
+        "COMMIT".to_owned(),
+    ];
+    let mut well = true;
+    for step in steps {
+        let replies = client.run(Protocol::Simple, &step)?;
+        well &= error_of(&replies).is_none();
+    }
+    Ok(well)
+}
+
+fn sums(fleet: &LocalFleet) -> Vec<i64> {
+    SHARDS.iter().map(|shard| psql(&app_url(fleet, shard), "SELECT sum(v) FROM money").parse().unwrap()).collect()
+}
+
+fn prepared(fleet: &LocalFleet) -> u32 {
+    let count = psql(&shard_url(fleet, SHARDS[0]), "SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'pgyard:%'");
+    count.parse().unwrap()
+}
+
+#[test]
+fn a_pgyard_that_dies_at_any_step_leaves_whole_transfers() {
+    let fleet = server();
+    make_accounts(&fleet);
+    let text = config(&fleet, "");
+    // The tables of decisions are made by any pgyard.
+    drop({
+        let yard = Pgyard::start_with_config(&fleet, &text);
+        wait_for_decisions(&fleet);
+        yard
+    });
+    let mut left = 0;
+    for (step, point) in FaultPoint::ALL.into_iter().enumerate() {
+        let mut yard = Pgyard::start_at(&fleet, free_port().unwrap(), &text, &[("PGYARD_FAULT_POINT", point.name())]);
+        let mut client = yard.client();
+        assert!(transfer(&mut client, ("s0", "s1"), step + 1).is_err(), "pgyard dies at {point:?}");
+        eventually("pgyard has died", Duration::from_secs(10), || !yard.is_running());
+        left += prepared(&fleet);
+    }
+    assert!(left > 0, "some of the deaths leave a prepared transaction");
+    let yard = Pgyard::start_with_config(&fleet, &text);
+    eventually("no prepared transaction is left", RECOVERED, || prepared(&fleet) == 0);
+    let whole = SHARDS.len() as i64 * 20 * MONEY;
+    assert_eq!(sums(&fleet).iter().sum::<i64>(), whole);
+    let account = |shard: &str, id: usize| psql(&app_url(&fleet, shard), &format!("SELECT v FROM money WHERE id = {id}"));
+    for (step, point) in FaultPoint::ALL.into_iter().enumerate() {
+        let (from, to) = (account("s0", step + 1), account("s1", step + 1));
+        let done = (from.as_str(), to.as_str()) == ("999", "1001");
+        assert!(done || (from.as_str(), to.as_str()) == ("1000", "1000"), "{point:?}: {from} and {to}");
+        match point {
+            FaultPoint::BeforePrepare | FaultPoint::Preparing | FaultPoint::Prepared => assert!(!done, "{point:?}"),
+            FaultPoint::Decided | FaultPoint::Following => assert!(done, "{point:?}"),
+            FaultPoint::Deciding => {}
+        }
+    }
+    assert!(transfer(&mut yard.client(), ("s1", "s2"), 1).unwrap());
+    assert_eq!(prepared(&fleet), 0);
+}
+
+#[test]
+fn shards_that_die_under_load_leave_whole_transfers() {
+    let fleet = server();
+    make_accounts(&fleet);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, "failover_wait = \"5s\""));
+    wait_for_decisions(&fleet);
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for number in 0..4_usize {
+            let (yard, stop, done) = (&yard, &stop, &done);
+            scope.spawn(move || {
+                let mut client = None;
+                let mut turn = number;
+                while !stop.load(Ordering::Relaxed) {
+                    turn += 1;
+                    let ways = [("s0", "s1"), ("s1", "s2"), ("s2", "s0"), ("s1", "s0")];
+                    let password = fleet_password(yard);
+                    let connected = client.take().or_else(|| RawClient::log_in(yard.port(), "app", &password, "app").ok());
+                    let Some(mut connected) = connected else {
+                        std::thread::sleep(Duration::from_millis(50));
+                        continue;
+                    };
+                    if let Ok(well) = transfer(&mut connected, ways[turn % 4], 1 + number * 5 + turn % 5) {
+                        done.fetch_add(u64::from(well), Ordering::Relaxed);
+                        drop(run(&mut connected, "ROLLBACK"));
+                        client = Some(connected);
+                    }
+                }
+            });
+        }
+        for _ in 0..2 {
+            let before = done.load(Ordering::Relaxed);
+            eventually("transfers are made", Duration::from_secs(30), || done.load(Ordering::Relaxed) > before + 50);
+            fleet.primary().kill().unwrap();
+            fleet.primary().start().unwrap();
+        }
+        let before = done.load(Ordering::Relaxed);
+        eventually("transfers are made again", Duration::from_secs(30), || done.load(Ordering::Relaxed) > before + 50);
+        stop.store(true, Ordering::Relaxed);
+    });
+    eventually("no prepared transaction is left", RECOVERED, || prepared(&fleet) == 0);
+    assert_eq!(sums(&fleet).iter().sum::<i64>(), SHARDS.len() as i64 * 20 * MONEY);
+}
+
+/// The application's password, out of the URL.
+fn fleet_password(yard: &Pgyard) -> String {
+    let url = yard.url();
+    url.split_once("app:").and_then(|(_, rest)| rest.split_once('@')).map(|(password, _)| password.to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn without_prepared_transactions_the_error_names_the_setting() {
+    let settings = vec!["max_prepared_transactions = 0".to_owned()];
+    let fleet = LocalFleet::start(FleetOptions { replicas: 0, settings, ..FleetOptions::default() }, &mut |_| ()).unwrap();
+    for shard in SHARDS {
+        fleet.primary().sql(&format!("CREATE DATABASE {shard} OWNER app")).unwrap();
+    }
+    make_accounts(&fleet);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, ""));
+    let mut client = yard.client();
+    for step in [
+        "BEGIN",
+        "SET LOCAL pgyard.shard = 's0'",
+        "UPDATE money SET v = v - 1 WHERE id = 1",
+        "SET LOCAL pgyard.shard = 's1'",
+        "UPDATE money SET v = v + 1 WHERE id = 1",
+    ] {
+        assert_eq!(error_of(&run(&mut client, step)), None, "{step}");
+    }
+    let end = run(&mut client, "COMMIT");
+    let error = end.iter().find(|reply| reply.tag == b'E').expect("it fails");
+    assert_eq!(error.field(b'C').as_deref(), Some("55000"));
+    assert!(error.field(b'H').unwrap_or_default().contains("max_prepared_transactions"), "{error:?}");
+    assert_eq!(end.last().unwrap().body, b"I");
+    assert_eq!(sums(&fleet), [20 * MONEY; 3]);
+    eventually("the log says so", Duration::from_secs(10), || yard.log().contains("max_prepared_transactions is 0"));
+}
