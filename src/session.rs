@@ -17,7 +17,7 @@ pub mod exchange;
 pub mod follow;
 pub mod front;
 pub mod known;
-mod link;
+pub mod link;
 pub mod local;
 pub mod login;
 pub mod lost;

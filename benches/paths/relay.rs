@@ -79,6 +79,7 @@ fn through_sockets(rows: usize) -> Run {
         tls: false,
         application_name: "bench".into(),
         key_len: 4,
+        is_leg: false,
     });
     let mut client = ClientSide::new(stream);
     let mut query = Vec::new();

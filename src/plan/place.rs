@@ -106,7 +106,7 @@ impl<'r> Places<'r> {
     }
 
     /// The FROM of a SELECT.
-    pub(super) fn from_list(&self, select: &SelectModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
+    pub(super) fn spread_of_list(&self, select: &SelectModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
         let mut all = Spread::Whole { fickle: false };
         for item in &select.from {
             let mut around = outer.to_vec();
@@ -120,7 +120,7 @@ impl<'r> Places<'r> {
     }
 
     fn select(&self, select: &SelectModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
-        let from = self.from_list(select, outer)?;
+        let from = self.spread_of_list(select, outer)?;
         let tuples = match from {
             Spread::Whole { fickle } => {
                 let inside = self.all_whole(&select.subqueries, outer)?;

@@ -94,8 +94,11 @@ pub(super) fn csv_fields(line: &[u8], layout: &CsvLayout, key: &[usize]) -> Opti
     key.iter().map(|field| fields.get(*field).cloned()).collect()
 }
 
+/// A value with whether it was quoted, and the rest of its line.
+type CsvField<'a> = ((Vec<u8>, bool), Option<&'a [u8]>);
+
 /// A field's value, whether a part of it stood in quotes, and what follows its delimiter. The value of a field that is not `wanted` is empty.
-fn csv_field<'a>(line: &'a [u8], layout: &CsvLayout, wanted: bool) -> Option<((Vec<u8>, bool), Option<&'a [u8]>)> {
+fn csv_field<'a>(line: &'a [u8], layout: &CsvLayout, wanted: bool) -> Option<CsvField<'a>> {
     let (mut value, mut quoted, mut in_quote) = (Vec::new(), false, false);
     let mut at = 0;
     while let Some(byte) = line.get(at) {
