@@ -74,6 +74,6 @@ pub fn app_url(fleet: &LocalFleet, database: &str) -> String {
 pub fn wait_for_decisions(fleet: &LocalFleet) {
     let there = |shard: &&str| psql(&shard_url(fleet, shard), "SELECT to_regclass('pgyard.decisions') IS NOT NULL") == "t";
     super::super::harness::eventually("the tables of decisions are made", std::time::Duration::from_secs(20), || {
-        SHARDS.iter().all(|shard| there(shard))
+        SHARDS.iter().all(there)
     });
 }
