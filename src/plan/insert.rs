@@ -75,9 +75,9 @@ pub(super) fn plan<'i>(planner: &'i Planner<'i>, text: &'i str, insert: &'i Inse
             let name = format!("{}.{}", insertion.table.schema, insertion.table.name);
             refused(&format!("the place of table \"{name}\" is not known: it is not in the settings"))
         }
-        Some(TablePlace::Reference) => insertion.into_reference(),
-        Some(TablePlace::Single(shard)) => insertion.into_single(*shard),
-        Some(TablePlace::Sharded(sharded)) => insertion.into_sharded(&sharded.clone()),
+        Some(TablePlace::Reference) => insertion.to_reference(),
+        Some(TablePlace::Single(shard)) => insertion.to_single(*shard),
+        Some(TablePlace::Sharded(sharded)) => insertion.to_sharded(&sharded.clone()),
     }
 }
 
@@ -95,7 +95,7 @@ impl Insertion<'_> {
         (0..self.reader.instances.len()).any(|number| self.reader.is_spread(number))
     }
 
-    fn into_single(&self, shard: usize) -> Plan {
+    fn to_single(&self, shard: usize) -> Plan {
         let place = KeyCondition::Shards(ShardSet::one(shard));
         if !self.reads_spread() {
             return Plan::Confined { shards: place, several: Box::new(Plan::Anywhere) };
@@ -106,7 +106,7 @@ impl Insertion<'_> {
         })
     }
 
-    fn into_reference(&self) -> Plan {
+    fn to_reference(&self) -> Plan {
         if self.reads_spread() {
             return refused("rows of several shards cannot be inserted into a reference table");
         }
@@ -155,7 +155,7 @@ impl Insertion<'_> {
         })
     }
 
-    fn into_sharded(&self, sharded: &ShardedTable) -> Plan {
+    fn to_sharded(&self, sharded: &ShardedTable) -> Plan {
         let place = |key: &String| self.columns.iter().position(|column| column == key);
         let Some(key_columns) = sharded.key.iter().map(place).collect::<Option<Vec<_>>>() else {
             return refused("an INSERT into a sharded table must give its key");

@@ -57,10 +57,10 @@ impl Reader<'_> {
                 add(rows);
             }
         }
-        if sources.len() > 1 {
-            if let Some(rows) = self.combinations(&sources) {
-                add(rows);
-            }
+        if sources.len() > 1
+            && let Some(rows) = self.combinations(&sources)
+        {
+            add(rows);
         }
         if parts.is_empty() { KeyCondition::All } else { one_or(parts, KeyCondition::Intersection) }
     }

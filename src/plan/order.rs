@@ -57,10 +57,10 @@ impl<'q> Sorting<'q> {
         }
         let tree = self.tree?;
         let scope = self.question.scope();
-        if let Some(node) = self.question.reader.node_of(expr, &scope) {
-            if let Some(place) = self.outputs.iter().position(|column| column.node == Some(node)) {
-                return Some(place);
-            }
+        if let Some(node) = self.question.reader.node_of(expr, &scope)
+            && let Some(place) = self.outputs.iter().position(|column| column.node == Some(node))
+        {
+            return Some(place);
         }
         let wanted = self.question.canonical(expr, &scope);
         let is_wanted = |other: &Expr| self.question.canonical(other, &scope) == wanted;
