@@ -28,8 +28,11 @@ impl Dice {
     }
 }
 
+/// Makes a statement of one form.
+type Maker = fn(&mut Dice) -> Case;
+
 /// The forms, each with its maker.
-pub const FORMS: &[(&str, fn(&mut Dice) -> Case)] = &[
+pub const FORMS: &[(&str, Maker)] = &[
     ("concatenation", concatenation),
     ("key conditions", key_conditions),
     ("ORDER BY", order_by),
