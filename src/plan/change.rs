@@ -152,7 +152,7 @@ fn objection(reader: &Reader<'_>, model: &SelectModel, change: &Change<'_>, kind
         return Some("system columns cannot be used in a statement over several shards".to_owned());
     }
     let places = Places::new(reader);
-    let tuples = match places.spread_of_list(model, &[]) {
+    let tuples = match places.tables_of(model, &[]) {
         Ok(Spread::Shards(tuples)) => tuples,
         Ok(Spread::Whole { .. }) => return Some("the rows that change are on every shard".to_owned()),
         Err(reason) => return Some(reason.to_owned()),
@@ -168,7 +168,7 @@ fn objection(reader: &Reader<'_>, model: &SelectModel, change: &Change<'_>, kind
 fn copies(reader: &Reader<'_>, model: &SelectModel, kinds: &[FunctionKind]) -> Plan {
     let places = Places::new(reader);
     let fickle = |spread| matches!(spread, Ok(Spread::Whole { fickle: false }));
-    let certain = fickle(places.spread_of_list(model, &[])) && places.all_whole(&model.subqueries, &[]) == Ok(false);
+    let certain = fickle(places.tables_of(model, &[])) && places.all_whole(&model.subqueries, &[]) == Ok(false);
     if certain && is_determined(kinds) && !has_triggers(reader, model) {
         Plan::Write(WritePlan::Copies)
     } else {

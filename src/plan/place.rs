@@ -106,21 +106,21 @@ impl<'r> Places<'r> {
     }
 
     /// The FROM of a SELECT.
-    pub(super) fn spread_of_list(&self, select: &SelectModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
+    pub(super) fn tables_of(&self, select: &SelectModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
         let mut all = Spread::Whole { fickle: false };
         for item in &select.from {
             let mut around = outer.to_vec();
             if let Spread::Shards(tuples) = &all {
                 around.extend(tuples.iter().cloned());
             }
-            let next = self.from(item, &around)?;
+            let next = self.item(item, &around)?;
             all = self.join(JoinKind::Inner, all, next)?;
         }
         Ok(all)
     }
 
     fn select(&self, select: &SelectModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
-        let from = self.spread_of_list(select, outer)?;
+        let from = self.tables_of(select, outer)?;
         let tuples = match from {
             Spread::Whole { fickle } => {
                 let inside = self.all_whole(&select.subqueries, outer)?;
@@ -162,7 +162,7 @@ impl<'r> Places<'r> {
         Ok(())
     }
 
-    fn from(&self, item: &FromModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
+    fn item(&self, item: &FromModel, outer: &[KeyTuple]) -> Result<Spread, Unfit> {
         match item {
             FromModel::Table(number) => {
                 let instance = &self.reader.instances[*number];
@@ -179,12 +179,12 @@ impl<'r> Places<'r> {
             FromModel::With(number) => self.with(*number),
             FromModel::Function(subqueries) => Ok(Spread::Whole { fickle: self.all_whole(subqueries, outer)? }),
             FromModel::Join { kind, sides, subqueries } => {
-                let left = self.from(&sides.0, outer)?;
+                let left = self.item(&sides.0, outer)?;
                 let mut around = outer.to_vec();
                 if let Spread::Shards(tuples) = &left {
                     around.extend(tuples.iter().cloned());
                 }
-                let right = self.from(&sides.1, &around)?;
+                let right = self.item(&sides.1, &around)?;
                 if let Spread::Shards(tuples) = &right {
                     around.extend(tuples.iter().cloned());
                 }

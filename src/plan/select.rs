@@ -87,7 +87,7 @@ fn distributed(question: &Question<'_>) -> Option<GatherPlan> {
     let places = Places::new(reader);
     match (&model.body, query.body.as_ref()) {
         (BodyModel::Select(select), SetExpr::Select(tree)) => {
-            let Ok(Spread::Shards(tuples)) = places.spread_of_list(select, &[]) else { return None };
+            let Ok(Spread::Shards(tuples)) = places.tables_of(select, &[]) else { return None };
             let around = places.all_whole(&select.subqueries, &tuples);
             let behind = places.all_whole(&model.subqueries, &tuples);
             if around != Ok(false) || behind != Ok(false) {

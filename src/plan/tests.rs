@@ -90,7 +90,7 @@ fn statements_and_their_plans() {
         ("SELECT * FROM t WHERE k = 5", "confined"),
         ("SELECT * FROM t WHERE k + 0 = 5", "concat"),
         ("SELECT * FROM t WHERE k = 5 OR a = 5", "concat"),
-        ("SELECT * FROM t, u WHERE t.k = 5", "concat"),
+        ("SELECT * FROM t, u WHERE t.k = 5", "finish"),
         ("SELECT * FROM unlisted", "refused"),
         ("SELECT * FROM t FOR UPDATE", "refused"),
         ("SELECT a INTO copied FROM t", "refused"),

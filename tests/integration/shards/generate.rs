@@ -374,7 +374,7 @@ fn group_by(dice: &mut Dice) -> Case {
         7 => format!("SELECT {some} FROM orders o WHERE {condition} GROUP BY o.qty ORDER BY o.qty"),
         8 => format!("SELECT o.note, {some} FROM orders o WHERE {condition} GROUP BY o.note ORDER BY o.note"),
         9 => format!(
-            "SELECT o.region, o.qty, {some} FROM orders o WHERE {condition} GROUP BY ROLLUP (o.region, o.qty) ORDER BY 1, 2, grouping(o.qty)"
+            "SELECT o.region, o.qty, {some} FROM orders o WHERE {condition} GROUP BY ROLLUP (o.region, o.qty) ORDER BY 1, 2, grouping(o.region), grouping(o.qty)"
         ),
         10 => format!("SELECT o.qty + 1, (o.qty + 1) * 2, {some} FROM orders o WHERE {condition} GROUP BY o.qty + 1 ORDER BY 1"),
         _ => format!(
