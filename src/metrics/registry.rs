@@ -254,7 +254,7 @@ impl Scrape {
 #[cfg(test)]
 mod tests {
     use super::super::strict_parser::parse;
-    use super::super::{DatabaseMetrics, FrontMetrics, HostReading, PoolReading};
+    use super::super::{DatabaseMetrics, FrontMetrics, HostReading, PoolReading, ShardedMetrics};
     use super::super::{PinCause, QueryReason, QueryRoute, set_worker};
     use super::*;
     use std::time::Duration;
@@ -296,6 +296,7 @@ mod tests {
     fn populated() -> Registry {
         let registry = Registry::new(2);
         DatabaseMetrics::new(&registry, "app");
+        ShardedMetrics::new(&registry, "app");
         FrontMetrics::new(&registry);
         registry.on_scrape(Box::new(|scrape| {
             HOST.write(scrape);
