@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod commands;
+pub mod coordinators;
 pub mod demo;
 pub mod governor;
 pub mod logging;

@@ -7,7 +7,7 @@ use super::reload::reload;
 use super::status::YardHealth;
 use super::workers::{Dispatcher, Workers};
 use super::yard::{Ending, Yard};
-use super::{recovery, scrape, watch};
+use super::{coordinators, recovery, scrape, watch};
 use crate::admin::{Console, ConsoleActions, ConsoleContext, ShutdownMode};
 use crate::config::{ListenAddress, ReloadPlan, Settings};
 use crate::database::StopRequest;
@@ -173,6 +173,7 @@ fn start_tasks(
 ) -> io::Result<Vec<tokio::task::JoinHandle<()>>> {
     let mut tasks = vec![tokio::spawn(watch::maintain(yard.clone())), tokio::spawn(watch::follow_all(yard.clone()))];
     tasks.push(tokio::spawn(recovery::keep_recovering(yard.clone())));
+    tasks.push(tokio::spawn(coordinators::keep_in_step(yard.clone())));
     if let Some(http) = &listeners.http {
         let listener = TcpListener::from_std(http.try_clone()?)?;
         let health = Arc::new(YardHealth(yard.clone()));

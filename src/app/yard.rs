@@ -139,7 +139,7 @@ impl Yard {
 fn with_hosts(settings: &Settings) -> Vec<Arc<DatabaseSettings>> {
     let of = |database: &Arc<DatabaseSettings>| match &database.sharding {
         None => vec![database.clone()],
-        Some(sharding) => sharding.shards.iter().map(shard_settings).collect(),
+        Some(sharding) => sharding.shards.iter().chain(&sharding.coordinator).map(shard_settings).collect(),
     };
     settings.databases.iter().flat_map(of).collect()
 }
@@ -160,15 +160,18 @@ pub(super) fn set_sharded(directory: &Directory, registry: &Registry, settings: 
         if shards.is_empty() || shards.len() != sharding.shards.len() {
             return None;
         }
+        let coordinator = sharding.coordinator.as_ref().and_then(|own| directory.find(&own.name));
         let same = |known: &Arc<ShardedDatabase>| {
-            known.shards.len() == shards.len() && known.shards.iter().zip(&shards).all(|(one, two)| Arc::ptr_eq(one, two))
+            known.coordinator.as_ref().map(Arc::as_ptr) == coordinator.as_ref().map(Arc::as_ptr)
+                && known.shards.len() == shards.len()
+                && known.shards.iter().zip(&shards).all(|(one, two)| Arc::ptr_eq(one, two))
         };
         match directory.sharded(&database.name).filter(same) {
             Some(known) => {
                 known.apply(database.clone(), sharding.clone());
                 Some(known)
             }
-            None => Some(ShardedDatabase::new(database.clone(), sharding.clone(), shards, registry)),
+            None => Some(ShardedDatabase::new(database.clone(), sharding.clone(), (shards, coordinator), registry)),
         }
     };
     directory.set_sharded(settings.databases.iter().filter_map(make).collect());

@@ -323,7 +323,10 @@ impl Directory {
 
     /// Whether this is the database of one shard, which clients can't name.
     pub fn is_shard(&self, name: &str) -> bool {
-        self.sharded.load().values().any(|sharded| sharded.shards.iter().any(|shard| *shard.name == *name))
+        self.sharded
+            .load()
+            .values()
+            .any(|sharded| sharded.shards.iter().chain(&sharded.coordinator).any(|shard| *shard.name == *name))
     }
 
     /// Every upstream by the name of its entry.

@@ -6,7 +6,7 @@ use crate::config::{DatabaseSettings, ShardingSettings};
 use crate::metrics::{Registry, ShardedMetrics};
 use crate::plan::{SCHEMA_QUERY, Schema, SchemaRow};
 use crate::shard::ShardMap;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
 
 /// One sharded database as clients name it.
@@ -15,6 +15,10 @@ pub struct ShardedDatabase {
     pub name: Arc<str>,
     /// Its shards, in the map's order: each an ordinary database named `shop/s0`, which clients can't name.
     pub shards: Vec<Arc<Database>>,
+    /// The database that answers what the shards can't, named `shop/coordinator`.
+    pub coordinator: Option<Arc<Database>>,
+    /// The schema that the coordinator shows.
+    in_step: ArcSwapOption<Schema>,
     /// What is counted of it.
     pub metrics: ShardedMetrics,
     schema: Arc<CatalogueSlot<Schema>>,
@@ -33,7 +37,7 @@ impl ShardedDatabase {
     pub fn new(
         settings: Arc<DatabaseSettings>,
         sharding: Arc<ShardingSettings>,
-        shards: Vec<Arc<Database>>,
+        (shards, coordinator): (Vec<Arc<Database>>, Option<Arc<Database>>),
         registry: &Registry,
     ) -> Arc<Self> {
         let name = settings.name.as_str().into();
@@ -47,6 +51,8 @@ impl ShardedDatabase {
         Arc::new(ShardedDatabase {
             name,
             shards,
+            coordinator,
+            in_step: ArcSwapOption::const_empty(),
             metrics,
             schema,
             sharding: ArcSwap::new(sharding),
@@ -77,6 +83,23 @@ impl ShardedDatabase {
     /// The schema of the first shard, which is that of all.
     pub fn schema(&self) -> &Arc<CatalogueSlot<Schema>> {
         &self.schema
+    }
+
+    /// The coordinator, if it shows the schema as it is now.
+    pub fn coordinator_in_step(&self) -> Option<&Arc<Database>> {
+        let (shown, now) = (self.in_step.load(), self.schema.get()?);
+        let same = shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &now) || **shown == *now);
+        self.coordinator.as_ref().filter(|_| same && self.schema.is_current())
+    }
+
+    /// The coordinator shows this schema now.
+    pub fn set_in_step(&self, schema: Arc<Schema>) {
+        self.in_step.store(Some(schema));
+    }
+
+    /// How the settings say that the shards are reached.
+    pub fn sharding(&self) -> Arc<ShardingSettings> {
+        self.sharding.load_full()
     }
 
     /// DDL has passed: plans that were made before do not hold.

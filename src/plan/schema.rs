@@ -17,7 +17,7 @@ pub type SchemaRow = [Option<String>; 9];
 const SEPARATOR: char = '\u{1}';
 
 /// Tables, views, keys and types of a database.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
     tables: HashMap<QualifiedName, TableDefinition>,
     types: HashMap<u32, String>,

@@ -284,7 +284,7 @@ impl ShardedSession {
         if !statement.is_plain() {
             return Ok(false);
         }
-        match statement.plan.target(self, Some(parameters))? {
+        match statement.plan.target(self, statement.statement(), Some(parameters))? {
             ShardTarget::Any(_) => {}
             ShardTarget::One(shard) if course.shard.is_none_or(|known| known == shard) => course.shard = Some(shard),
             ShardTarget::One(_) | ShardTarget::Several(_) => return Ok(false),

@@ -1,10 +1,12 @@
 //! From a text and its parameters to the shards that are asked.
 
+use super::leg::LegTransaction;
 use super::session::ShardedSession;
 use super::settings::{SHARD, SHARDING_KEY};
 use super::trouble::Trouble;
 use crate::plan::{Binding, KeyCondition, KeyTerm, Plan, Planner, Refusal, Schema, SplitInsert};
 use crate::shard::{KeySession, QualifiedName, SentParameter, ShardSet, TablePlace};
+use crate::sql::{Access, Command, StatementFacts};
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::collections::HashMap;
@@ -55,10 +57,21 @@ impl ShardedSession {
     /// A shard that is at hand for what any can answer: one that takes part in the transaction, else the one that answered last.
     pub(super) fn any_shard(&self) -> usize {
         let begun = |shard: &usize| self.legs[*shard].as_ref().is_some_and(|leg| leg.has_begun());
-        if begun(&self.last) {
-            return self.last;
+        // The coordinator is no shard.
+        let last = if self.last < self.map.shards.len() { self.last } else { 0 };
+        if begun(&last) {
+            return last;
         }
-        (0..self.legs.len()).find(begun).unwrap_or(self.last)
+        (0..self.map.shards.len()).find(begun).unwrap_or(last)
+    }
+
+    /// The coordinator's leg, if the coordinator may answer a statement that the shards can't: it is a read, and the session has not written
+    /// in its transaction, which the coordinator would not see.
+    fn coordinator_for(&self, statement: Option<&StatementFacts>) -> Option<usize> {
+        self.database.coordinator_in_step()?;
+        let reads = statement.is_some_and(|facts| facts.command == Command::Query && !matches!(facts.access, Access::Write(_)));
+        let written = self.legs.iter().flatten().any(|leg| leg.transaction == LegTransaction::Writing);
+        (reads && !written).then_some(self.map.shards.len())
     }
 
     /// Waits until the schema is known, for a while; statements are refused without it.
@@ -229,15 +242,20 @@ impl PlannedStatement {
     ///
     /// # Errors
     /// It can't be answered exactly.
-    pub fn target(&self, session: &ShardedSession, parameters: Option<BoundParameters<'_>>) -> Result<ShardTarget<'_>, Trouble> {
-        target(&self.plan, session, parameters)
+    pub fn target(
+        &self,
+        session: &ShardedSession,
+        statement: Option<&StatementFacts>,
+        parameters: Option<BoundParameters<'_>>,
+    ) -> Result<ShardTarget<'_>, Trouble> {
+        target(&self.plan, session, (statement, parameters))
     }
 }
 
 fn target<'a>(
     plan: &'a Plan,
     session: &ShardedSession,
-    parameters: Option<BoundParameters<'_>>,
+    (statement, parameters): (Option<&StatementFacts>, Option<BoundParameters<'_>>),
 ) -> Result<ShardTarget<'a>, Trouble> {
     match plan {
         Plan::Anywhere => Ok(ShardTarget::Any(session.any_shard())),
@@ -247,13 +265,16 @@ fn target<'a>(
                 Some(shard) => Ok(ShardTarget::One(shard)),
                 // No row can meet the condition: any shard says so.
                 None if set.is_empty() => Ok(ShardTarget::Any(session.any_shard())),
-                None => target(several, session, parameters),
+                None => target(several, session, (statement, parameters)),
             }
         }
-        Plan::Refused(refusal) => {
-            session.database.metrics.refused.increment();
-            Err(refused(refusal))
-        }
+        Plan::Refused(refusal) => match session.coordinator_for(statement) {
+            Some(leg) => Ok(ShardTarget::One(leg)),
+            None => {
+                session.database.metrics.refused.increment();
+                Err(refused(refusal))
+            }
+        },
         several => Ok(ShardTarget::Several(several)),
     }
 }

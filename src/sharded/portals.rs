@@ -266,7 +266,7 @@ impl ShardedSession {
         let Some(facts) = statement.statement() else { return Ok(()) };
         let types = statement.types();
         let parameters = BoundParameters { types: &types, values: &portal.parts.values };
-        match statement.plan.target(self, Some(parameters))? {
+        match statement.plan.target(self, Some(facts), Some(parameters))? {
             ShardTarget::Any(shard) | ShardTarget::One(shard) => {
                 self.database.metrics.confined.increment();
                 self.enter(shard, writes(facts)).await?;

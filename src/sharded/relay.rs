@@ -3,6 +3,7 @@
 use super::leg::LegGone;
 use super::session::ShardedSession;
 use super::trouble::Trouble;
+use crate::config::COORDINATOR;
 use crate::session::ClientSide;
 use crate::types::SqlState;
 use crate::wire::error_response::ErrorFields;
@@ -103,7 +104,7 @@ impl ShardedSession {
             }
         }
         let slow = self.side().outbox.len() > UNSENT_MAX && !self.holding;
-        let name = &self.map.shards[shard];
+        let name = self.map.shards.get(shard).map_or(COORDINATOR, String::as_str);
         let Some(leg) = self.legs[shard].as_mut() else { return Poll::Ready(Err(LegGone::trouble(name, None))) };
         let moved = if slow && leg.outbox.is_empty() { Poll::Pending } else { leg.poll_move(cx) };
         match moved {

@@ -7,6 +7,7 @@ use super::portals::ShardedPortals;
 use super::sets::SetLog;
 use super::transaction::TransactionBlock;
 use super::trouble::{ShardedEnd, Trouble};
+use crate::config::COORDINATOR;
 use crate::database::{ClientState, ShardedDatabase, StopRequest};
 use crate::net::scratch::poll_read_with;
 use crate::session::{ClientSide, ShardedClient};
@@ -57,7 +58,8 @@ impl ShardedSession {
     pub fn new(client: ShardedClient, in_flight: Arc<InFlight>) -> Self {
         let database = client.database.clone();
         let map = database.map();
-        let legs = map.shards.iter().map(|_| None).collect();
+        // The coordinator's comes last.
+        let legs = map.shards.iter().map(|_| None).chain(database.coordinator.iter().map(|_| None)).collect();
         // Statements that any shard can answer are spread.
         let last = client.entry.process.unsigned_abs() as usize % map.shards.len().max(1);
         let (block, sets) = (TransactionBlock::default(), SetLog::default());
@@ -243,9 +245,15 @@ impl ShardedSession {
         }
     }
 
+    /// What a leg's other end is called.
+    pub(super) fn leg_name(&self, shard: usize) -> &str {
+        self.map.shards.get(shard).map_or(COORDINATOR, String::as_str)
+    }
+
     /// The leg on a shard; opened if there is none.
     pub(super) fn leg(&mut self, shard: usize) -> &mut Leg {
-        let database = &self.database.shards[shard];
+        let coordinator = self.database.coordinator.as_ref().filter(|_| shard >= self.database.shards.len());
+        let database = coordinator.unwrap_or_else(|| &self.database.shards[shard]);
         let client = &self.client;
         self.legs[shard].get_or_insert_with(|| Leg::open(client, database))
     }
@@ -269,7 +277,7 @@ impl ShardedSession {
         for &shard in shards {
             loop {
                 let Some(leg) = self.legs[shard].as_mut() else {
-                    return Poll::Ready(Err(LegGone::trouble(&self.map.shards[shard], None)));
+                    return Poll::Ready(Err(LegGone::trouble(self.leg_name(shard), None)));
                 };
                 match leg.front() {
                     Ok(Some(_)) => return Poll::Ready(Ok(shard)),
@@ -290,7 +298,7 @@ impl ShardedSession {
     }
 
     pub(super) fn leg_gone(&mut self, shard: usize, last_words: Option<&[u8]>) -> Trouble {
-        let trouble = LegGone::trouble(&self.map.shards[shard], last_words);
+        let trouble = LegGone::trouble(self.leg_name(shard), last_words);
         self.lose_leg(shard);
         trouble
     }
@@ -298,7 +306,7 @@ impl ShardedSession {
     /// Takes the next message of a leg: its type and body.
     pub(super) async fn take(&mut self, shard: usize) -> Result<(u8, Vec<u8>), Trouble> {
         self.wait_for(&[shard]).await?;
-        let Some(leg) = self.legs[shard].as_mut() else { return Err(LegGone::trouble(&self.map.shards[shard], None)) };
+        let Some(leg) = self.legs[shard].as_mut() else { return Err(LegGone::trouble(self.leg_name(shard), None)) };
         let (tag, body, total) = match leg.front() {
             Ok(Some(frame)) => (frame.tag, frame.body.to_vec(), frame.total),
             _ => return Err(self.leg_gone(shard, None)),

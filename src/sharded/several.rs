@@ -93,7 +93,7 @@ impl ShardedSession {
     /// Runs a text on every shard, in the map's order, so that two sessions that change the same wait for each other in one order.
     async fn each_in_turn(&mut self, sql: &str) -> Result<String, Trouble> {
         let mut tag = String::new();
-        for shard in 0..self.legs.len() {
+        for shard in 0..self.map.shards.len() {
             self.enter(shard, true).await?;
             self.leg(shard).query(sql);
             tag = self.finish(shard, shard == 0).await?.check()?.tag;

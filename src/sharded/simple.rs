@@ -103,7 +103,7 @@ impl ShardedSession {
             if !plain {
                 return Ok(None);
             }
-            match self.plan(part)?.target(self, None)? {
+            match self.plan(part)?.target(self, Some(statement), None)? {
                 ShardTarget::Any(_) => {}
                 ShardTarget::One(shard) if only.is_none_or(|known| known == shard) => only = Some(shard),
                 _ => return Ok(None),
@@ -123,7 +123,7 @@ impl ShardedSession {
             return Ok(false);
         }
         let plan = self.plan(text)?;
-        match plan.target(self, None)? {
+        match plan.target(self, Some(statement), None)? {
             ShardTarget::Any(shard) | ShardTarget::One(shard) => {
                 self.database.metrics.confined.increment();
                 self.enter(shard, writes(statement)).await?;

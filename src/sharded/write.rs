@@ -37,7 +37,8 @@ impl ShardedSession {
                 Ok(summed(&answers))
             }
             WritePlan::Copies => {
-                let parts: Vec<(usize, String)> = (0..self.legs.len()).map(|shard| (shard, question.sql.to_owned())).collect();
+                let parts: Vec<(usize, String)> =
+                    (0..self.map.shards.len()).map(|shard| (shard, question.sql.to_owned())).collect();
                 let answers = self.parts(&parts, question).await?;
                 if answers.iter().any(|answer| answer.tag != answers[0].tag) {
                     let message =
@@ -159,7 +160,7 @@ impl ShardedSession {
         let texts = self.row_texts(&made)?;
         for batch in texts.chunks(BATCH_ROWS) {
             let sql = format!("{head}{}", batch.join(", "));
-            let others: Vec<usize> = (1..self.legs.len()).collect();
+            let others: Vec<usize> = (1..self.map.shards.len()).collect();
             for &shard in &others {
                 self.enter(shard, true).await?;
                 self.leg(shard).query(&sql);

@@ -236,3 +236,46 @@ fn a_large_answer_is_not_held() {
     assert!(grown < 32 << 20, "{grown} bytes more");
     assert_eq!(client.until_ready().unwrap().iter().filter(|reply| reply.tag == b'D').count(), 100_000);
 }
+
+#[test]
+fn a_coordinator_answers_what_the_shards_cannot() {
+    let fleet = stage::server();
+    fleet.primary().sql("CREATE DATABASE coordinator OWNER app").unwrap();
+    let more = format!("[databases.app.coordinator]\nprimary = {:?}\n", stage::shard_url(&fleet, "coordinator"));
+    let yard = super::harness::Pgyard::start_with_config(&fleet, &format!("{}{more}", stage::config(&fleet, "")));
+    stage::wait_for_decisions(&fleet);
+    let mut client = RawClient::log_in(yard.port(), "app", fleet.app_password().reveal(), "app").unwrap();
+    for sql in [
+        "CREATE TABLE orders (customer_id bigint, id bigint, amount numeric, PRIMARY KEY (customer_id, id))",
+        "INSERT INTO orders VALUES (1, 1, 10), (2, 1, 20), (3, 1, 30), (4, 1, 40), (5, 1, 50)",
+        "CREATE VIEW totals AS SELECT count(*) AS orders, sum(amount) AS amount FROM orders",
+    ] {
+        assert_eq!(error_of(&run(&mut client, sql)), None, "{sql}");
+    }
+    let asked = "SELECT t.orders, t.amount, o.customer_id FROM totals t, orders o WHERE o.amount = t.amount / t.orders";
+    // The coordinator follows the definitions above as soon as it can.
+    super::harness::eventually("the coordinator answers", std::time::Duration::from_secs(30), || {
+        error_of(&run(&mut client, asked)).is_none()
+    });
+    for protocol in [Protocol::Simple, Protocol::Extended, Protocol::Named] {
+        let rows = client.run(protocol, asked).unwrap();
+        let values = rows.iter().find(|reply| reply.tag == b'D').unwrap();
+        assert!(String::from_utf8_lossy(&values.body).contains("150"), "{protocol:?} {values:?}");
+    }
+    // It sees what is committed: behind a write in the same transaction it is not asked.
+    for sql in ["BEGIN", asked, "UPDATE orders SET amount = 0 WHERE customer_id = 1"] {
+        assert_eq!(error_of(&run(&mut client, sql)), None, "{sql}");
+    }
+    assert_eq!(error_of(&run(&mut client, asked)).map(|error| error.0).as_deref(), Some("0A000"));
+    assert_eq!(error_of(&run(&mut client, "ROLLBACK")), None);
+    // A statement that writes is none of its business, and what has changed is not answered by what was.
+    assert!(error_of(&run(&mut client, "UPDATE orders SET amount = 1 FROM totals t WHERE t.orders = orders.id")).is_some());
+    assert_eq!(error_of(&run(&mut client, "ALTER TABLE orders ADD COLUMN note text DEFAULT 'new'")), None);
+    super::harness::eventually("the coordinator follows", std::time::Duration::from_secs(30), || {
+        client
+            .run(Protocol::Simple, &asked.replace("o.customer_id", "o.note"))
+            .unwrap()
+            .iter()
+            .any(|reply| reply.tag == b'D' && String::from_utf8_lossy(&reply.body).contains("new"))
+    });
+}
