@@ -4,6 +4,7 @@ use super::partial_rows::{PartialRows, described_types};
 use super::session::ShardedSession;
 use super::several::Question;
 use super::trouble::Trouble;
+use crate::gather::cut_description;
 use crate::plan::{Plan, SplitInsert, WritePlan};
 use crate::server::parameters::quote_literal;
 use crate::types::SqlState;
@@ -151,13 +152,19 @@ impl ShardedSession {
         table: &str,
         columns: &[String],
     ) -> Result<String, Trouble> {
+        if question.results.contains(&1) {
+            let message = "rows of RETURNING can't be had in binary format from a reference table whose defaults are computed";
+            return Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, message));
+        }
         self.enter(0, true).await?;
         self.put_question(0, returning, question.parameters, &[]);
         let mut bytes = 0;
         let outcome = self.bring(&[0], &mut bytes).await;
         let made = self.all_or_none(&[0], outcome).await?;
         let head = format!("INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE VALUES ", columns.join(", "));
-        let texts = self.row_texts(&made)?;
+        // The client's own RETURNING stands before the columns that are copied.
+        let shown = described_types(&made.description).len().saturating_sub(columns.len());
+        let texts = self.row_texts(&made, shown)?;
         for batch in texts.chunks(BATCH_ROWS) {
             let sql = format!("{head}{}", batch.join(", "));
             let others: Vec<usize> = (1..self.map.shards.len()).collect();
@@ -170,7 +177,37 @@ impl ShardedSession {
                 self.all_or_none(&others, answer).await?;
             }
         }
+        if shown > 0 {
+            self.show_first_columns(question, &made, shown)?;
+        }
         Ok(format!("INSERT 0 {}", made.count))
+    }
+
+    /// Shows the first columns of rows that were read as text.
+    fn show_first_columns(&mut self, question: Question<'_>, rows: &PartialRows, shown: usize) -> Result<(), Trouble> {
+        let malformed = |_| Trouble::error(SqlState::PROTOCOL_VIOLATION, "a shard sent a malformed row");
+        let message = |tag: u8, body: &[u8]| {
+            let mut bytes = Vec::new();
+            put_message(&mut bytes, tag, |out| out.extend_from_slice(body));
+            bytes::BytesMut::from(&bytes[..])
+        };
+        if question.describes {
+            let hidden = described_types(&rows.description).len() - shown;
+            let mut description = message(b'T', &rows.description);
+            cut_description(&mut description, hidden).map_err(malformed)?;
+            self.side().outbox.push(&description);
+        }
+        for row in rows.rows() {
+            put_message(self.side().outbox.writer(), b'D', |out| {
+                out.extend_from_slice(&(shown as u16).to_be_bytes());
+                for value in &row[..shown.min(row.len())] {
+                    let length = value.as_ref().map_or(-1, |value| value.len() as i32);
+                    out.extend_from_slice(&length.to_be_bytes());
+                    out.extend_from_slice(value.as_deref().unwrap_or_default());
+                }
+            });
+        }
+        Ok(())
     }
 
     /// `INSERT ... SELECT`: the rows are read, and each goes to the shard of its key.
@@ -181,7 +218,7 @@ impl ShardedSession {
         insert: &SplitInsert,
     ) -> Result<String, Trouble> {
         let read = self.read_all(question, select, select_sql).await?;
-        let texts = self.row_texts(&read)?;
+        let texts = self.row_texts(&read, 0)?;
         let types: Vec<u32> = described_types(&read.description).into_iter().map(|(oid, _)| oid).collect();
         let mut places: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for (row, text) in read.rows().iter().zip(texts) {
@@ -223,17 +260,20 @@ impl ShardedSession {
         self.all_or_none(&shards, outcome).await
     }
 
-    /// Rows as the texts of a VALUES list, each value with its type.
-    fn row_texts(&self, rows: &PartialRows) -> Result<Vec<String>, Trouble> {
+    /// Rows as the texts of a VALUES list, each value with its type, without the first columns.
+    fn row_texts(&self, rows: &PartialRows, without: usize) -> Result<Vec<String>, Trouble> {
         let types: Vec<String> = described_types(&rows.description)
             .iter()
+            .skip(without)
             .map(|(oid, modifier)| self.type_name(*oid, *modifier))
             .collect::<Result<_, _>>()?;
         let value = |(value, kind): (&Option<Vec<u8>>, &String)| match value {
             None => format!("CAST(NULL AS {kind})"),
             Some(text) => format!("CAST({} AS {kind})", quote_literal(&String::from_utf8_lossy(text))),
         };
-        let text = |row: &Vec<Option<Vec<u8>>>| format!("({})", row.iter().zip(&types).map(value).collect::<Vec<_>>().join(", "));
+        let text = |row: &Vec<Option<Vec<u8>>>| {
+            format!("({})", row.iter().skip(without).zip(&types).map(value).collect::<Vec<_>>().join(", "))
+        };
         Ok(rows.rows().iter().map(text).collect())
     }
 }

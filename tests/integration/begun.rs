@@ -154,7 +154,9 @@ fn what_changes_nothing_does_not_cost_a_transaction_that_has_only_begun() {
     primary.restart(StopMode::Immediate).unwrap();
     client.send(&[frame(b'C', b"Sb\0"), sync()].concat()).unwrap();
     let replies = client.until_ready().unwrap();
-    assert_eq!(replies.iter().map(|reply| reply.tag).collect::<Vec<_>>(), b"3Z");
+    // The server may have got its warning out before it died.
+    let tags: Vec<u8> = replies.iter().map(|reply| reply.tag).filter(|tag| *tag != b'N').collect();
+    assert_eq!(tags, b"3Z");
     assert_eq!(outcome(&mut client, "SELECT 1"), "T");
     assert_eq!(outcome(&mut client, "COMMIT"), "I");
 }

@@ -279,3 +279,22 @@ fn a_coordinator_answers_what_the_shards_cannot() {
             .any(|reply| reply.tag == b'D' && String::from_utf8_lossy(&reply.body).contains("new"))
     });
 }
+
+#[test]
+fn a_reference_table_with_computed_defaults_is_alike_everywhere() {
+    let Stage { yard, .. } = stage();
+    let mut client = yard.client();
+    for protocol in [Protocol::Simple, Protocol::Extended] {
+        run(&mut client, "DROP TABLE IF EXISTS samples");
+        let make = "CREATE TABLE samples (code text, made timestamptz DEFAULT clock_timestamp(), token float8 DEFAULT random())";
+        assert_eq!(error_of(&run(&mut client, make)), None);
+        let insert = "INSERT INTO samples (code) VALUES ('de'), ('fr') RETURNING code, upper(code) AS big";
+        let replies = client.run(protocol, insert).unwrap();
+        assert_eq!(error_of(&replies), None, "{protocol:?}");
+        let rows: Vec<&Reply> = replies.iter().filter(|reply| reply.tag == b'D').collect();
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[1].body, b"\0\x02\0\0\0\x02fr\0\0\0\x02FR");
+        let copies = stage::on_shards("SELECT code, made, token FROM samples ORDER BY code");
+        assert!(copies[0].contains("de") && copies.iter().all(|copy| *copy == copies[0]), "{copies:#?}");
+    }
+}

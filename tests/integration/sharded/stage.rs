@@ -51,7 +51,7 @@ pub fn config(fleet: &LocalFleet, more: &str) -> String {
     format!(
         "listen = \"{{listen}}\"\nhttp = \"{{http}}\"\n[databases.app]\nunlisted_tables = \"refuse\"\n{more}\n{}\
          [[databases.app.sharded_tables]]\ntables = [\"orders\", \"order_lines\", \"accounts\"]\nkey = \"customer_id\"\nscheme = \"hash\"\n\
-         [databases.app.tables]\ncountries = \"reference\"\naudit = \"s1\"\n",
+         [databases.app.tables]\ncountries = \"reference\"\nsamples = \"reference\"\naudit = \"s1\"\n",
         SHARDS.iter().map(shard).collect::<String>()
     )
 }
