@@ -6,6 +6,7 @@ mod integration {
     mod access;
     mod chaos;
     mod console;
+    mod defaults;
     mod drivers;
     mod failover;
     mod faults;

@@ -9,12 +9,13 @@ use crate::auth::ServerCredential;
 use crate::cluster::CatalogueSlot;
 use crate::config::DatabaseSettings;
 use crate::metrics::{DatabaseMetrics, Registry};
+use crate::pool::Pool;
 use crate::server::ParameterSets;
 use crate::sql::Catalogue;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 /// Databases that `*` may bring into being, so that a client can't fill the memory with names.
@@ -40,6 +41,7 @@ pub struct Database {
     /// The parameter sets of its sessions.
     pub parameters: Arc<ParameterSets>,
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
+    siblings: Siblings,
     paused: watch::Sender<bool>,
     /// The same, for those who only look.
     is_paused: AtomicBool,
@@ -50,6 +52,9 @@ impl std::fmt::Debug for Database {
         f.debug_struct("Database").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Every database of the directory.
+type Siblings = Arc<Mutex<Vec<Weak<Database>>>>;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -98,7 +103,26 @@ impl Database {
     /// DDL is about to pass, or has been committed: the catalogue is read again, and until then nothing is taken for a read.
     /// Answers the change's number.
     pub fn catalogue_changed(&self) -> u64 {
+        self.statements.definitions_changed();
         self.catalogue.mark_changed()
+    }
+
+    /// New sessions of servers begin otherwise than before: connections that were opened until now serve nobody any more, once
+    /// they are free.
+    pub fn defaults_changed(&self) {
+        for role in self.roles() {
+            role.defaults_changed(|_| true);
+        }
+    }
+
+    /// Closes the connections that nobody uses to the database of this name on the servers, whatever clients call it. Those in use
+    /// are closed when they are free.
+    pub fn leave_alone(&self, server_name: &str) {
+        let siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for database in siblings.iter().filter_map(Weak::upgrade).filter(|database| database.server_name() == server_name) {
+            database.upstream.cluster.leave_alone(server_name);
+            database.roles().iter().for_each(|role| role.pools().iter().for_each(Pool::renew));
+        }
     }
 
     /// Whether the catalogue has been read since this change.
@@ -184,6 +208,7 @@ impl Database {
 pub struct Directory {
     upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
     databases: ArcSwap<HashMap<Arc<str>, Arc<Database>>>,
+    siblings: Siblings,
     making: Mutex<()>,
     registry: Registry,
 }
@@ -194,6 +219,7 @@ impl Directory {
         let directory = Directory {
             upstreams: ArcSwap::from_pointee(upstreams),
             databases: ArcSwap::default(),
+            siblings: Siblings::default(),
             making: Mutex::default(),
             registry,
         };
@@ -227,7 +253,7 @@ impl Directory {
 
     fn make(&self, name: &str, upstream: &Arc<Upstream>) -> Arc<Database> {
         let server_name = upstream.settings().server_name.clone().unwrap_or_else(|| name.to_owned());
-        Arc::new(Database {
+        let made = Arc::new(Database {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             upstream: upstream.clone(),
@@ -240,8 +266,13 @@ impl Directory {
             parameters: Arc::default(),
             roles: Mutex::default(),
             paused: watch::Sender::new(false),
+            siblings: self.siblings.clone(),
             is_paused: AtomicBool::new(false),
-        })
+        });
+        let mut siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner);
+        siblings.retain(|sibling| sibling.strong_count() > 0);
+        siblings.push(Arc::downgrade(&made));
+        made
     }
 
     /// Forgets a database that `*` brought into being and that turned out not to exist.
@@ -261,6 +292,11 @@ impl Directory {
         let mut all: Vec<_> = self.databases.load().values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// Closes all connections to servers, as far as nobody uses them.
+    pub fn close(&self) {
+        self.all().iter().for_each(|database| database.close());
     }
 
     /// Every upstream by the name of its entry.

@@ -35,6 +35,8 @@ pub struct PreparedStatement {
     pub definition: Box<[u8]>,
     text_len: usize,
     meaning: Box<str>,
+    /// How often definitions had changed before it was prepared.
+    generation: u64,
     facts: ArcSwapOption<(u64, Arc<Facts>)>,
 }
 
@@ -47,6 +49,7 @@ impl PreparedStatement {
             definition: definition.into(),
             text_len,
             meaning: meaning.into(),
+            generation: 0,
             facts: ArcSwapOption::empty(),
         }
     }
@@ -98,12 +101,21 @@ struct StatementShard {
 #[derive(Debug, Default)]
 pub struct Statements {
     shards: [Mutex<StatementShard>; 16],
+    /// How often definitions of tables and types have changed.
+    generation: AtomicU64,
     hasher: foldhash::fast::RandomState,
 }
 
 impl Statements {
+    /// Definitions have changed, or are about to: a text that is prepared from now on is another statement than before, since the
+    /// plans that servers have of the old one may not fit any more.
+    pub fn definitions_changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The statement with this definition and meaning: the one that another session has, or a new one.
     pub fn intern(&self, definition: &[u8], text_len: usize, meaning: &str) -> Arc<PreparedStatement> {
+        let generation = self.generation.load(Ordering::Acquire);
         let hash = self.hasher.hash_one((definition, meaning));
         let mut shard = self.shards[(hash >> 60) as usize].lock().unwrap_or_else(PoisonError::into_inner);
         if shard.known.len() >= shard.sweep_at {
@@ -114,9 +126,14 @@ impl Statements {
             shard.sweep_at = (shard.known.len() * 2).max(64);
         }
         let same = shard.known.entry(hash).or_default();
-        let found = same.iter().filter_map(Weak::upgrade).find(|statement| statement.is(definition, meaning));
+        let found = same
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|statement| statement.generation == generation && statement.is(definition, meaning));
         found.unwrap_or_else(|| {
-            let statement = Arc::new(PreparedStatement::new(definition, text_len, meaning));
+            let mut statement = PreparedStatement::new(definition, text_len, meaning);
+            statement.generation = generation;
+            let statement = Arc::new(statement);
             same.retain(|statement| statement.strong_count() > 0);
             same.push(Arc::downgrade(&statement));
             statement
@@ -144,6 +161,16 @@ mod tests {
         let id = other.id;
         drop(other);
         assert_ne!(statements.intern(b"select 1\0\0\0", 8, &meaning(&parameters)).id, id);
+    }
+
+    #[test]
+    fn what_is_prepared_behind_ddl_is_another_statement() {
+        let statements = Statements::default();
+        let before = statements.intern(b"select 1\0\0\0", 8, "");
+        statements.definitions_changed();
+        let behind = statements.intern(b"select 1\0\0\0", 8, "");
+        assert_ne!(before.id, behind.id);
+        assert_eq!(statements.intern(b"select 1\0\0\0", 8, "").id, behind.id);
     }
 
     #[test]

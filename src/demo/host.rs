@@ -122,6 +122,19 @@ impl LocalHost {
     /// # Errors
     /// When it is running already, ends at once (the error has the end of its log), or takes more than a minute.
     pub fn start(&self) -> Result<(), FleetError> {
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            match self.start_once() {
+                // A session that was being born when its server was killed holds the shared memory for a moment longer.
+                Err(FleetError::Ended { log, .. }) if log.contains("pre-existing shared memory") && Instant::now() < deadline => {
+                    std::thread::sleep(POLL);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn start_once(&self) -> Result<(), FleetError> {
         let mut process = self.process();
         if let Some(child) = process.as_mut()
             && !matches!(child.try_wait(), Ok(Some(_)))

@@ -15,6 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Largest message in the answer to a query of pgyard's own. Bytes.
 const OWN_ANSWER_MAX: usize = 1024 * 1024;
 
+/// Spec: PostgreSQL documentation, "Message Formats", Terminate.
+const TERMINATE: [u8; HEADER_LEN] = [b'X', 0, 0, 0, 4];
+
 /// The status byte of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -119,6 +122,8 @@ pub struct ServerConnection {
     pub last_session: i32,
     /// When it was opened.
     pub opened: Instant,
+    /// How often what new server sessions begin with had changed before it was opened.
+    pub defaults: u32,
     /// When it was last returned.
     pub returned: Instant,
     /// Why it must not be used again.
@@ -162,6 +167,7 @@ impl ServerConnection {
             unnamed: 0,
             last_session: 0,
             opened: now,
+            defaults: 0,
             returned: now,
             broken: false,
             mid_request: false,
@@ -236,6 +242,15 @@ impl ServerConnection {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Says Terminate, as far as the server can still hear it: it would take an end without it for a client that was lost.
+impl Drop for ServerConnection {
+    fn drop(&mut self) {
+        if !self.broken && !self.mid_request && self.outbox.is_empty() {
+            self.stream.say_last(&TERMINATE);
         }
     }
 }

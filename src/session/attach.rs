@@ -127,6 +127,10 @@ impl Session {
             link.needs_reset = self.mode == PoolMode::Session;
             attempt.held = None;
             link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
+            let defaults = link.server().defaults;
+            if defaults != self.state.defaults {
+                self.state.keep_told(defaults);
+            }
             put_parameters(link.server(), &self.state);
             self.link = Some(link);
             return Ok(());

@@ -277,7 +277,11 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
         SessionEffect::Listen(name) => drop(state.named_pins.get_or_insert_default().channels.insert(name.clone())),
         SessionEffect::DeclareHold(name) => drop(state.named_pins.get_or_insert_default().cursors.insert(name.clone())),
         SessionEffect::Prepare(name) => drop(state.named_pins.get_or_insert_default().prepared.insert(name.clone())),
-        SessionEffect::SetLocal { .. } | SessionEffect::DiscardSome(Discard::Plans) | SessionEffect::Execute(_) => {}
+        SessionEffect::ChangeDefaults => state.changed_defaults = true,
+        SessionEffect::NeedDatabaseAlone(_)
+        | SessionEffect::SetLocal { .. }
+        | SessionEffect::DiscardSome(Discard::Plans)
+        | SessionEffect::Execute(_) => {}
     }
 }
 

@@ -11,7 +11,7 @@ use super::replication::{
 use super::run::Session;
 use super::startup::{ClientIdentity, Started, negotiate, start, startup_parameters};
 use super::state::SessionState;
-use super::welcome::welcome;
+use super::welcome::{Welcome, welcome};
 use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
 use crate::database::{ClientEntry, Database, NewClient};
@@ -185,7 +185,7 @@ fn enter(front: &Front, arrival: &Arrival, database: &Database) -> Arc<ClientEnt
 }
 
 fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accepted: Accepted) -> Session {
-    let (startup, credential, reported) = accepted;
+    let (startup, credential, Welcome { reported, told, defaults }) = accepted;
     let role = database.role(&arrival.user, credential);
     let settings = database.settings();
     let own = settings.users.iter().find(|known| known.name == arrival.user);
@@ -196,7 +196,8 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     reported.iter().for_each(|(name, value)| put_parameter_status(out, name, value));
     put_backend_key(out, entry.process, &entry.key);
     put_ready(out, b'I');
-    let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
+    let mut state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
+    (state.told, state.defaults) = (Some(told), defaults);
     drop(settings);
     Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }
@@ -232,7 +233,7 @@ fn check_start(
     replication_kind(message).map_err(|report| (LoginFailureReason::Protocol, report))
 }
 
-type Accepted = (crate::server::ParameterSet, ServerCredential, crate::server::ReportedParameters);
+type Accepted = (crate::server::ParameterSet, ServerCredential, Welcome);
 
 /// Authenticates the client and finds out what a server would report to it.
 async fn session(
@@ -248,9 +249,9 @@ async fn session(
     let credential = prove(front, arrival, database, admitted).await?;
     database.catalogue_loaded(CATALOGUE_WAIT).await;
     match welcome(database, &arrival.user, credential.clone(), &startup).await {
-        Ok(reported) => {
+        Ok(welcome) => {
             arrival.stream.write_all(&message::authentication_ok()).await.map_err(LoginEnd::gone)?;
-            Ok((startup, credential, reported))
+            Ok((startup, credential, welcome))
         }
         Err(report) => Err(arrival.refuse((LoginFailureReason::Lookup, report)).await),
     }

@@ -15,7 +15,7 @@ use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
-use crate::sql::{Access, Pins};
+use crate::sql::{Access, Pins, SessionEffect};
 use crate::wire::frame::HEADER_LEN;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -35,6 +35,7 @@ impl Session {
         }
         if unit.changes_catalogue {
             self.database.catalogue_changed();
+            self.leave_databases_alone(&unit);
         }
         // What a transaction has changed nobody else can read before it commits.
         let changed = self.state.transaction.as_ref().is_some_and(|transaction| transaction.changed_catalogue);
@@ -241,6 +242,15 @@ impl Session {
             tracing::warn!(%error, "a statement over query_timeout could not be cancelled");
         }
         relay.await
+    }
+
+    /// What pgyard itself has open in a database must not be in the way of DROP DATABASE.
+    fn leave_databases_alone(&self, unit: &Unit) {
+        for effect in unit.run_statements().flat_map(|statement| &statement.effects) {
+            if let SessionEffect::NeedDatabaseAlone(name) = effect {
+                self.database.leave_alone(name);
+            }
+        }
     }
 
     /// A connection whose parameters are not known any more is not used again.

@@ -125,6 +125,9 @@ impl Session {
                 defined_code |= ended.defined_code;
                 elapsed = ended.since.elapsed();
             }
+            if std::mem::take(&mut self.state.changed_defaults) {
+                self.database.defaults_changed();
+            }
             self.database.metrics.record_transaction(route, elapsed);
             if let Some(mark) = self.state.write_mark.take() {
                 self.state.freshness = Freshness::Pending(mark.acknowledged());

@@ -4,12 +4,15 @@ use crate::cluster::Ticket;
 use crate::config::{Consistency, parse_duration};
 use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
-use crate::server::{ParameterSet, ParameterSets, TransactionStatus};
+use crate::server::{ParameterSet, ParameterSets, ReportedParameters, TransactionStatus};
 use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
 use crate::types::{Floor, Lsn, Timeline};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Parameters by which drivers read and write values, of those that servers report.
+const KEPT_FROM_LOGIN: [&str; 5] = ["client_encoding", "datestyle", "intervalstyle", "timezone", "standard_conforming_strings"];
 
 /// What a read of this session must see.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,6 +138,10 @@ pub struct SessionState {
     pub parameters: Arc<ParameterSet>,
     /// What it asked for in its start-up packet: RESET goes back to this.
     pub startup: Arc<ParameterSet>,
+    /// What the client was told at its log-in.
+    pub told: Option<Arc<ReportedParameters>>,
+    /// How often what new server sessions begin with had changed when that was true.
+    pub defaults: u32,
     /// The sets that sessions of the database have: equal ones are one.
     known_parameters: Arc<ParameterSets>,
     /// Named statements.
@@ -158,6 +165,8 @@ pub struct SessionState {
     pub named_pins: Option<Box<NamedPins>>,
     /// The change of the catalogue, by its number, with which it last made or changed functions, triggers and the like.
     pub unread_code: Option<u64>,
+    /// It has changed what new sessions of servers begin with, in the transaction under way.
+    pub changed_defaults: bool,
     /// The server connection that it used last, by id.
     pub last_server: u64,
     /// Its transaction block, if one is open.
@@ -189,6 +198,8 @@ impl SessionState {
         let mut state = SessionState {
             parameters: startup.clone(),
             startup,
+            told: None,
+            defaults: 0,
             known_parameters,
             statements: None,
             unnamed: UnnamedStatement::default(),
@@ -200,6 +211,7 @@ impl SessionState {
             write_mark: None,
             named_pins: None,
             unread_code: None,
+            changed_defaults: false,
             last_server: 0,
             transaction: None,
             lost_transaction: false,
@@ -220,6 +232,27 @@ impl SessionState {
         };
         state.parameters_changed();
         state
+    }
+
+    /// A server begins with other defaults than when the client logged in. What the client was told of how values are written
+    /// stays as it is, as it would in a session of its own.
+    #[cold]
+    pub fn keep_told(&mut self, defaults: u32) {
+        self.defaults = defaults;
+        let Some(told) = self.told.take() else { return };
+        let (startup, own) = (Arc::make_mut(&mut self.startup), Arc::make_mut(&mut self.parameters));
+        for name in KEPT_FROM_LOGIN {
+            if startup.get(name).is_some() {
+                continue;
+            }
+            let Some((_, value)) = told.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) else { continue };
+            startup.set_text(name, value);
+            if own.get(name).is_none() {
+                own.set_text(name, value);
+            }
+        }
+        self.startup = self.known_parameters.intern(&self.startup);
+        self.parameters_changed();
     }
 
     /// The status that the client believes in.

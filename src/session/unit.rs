@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// A pipeline that grows beyond this before its Sync is sent in parts, to the primary. Bytes.
 const PIPELINE_MAX: usize = 1024 * 1024;
+/// The same for one that writes: it goes to the primary anyway, which may have an error to tell by now. Bytes.
+const WRITES_MAX: usize = 128 * 1024;
 /// A Bind longer than this, and than `retry_buffer`, is passed on as it comes, once its names are there. Bytes.
 const STREAM_MIN: usize = 256 * 1024;
 
@@ -265,7 +267,10 @@ pub fn cut(
     match header.tag {
         b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
             if !has_end(input, scanned, database, max_message)? {
-                return Ok(Cut::NeedMore);
+                let early = if *scanned < WRITES_MAX { Cut::NeedMore } else { cut_pipeline(input, state, database)? };
+                let writes = matches!(&early, Cut::Whole(unit) if matches!(unit.access, Access::Write(_)));
+                *scanned *= usize::from(!writes);
+                return Ok(if writes { early } else { Cut::NeedMore });
             }
             *scanned = 0;
             return cut_pipeline(input, state, database);
