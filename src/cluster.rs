@@ -32,7 +32,7 @@ pub(crate) mod fixtures;
 
 pub use balance::Balancer;
 pub use catalogue::{CatalogueSlot, CatalogueSource, Catalogues};
-pub use control::ServerTlsLookup;
+pub use control::{ServerTlsLookup, describe_error};
 pub use floors::{CommitMode, Ticket};
 pub use handle::{Cluster, ClusterContext, HostIds};
 pub use keeper::{FleetCounters, HostReport};

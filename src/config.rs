@@ -11,6 +11,7 @@ mod keys;
 mod listen;
 mod quick;
 mod secrets;
+mod sharding;
 mod url;
 
 pub mod access;
@@ -36,6 +37,7 @@ pub use environment::Environment;
 pub use problem::{ConfigReport, Problem, ProblemKind, ProblemPlace, ProblemSpot, Severity};
 pub use quick::{QuickOptions, from_url, quick};
 pub use settings::*;
+pub use sharding::{COORDINATOR, ShardingSettings, shard_database_name};
 pub use show::settings_table;
 pub use size::{SizeParseError, format_size, parse_size};
 

@@ -5,12 +5,12 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`types`] |
-//! | 1 | [`wire`], [`sql`], [`config`], [`metrics`] |
+//! | 1 | [`wire`], [`sql`], [`shard`], [`config`], [`metrics`] |
 //! | 2 | [`net`], [`auth`] |
-//! | 3 | [`server`], [`route`] |
+//! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`] |
+//! | 6 | [`database`], [`coordinator`] |
 //! | 7 | [`session`], [`http`], [`demo`] |
 //! | 8 | [`admin`] |
 //! | 9 | [`app`] |
@@ -20,15 +20,18 @@ pub mod app;
 pub mod auth;
 pub mod cluster;
 pub mod config;
+pub mod coordinator;
 pub mod database;
 pub mod demo;
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod plan;
 pub mod pool;
 pub mod route;
 pub mod server;
 pub mod session;
+pub mod shard;
 pub mod sql;
 pub mod types;
 pub mod wire;

@@ -7,6 +7,7 @@ mod integration {
     mod chaos;
     mod console;
     mod defaults;
+    mod coordinator;
     mod drivers;
     mod failover;
     mod faults;
@@ -24,6 +25,7 @@ mod integration {
     mod reload;
     mod replication;
     mod routing;
+    mod shard_keys;
     mod slow_hosts;
     mod soak;
     mod streams;

@@ -18,25 +18,27 @@ const LAYERS: &[(&str, u8)] = &[
     ("sql", 1),
     ("config", 1),
     ("metrics", 1),
+    ("shard", 1),
     ("net", 2),
     ("auth", 2),
-    ("shard", 2),
     ("gather", 2),
     ("server", 3),
     ("route", 3),
+    ("plan", 3),
     ("pool", 4),
     ("cluster", 5),
     ("database", 6),
     ("twophase", 6),
-    ("database", 6),
+    ("coordinator", 6),
     ("session", 7),
+    ("sharded", 8),
     ("admin", 8),
     ("http", 7),
     ("demo", 7),
     ("app", 9),
 ];
-/// Uses within a layer: the console serves what a session has logged in.
-const NEIGHBOURS: &[(&str, &str)] = &[("admin", "session")];
+/// Uses within a layer: the console serves what a session has logged in, and settings say where rows live.
+const NEIGHBOURS: &[(&str, &str)] = &[("admin", "session"), ("config", "shard")];
 /// Roots that may use everything.
 const TOPS: &[&str] = &["main", "lib"];
 const FILE_LINES_MAX: usize = 450;

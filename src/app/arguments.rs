@@ -81,6 +81,8 @@ pub enum Invocation {
     Drain(DrainArguments),
     /// Put a drained host back
     Undrain(UndrainArguments),
+    /// Make a sharded database's coordinator show what its shards have
+    Coordinator(CoordinatorArguments),
     /// Start a local primary, replicas, and pgyard in front of them
     Demo(DemoArguments),
 }
@@ -110,6 +112,17 @@ pub struct ServeArguments {
     /// Shape of log lines: text or json
     #[arg(long, value_name = "FORMAT", env = "PGYARD_LOG_FORMAT", value_parser = log_format)]
     pub log_format: Option<LogFormat>,
+}
+
+/// Options of `coordinator`.
+#[derive(Args, Clone, Debug)]
+pub struct CoordinatorArguments {
+    /// Configuration file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which database, if the file has several that are sharded
+    #[arg(short, long, value_name = "NAME")]
+    pub database: Option<String>,
 }
 
 /// Options of `check`.
@@ -276,7 +289,7 @@ fn read(line: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments,
         | Invocation::Drain(DrainArguments { target, .. })
         | Invocation::Undrain(UndrainArguments { target, .. }) => settle_target(target, matches),
         Invocation::Route(route) if route.config.is_some() && !is_typed(matches, "admin") => route.admin = None,
-        Invocation::Route(_) | Invocation::Check(_) | Invocation::Demo(_) => {}
+        Invocation::Route(_) | Invocation::Check(_) | Invocation::Coordinator(_) | Invocation::Demo(_) => {}
     }
     Ok(Arguments { command: invocation })
 }

@@ -4,6 +4,7 @@
 mod aligned;
 pub mod check;
 mod connection;
+pub mod coordinator;
 pub mod drain;
 pub mod pause;
 pub mod reload;
@@ -21,6 +22,7 @@ pub fn run(invocation: &Invocation) -> Option<ExitCode> {
     Some(match invocation {
         Invocation::Serve(_) | Invocation::Demo(_) => return None,
         Invocation::Check(arguments) => check::run(arguments),
+        Invocation::Coordinator(arguments) => coordinator::run(arguments),
         Invocation::Route(arguments) => route::run(arguments),
         Invocation::Status(arguments) => status::run(arguments),
         Invocation::Reload(arguments) => reload::run(arguments),

@@ -64,7 +64,7 @@ async fn apply(yard: &Arc<Yard>, front: &Arc<Front>, log: &LogFilter) -> Result<
     new.log.format = old.log.format;
     // Everything that can fail comes first.
     let tls = new.tls.as_ref().map(ClientTls::load).transpose()?;
-    for host in new.databases.iter().flat_map(|database| &database.hosts) {
+    for host in new.databases.iter().flat_map(|database| database.all_hosts()) {
         ServerTls::load(&host.tls)?;
     }
     log.replace(&new.log)?;

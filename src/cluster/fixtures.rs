@@ -26,6 +26,7 @@ pub fn host_settings(name: &str) -> HostSettings {
 pub fn database(hosts: Vec<HostSettings>) -> DatabaseSettings {
     let second = Duration::from_secs(1);
     DatabaseSettings {
+        sharding: None,
         name: "app".to_owned(),
         server_name: None,
         hosts,

@@ -58,7 +58,9 @@ fn in_order(list: &[Shown]) -> impl Iterator<Item = &str> {
 /// Whether an owner lies in another (a host in a database) that came or went as a whole, so that it needs no line of its own.
 fn inside_missing(owner: &str, there: &HashSet<&str>, here: &HashSet<&str>) -> bool {
     here.iter().any(|outer| {
-        let inside = owner.strip_prefix(outer).is_some_and(|rest| rest.starts_with(".hosts.") || rest.starts_with(".users."));
+        let inside = owner
+            .strip_prefix(outer)
+            .is_some_and(|rest| [".hosts.", ".users.", ".shards.", ".tables."].iter().any(|part| rest.starts_with(part)));
         inside && !there.contains(outer)
     })
 }

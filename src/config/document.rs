@@ -3,6 +3,7 @@
 use super::access::AccessRule;
 use super::keys::{self, Key, PlainKey};
 use super::settings::{DatabaseSettings, Settings, UserSettings};
+use super::sharding::ShardingSettings;
 
 /// The tables of the reference in Markdown, each with the name by which the document marks its place.
 pub fn reference_tables() -> Vec<(&'static str, String)> {
@@ -17,6 +18,11 @@ pub fn reference_tables() -> Vec<(&'static str, String)> {
         ("peers", keyed(keys::PEERS, &settings) + &plain_rows(&[keys::PEER_LIST])),
         ("admin", listed(&[keys::ADMIN_USER])),
         ("databases", listed(&[keys::HOSTS, keys::CONNECTION])),
+        ("sharding", listed(&[keys::SHARDS]) + &rows(keys::SHARDING, &ShardingSettings::default())),
+        ("shard", listed(&[keys::SHARD])),
+        ("sharded_tables", listed(&[keys::SHARDED_TABLES])),
+        ("range", listed(&[keys::RANGE])),
+        ("list", listed(&[keys::LIST])),
         ("host", listed(&[keys::HOST, keys::CONNECTION])),
         ("defaults", keyed(keys::DATABASE, &database)),
         ("users", listed(&[keys::USER_SECRETS]) + &rows(keys::USER, &UserSettings::default())),

@@ -10,6 +10,7 @@ mod access;
 mod check;
 mod database;
 mod host;
+mod sharding;
 mod syntax;
 mod unknown;
 

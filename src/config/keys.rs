@@ -7,6 +7,7 @@ use super::access::{AccessMethod, AccessRule, CertName, ClientCertRule, Connecti
 use super::codec::{Bytes, BytesOrOff, Choice, Codec, Complaint, Count, Flag, Inherited, RawValue, Span, SpanOrNever, SpanOrOff};
 use super::listen::{AddressRanges, HttpAddress, ListenAddresses, LogFilter, LookupQuery, MapName, NamePatterns, Workers};
 use super::settings::{DatabaseSettings, Settings, UserSettings};
+use super::sharding::ShardingSettings;
 
 /// One key that settings of type `S` are read from.
 pub(super) struct Key<S: 'static> {
@@ -240,6 +241,91 @@ pub(super) const HOSTS: &[PlainKey] = &[
     plain("replicas", "list of hosts", "none", "The other hosts."),
     plain("hosts", "list of hosts", "none", "All hosts, instead of `primary` and `replicas`."),
     plain("users", "table", "none", "Roles with settings of their own; see below."),
+];
+
+/// Keys of `[databases.NAME]` of a sharded database, besides `SHARDS`.
+pub(super) const SHARDING: &[Key<ShardingSettings>] = &[
+    key!(reload "gather_memory": Bytes<65_536, 1_099_511_627_776> = gather_memory,
+    "Bytes of the shards' rows that one statement may hold, where its answer must be put together from them; beyond, it ends with SQLSTATE 54000."),
+];
+
+/// Keys of `[databases.NAME]` of a sharded database: its shards and the places of its tables.
+pub(super) const SHARDS: &[PlainKey] = &[
+    plain(
+        "shards",
+        "list of tables",
+        "none",
+        "The shards, each below a line `[[databases.NAME.shards]]`; such a database has no hosts of its own.",
+    ),
+    plain(
+        "sharded_tables",
+        "list of tables",
+        "none",
+        "Tables whose rows are spread by a key, below lines `[[databases.NAME.sharded_tables]]`.",
+    ),
+    plain(
+        "tables",
+        "table",
+        "none",
+        "Tables that are whole somewhere: `\"reference\"` (every shard has all rows), or a shard's name.",
+    ),
+    plain(
+        "unlisted_tables",
+        "`\"refuse\"`, `\"reference\"`, a shard's name",
+        "`\"refuse\"`",
+        "Where tables are that no key lists; `refuse`: statements that name one fail.",
+    ),
+    plain(
+        "coordinator",
+        "table",
+        "none",
+        "The database that answers what the shards can't answer one by one: `[databases.NAME.coordinator]` with hosts like a shard's. `pgyard coordinator` fills it.",
+    ),
+];
+
+/// Keys of `[[databases.NAME.shards]]` besides `HOSTS` and `CONNECTION`.
+pub(super) const SHARD: &[PlainKey] = &[plain(
+    "name",
+    "text",
+    "required",
+    "Its name in the settings, in metrics, logs and the console, and in `SET pgyard.shard`.",
+)];
+
+/// Keys of `[[databases.NAME.sharded_tables]]`.
+pub(super) const SHARDED_TABLES: &[PlainKey] = &[
+    plain("tables", "text or list", "required", "Their names, with their schema unless it is `public`."),
+    plain("key", "text or list", "required", "The key columns, in this order."),
+    plain(
+        "key_type",
+        "text or list",
+        "the tables'",
+        "The key columns' types: `int2`, `int4`, `int8`, `text`, `varchar`, `bpchar`, `uuid`, `numeric`, `bytea`, `date`, `timestamp`, `timestamptz`. Ranges and lists need it.",
+    ),
+    plain(
+        "scheme",
+        "`\"hash\"`, `\"range\"`, `\"list\"`, `\"ring\"`",
+        "`\"hash\"`",
+        "`hash`: PostgreSQL's own hash partitioning, where the shard with number i in the list is the partition with remainder i. `ring`: consistent hashing.",
+    ),
+    plain("ranges", "list of tables", "for `range`", "`{ shard, from, to }`, or `{ shard, default = true }`."),
+    plain("lists", "list of tables", "for `list`", "`{ shard, values }`, or `{ shard, default = true }`."),
+    plain("weights", "table", "1 for each", "For `ring`: each shard's share, `{ s0 = 1, s1 = 2 }`; 0 is none."),
+    plain("virtual_nodes", "integer", "`128`", "For `ring`: points for each unit of weight."),
+];
+
+/// Keys of a range.
+pub(super) const RANGE: &[PlainKey] = &[
+    plain("shard", "text", "required", "Where these keys are."),
+    plain("from", "value or list", "the lowest", "The first key; a list where the key has several columns."),
+    plain("to", "value or list", "the highest", "The first key that is too high."),
+    plain("default", "`true` or `false`", "`false`", "It takes all keys that no other range takes, NULL too."),
+];
+
+/// Keys of a list.
+pub(super) const LIST: &[PlainKey] = &[
+    plain("shard", "text", "required", "Where these keys are."),
+    plain("values", "list", "none", "The keys; lists where the key has several columns."),
+    plain("default", "`true` or `false`", "`false`", "It takes all keys that no list has, NULL too."),
 ];
 
 /// Keys of a host that is written as a table, besides `CONNECTION`.

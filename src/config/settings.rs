@@ -3,6 +3,7 @@
 //! Shapes of the TOML file and their defaults live in `file`; nothing here knows of TOML.
 
 use super::access::{AccessRule, UserMap};
+use super::sharding::ShardingSettings;
 use crate::types::Secret;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -172,6 +173,16 @@ pub struct DatabaseSettings {
     pub routing: RoutingSettings,
     /// Probes, lag and circuit.
     pub health: HealthSettings,
+    /// Its shards, and where its tables are; such a database has no hosts of its own.
+    pub sharding: Option<Arc<ShardingSettings>>,
+}
+
+impl DatabaseSettings {
+    /// Its hosts, or those of its shards.
+    pub fn all_hosts(&self) -> impl Iterator<Item = &HostSettings> {
+        let shards = self.sharding.iter().flat_map(|sharding| sharding.shards.iter().chain(&sharding.coordinator));
+        self.hosts.iter().chain(shards.flat_map(|shard| &shard.hosts))
+    }
 }
 
 /// One PostgreSQL instance.

@@ -3,6 +3,7 @@
 use super::choice::NamedChoice;
 use super::keys::{self, Key};
 use super::settings::{DatabaseSettings, HostSettings, Settings, UserSettings};
+use super::sharding::{COORDINATOR, ShardingSettings};
 use crate::types::Secret;
 use std::path::PathBuf;
 
@@ -88,11 +89,37 @@ fn add_database(list: &mut Vec<Shown>, database: &DatabaseSettings) {
     for host in &database.hosts {
         add_host(list, host, &format!("{owner}.hosts.{}", host.name));
     }
+    if let Some(sharding) = &database.sharding {
+        add_sharding(list, sharding, &owner);
+    }
     for user in &database.users {
         let owner = format!("{owner}.users.{}", user.name);
         add_secret(list, "password", user.secret.as_ref(), &owner);
         add_secret(list, "server_password", user.server_password.as_ref(), &owner);
         add_keys(list, &format!("{owner}."), keys::USER, (user, &UserSettings::default()), Some(&owner));
+    }
+}
+
+/// The shards in their order, with their hosts, and where each table is.
+fn add_sharding(list: &mut Vec<Shown>, sharding: &ShardingSettings, owner: &str) {
+    add_keys(list, &format!("{owner}."), keys::SHARDING, (sharding, &ShardingSettings::default()), Some(owner));
+    let map = &sharding.map;
+    add(list, &format!("{owner}.shards"), map.shards.join(", "), "", Some(owner));
+    let unlisted = map.unlisted.as_ref().map_or("refuse".to_owned(), |place| sharding.describe_place(place));
+    add(list, &format!("{owner}.unlisted_tables"), unlisted, "refuse", Some(owner));
+    let shards = map.shards.iter().zip(&sharding.shards).map(|(name, shard)| (format!("shards.{name}"), shard));
+    for (place, shard) in shards.chain(sharding.coordinator.iter().map(|own| (COORDINATOR.to_owned(), own))) {
+        let owner = format!("{owner}.{place}");
+        add(list, &format!("{owner}.database"), shard.server_name.clone().unwrap_or_default(), "", Some(&owner));
+        for host in &shard.hosts {
+            add_host(list, host, &format!("{owner}.hosts.{}", host.name));
+        }
+    }
+    let mut tables: Vec<_> = map.tables.iter().collect();
+    tables.sort_by_key(|(table, _)| *table);
+    for (table, place) in tables {
+        let owner = format!("{owner}.tables.{}.{}", table.schema, table.name);
+        add(list, &owner, sharding.describe_place(place), "", Some(&owner));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the layer as a whole: files as people write them, reloads, secrets.
 
 mod papers;
+mod sharding;
 
 use super::*;
 use proptest::prelude::*;

@@ -3,7 +3,8 @@
 use super::say;
 use crate::app::arguments::CheckArguments;
 use crate::config::{
-    self, AuthMethod, DatabaseSettings, NamedChoice, ReadsOnPrimary, RoleSetting, Settings, format_duration, format_size,
+    self, AuthMethod, DatabaseSettings, HostSettings, NamedChoice, ReadsOnPrimary, RoleSetting, Settings, ShardingSettings,
+    format_duration, format_size,
 };
 use std::process::ExitCode;
 
@@ -74,16 +75,9 @@ fn database_lines(database: &DatabaseSettings) -> Vec<String> {
         (name, _) => format!("database {name}"),
     };
     let mut lines = vec![name];
-    for host in &database.hosts {
-        let role = match host.role {
-            RoleSetting::Auto => "primary or replica: found out by asking it",
-            RoleSetting::Primary => "always taken as the primary",
-            RoleSetting::Replica => "never written to",
-        };
-        let weight = if host.weight == 1 { String::new() } else { format!(", weight {}", host.weight) };
-        let at = format!("{}:{}", host.address, host.port);
-        let place = if at == host.name { String::new() } else { format!(" at {at}") };
-        lines.push(format!("  host {}{place}, {role}{weight}, probed as {}", host.name, host.control.user));
+    lines.extend(host_lines(database, "  "));
+    if let Some(sharding) = &database.sharding {
+        lines.extend(sharding_lines(sharding));
     }
     lines.push(format!("  reads: {}", reads(database)));
     let pool = &database.pool;
@@ -98,6 +92,40 @@ fn database_lines(database: &DatabaseSettings) -> Vec<String> {
     lines
 }
 
+fn host_lines(database: &DatabaseSettings, indent: &str) -> Vec<String> {
+    let line = |host: &HostSettings| {
+        let role = match host.role {
+            RoleSetting::Auto => "primary or replica: found out by asking it",
+            RoleSetting::Primary => "always taken as the primary",
+            RoleSetting::Replica => "never written to",
+        };
+        let weight = if host.weight == 1 { String::new() } else { format!(", weight {}", host.weight) };
+        let at = format!("{}:{}", host.address, host.port);
+        let place = if at == host.name { String::new() } else { format!(" at {at}") };
+        format!("{indent}host {}{place}, {role}{weight}, probed as {}", host.name, host.control.user)
+    };
+    database.hosts.iter().map(line).collect()
+}
+
+/// The shards, and which tables are where.
+fn sharding_lines(sharding: &ShardingSettings) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, shard) in sharding.map.shards.iter().zip(&sharding.shards) {
+        lines.push(format!("  shard {name}: \"{}\" on the servers", shard.server_name.as_deref().unwrap_or_default()));
+        lines.extend(host_lines(shard, "    "));
+    }
+    let places = sharding.table_places();
+    for (place, tables) in &places {
+        lines.push(format!("  {place}: {}", tables.join(", ")));
+    }
+    lines.push(match &sharding.map.unlisted {
+        None => "  statements that name any other table are refused".to_owned(),
+        Some(place) => format!("  any other table: {}", sharding.describe_place(place)),
+    });
+    lines.push(format!("  a statement holds at most {} of the shards' rows", format_size(sharding.gather_memory as u64)));
+    lines
+}
+
 fn reads(database: &DatabaseSettings) -> String {
     let routing = &database.routing;
     if !routing.split {
@@ -105,6 +133,11 @@ fn reads(database: &DatabaseSettings) -> String {
     }
     if database.hosts.len() == 1 {
         return "from the one host, as everything".to_owned();
+    }
+    if let Some(sharding) = &database.sharding
+        && sharding.shards.iter().all(|shard| shard.hosts.len() == 1)
+    {
+        return "from each shard's one host, as everything".to_owned();
     }
     let lag = match (database.health.max_lag, database.health.max_lag_bytes) {
         (None, None) => "however far behind".to_owned(),

@@ -133,7 +133,8 @@ fn pool(reader: &mut Reader, settings: &DatabaseSettings, places: &Places) {
     }
 }
 
-fn hosts(reader: &mut Reader, settings: &DatabaseSettings, places: &Places) {
+/// Checks the hosts of a database or of a shard.
+pub(super) fn hosts(reader: &mut Reader, settings: &DatabaseSettings, places: &Places) {
     let hosts = &settings.hosts;
     let routing = &settings.routing;
     let fixed: Vec<&str> = hosts.iter().filter(|host| host.role == RoleSetting::Primary).map(|host| host.name.as_str()).collect();

@@ -3,7 +3,7 @@
 use super::host::{self, HostSource};
 use super::reader::{Origins, Reader, Section, Span};
 use super::unknown::check_unknown;
-use super::{check, section};
+use super::{check, section, sharding};
 use crate::config::codec::Complaint;
 use crate::config::keys::{self, names, plain_names};
 use crate::config::problem::ProblemKind;
@@ -62,21 +62,26 @@ fn quoted(name: &str) -> String {
 }
 
 fn read_one(reader: &mut Reader, section: Section, name: &str, span: Span, template: &Template) -> DatabaseSettings {
-    let known: Vec<&str> = plain_names(keys::HOSTS).chain(plain_names(keys::CONNECTION)).chain(names(keys::DATABASE)).collect();
-    check_unknown(reader, section, &known);
+    let sharding = plain_names(keys::SHARDS).chain(names(keys::SHARDING));
+    let own = plain_names(keys::HOSTS).chain(plain_names(keys::CONNECTION)).chain(sharding);
+    check_unknown(reader, section, &own.chain(names(keys::DATABASE)).collect::<Vec<_>>());
     let mut settings = DatabaseSettings { name: name.to_owned(), ..template.settings.clone() };
     let mut origins = template.origins.clone();
     reader.read_keys(section, keys::DATABASE, &mut settings, &mut origins);
     let mut connection = host::read_connection(reader, section);
     let own_database = connection.database.clone();
     connection.inherit(&template.connection);
-    let sources = read_hosts(reader, section, &span);
-    settings.server_name = server_name(reader, name, own_database, &sources);
-    // Where the first host could not be read, the others' user may have been lost with it: that is no problem of theirs.
-    if connection.user.is_some() || !reader.has_errors_in(&written_hosts(section)) {
-        settings.hosts = resolve_hosts(reader, sources, connection, &settings);
-    }
     settings.users = read_users(reader, section);
+    let parent = sharding::Parent { section, settings: &settings, connection: &connection };
+    settings.sharding = sharding::read(reader, &parent, &mut origins);
+    if settings.sharding.is_none() {
+        let sources = read_hosts(reader, section, &span);
+        settings.server_name = server_name(reader, name, own_database, &sources);
+        // Where the first host could not be read, the others' user may have been lost with it: that is no problem of theirs.
+        if connection.user.is_some() || !reader.has_errors_in(&written_hosts(section)) {
+            settings.hosts = resolve_hosts(reader, sources, connection, &settings);
+        }
+    }
     check::database(reader, &settings, &check::Places { origins: &origins, header: span, section });
     settings
 }
@@ -86,7 +91,7 @@ fn written_hosts(section: Section) -> Vec<Span> {
     ["primary", "replicas", "hosts"].iter().filter_map(|key| section.get(key).map(Spanned::span)).collect()
 }
 
-fn read_hosts(reader: &mut Reader, section: Section, span: &Span) -> Vec<HostSource> {
+pub(super) fn read_hosts(reader: &mut Reader, section: Section, span: &Span) -> Vec<HostSource> {
     let (primary, replicas, hosts) = (section.get("primary"), section.get("replicas"), section.get("hosts"));
     if let (Some(_), Some(hosts_span)) = (primary.or(replicas), section.key_span("hosts")) {
         let complaint = Complaint::new("`hosts` stands beside `primary` or `replicas`", "put all hosts under `hosts`, or none");
@@ -126,7 +131,7 @@ fn read_hosts(reader: &mut Reader, section: Section, span: &Span) -> Vec<HostSou
 }
 
 /// The database's name on the servers, where it is not the client's. All hosts of a database serve the same one.
-fn server_name(reader: &mut Reader, name: &str, own: Option<String>, sources: &[HostSource]) -> Option<String> {
+pub(super) fn server_name(reader: &mut Reader, name: &str, own: Option<String>, sources: &[HostSource]) -> Option<String> {
     let mut chosen = own.clone();
     for source in sources {
         let Some(database) = &source.draft.connection.database else { continue };
@@ -145,7 +150,7 @@ fn server_name(reader: &mut Reader, name: &str, own: Option<String>, sources: &[
     chosen.filter(|chosen| chosen != name)
 }
 
-fn resolve_hosts(
+pub(super) fn resolve_hosts(
     reader: &mut Reader,
     sources: Vec<HostSource>,
     connection: Connection,

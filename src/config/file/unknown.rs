@@ -49,7 +49,8 @@ fn homes() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("at the top of the file, before the first [section]", names(keys::TOP).collect()),
         ("in [defaults] or [databases.NAME]", names(keys::DATABASE).chain(plain_names(keys::CONNECTION)).collect()),
-        ("in [databases.NAME]", plain_names(keys::HOSTS).collect()),
+        ("in [databases.NAME]", plain_names(keys::HOSTS).chain(plain_names(keys::SHARDS)).chain(names(keys::SHARDING)).collect()),
+        ("below a line [[databases.NAME.sharded_tables]]", plain_names(keys::SHARDED_TABLES).collect()),
         ("in [log]", names(keys::LOG).collect()),
         ("in [limits]", names(keys::LIMITS).collect()),
         ("in a rule, below a line [[access]]", names(keys::ACCESS).collect()),
