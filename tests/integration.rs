@@ -6,8 +6,8 @@ mod integration {
     mod access;
     mod chaos;
     mod console;
-    mod defaults;
     mod coordinator;
+    mod defaults;
     mod drivers;
     mod failover;
     mod faults;

@@ -44,6 +44,7 @@ pub fn pool() -> Result<Arc<Pool>, BenchError> {
         role: "bench".to_owned(),
         credential: Arc::new(ArcSwap::from_pointee(ServerCredential::None)),
         keys: Arc::new(KeyCache::new(1)),
+        defaults: Arc::default(),
     };
     let key = PoolKey { host_id: 0, host: "fake".into(), database: "bench".into(), role: "bench".into() };
     let limits = PoolLimits {
