@@ -4,7 +4,7 @@
 //! somewhere is one foreign table. Types, views and functions are the first shard's. Nothing is stored, and nothing is written through it:
 //! `postgres_fdw` would commit shard by shard.
 //!
-//! What is made is decided by pure functions ([`layout`]), and made in one transaction ([`sync`]), so that a reader sees the old state or the
+//! What is made is decided by pure functions ([`layout`]), and made in one transaction (`sync`), so that a reader sees the old state or the
 //! new one.
 
 mod definitions;
