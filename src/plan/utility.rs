@@ -89,8 +89,7 @@ fn explain(planner: &Planner<'_>, text: &str, tokens: &[Token]) -> Plan {
         place += 1;
     }
     let inner = tokens.get(place).and_then(|token| text.get(token.start..)).unwrap_or_default();
-    let several =
-        || Plan::Refused(refusal("EXPLAIN of a statement over several shards is not supported"));
+    let several = || Plan::Refused(refusal("EXPLAIN of a statement over several shards is not supported"));
     match planner.plan(inner) {
         Plan::Anywhere => Plan::Anywhere,
         Plan::Confined { shards, .. } => Plan::Confined { shards, several: Box::new(several()) },
