@@ -32,12 +32,16 @@ use Value::{Bool, Int4, Int8, NullInt4, NullText, Text};
 const WIDE: &str = "....................................................................................................";
 /// 2020-01-01 in microseconds since 2000-01-01: when every fake server was started.
 const STARTED: Value = Int8(631_152_000_000_000);
+/// The same, as `timestamptz_send` gives it, in hexadecimal.
+const STARTED_SENT: Value = Text("00023e0786c26000");
 const LSN: Value = Text("0/3000000");
 const LOG_FILE: Value = Text("000000010000000000000003");
 
 /// pgyard's queries to its hosts, each known by a word that nothing else has, with the answers of a primary and of a replica.
 /// Where it changes those queries, this table follows.
-const CONTROL: [(&str, &[Value], &[Value]); 7] = [
+const CONTROL: [(&str, &[Value], &[Value]); 8] = [
+    // A new pooled connection asks which server it leads to.
+    ("timestamptz_send", &[STARTED_SENT], &[STARTED_SENT]),
     ("has_function_privilege", &[Bool(true), Bool(true)], &[Bool(true), Bool(true)]),
     ("select system_identifier", &[Int8(7)], &[Int8(7)]),
     (
