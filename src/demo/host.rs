@@ -117,11 +117,24 @@ impl LocalHost {
         command
     }
 
-    /// Starts the server and waits until it accepts connections.
+    /// Starts the server and waits until it accepts connections. What is left of one that was killed is waited for.
     ///
     /// # Errors
     /// When it is running already, ends at once (the error has the end of its log), or takes more than a minute.
     pub fn start(&self) -> Result<(), FleetError> {
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            match self.start_once() {
+                // A session that was being born when its server was killed is in nobody's list, and lives for a moment longer.
+                Err(FleetError::Ended { log, .. }) if is_in_the_way(&log) && Instant::now() < deadline => {
+                    std::thread::sleep(POLL * 10)
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn start_once(&self) -> Result<(), FleetError> {
         let mut process = self.process();
         if let Some(child) = process.as_mut()
             && !matches!(child.try_wait(), Ok(Some(_)))
@@ -301,6 +314,15 @@ impl LocalHost {
     }
 }
 
+/// Whether a server did not start because something of the one before it is still there: its shared memory, its port, its lock file.
+/// Spec: src/backend/utils/init/miscinit.c, src/backend/libpq/pqcomm.c
+fn is_in_the_way(log: &str) -> bool {
+    let last = log.lines().rev().find(|line| line.contains("FATAL:")).unwrap_or_default();
+    ["pre-existing shared memory block", "could not create any TCP/IP sockets", "already exists"]
+        .iter()
+        .any(|text| last.contains(text))
+}
+
 /// Sends a signal with the shell's own `kill`: every system has it, and it needs no unsafe code. Processes that are gone are
 /// skipped.
 fn send_signal(signal: &str, processes: &[u32]) -> Result<(), FleetError> {
@@ -348,6 +370,19 @@ fn is_alive(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_a_killed_server_is_told_from_other_reasons() {
+        let memory =
+            "FATAL:  pre-existing shared memory block (key 1, ID 2) is still in use\nHINT:  Terminate any old server processes";
+        let port = "LOG:  could not bind IPv4 address \"127.0.0.1\": Address already in use\nHINT:  Is another postmaster already running?\n\
+                    WARNING:  could not create listen socket\nFATAL:  could not create any TCP/IP sockets\nLOG:  database system is shut down";
+        let lock = "FATAL:  lock file \"postmaster.pid\" already exists\nHINT:  Is another postmaster (PID 7) running?";
+        assert!([memory, port, lock].into_iter().all(is_in_the_way));
+        let other = "FATAL:  unrecognized configuration parameter \"no_such\"";
+        assert!(!is_in_the_way(other) && !is_in_the_way(""));
+        assert!(!is_in_the_way(&format!("{memory}\n{other}")), "only why it did not start this time");
+    }
 
     #[test]
     fn a_family_is_found_with_ps_and_without() {
