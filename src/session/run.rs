@@ -35,7 +35,8 @@ pub enum SessionEnd {
     CutOff,
     /// Nothing: another relay thread goes on with it.
     Moves,
-    /// Session pooling: the one server connection ended. What the client is told, if the server has not told it.
+    /// The server connection of a session that can't go on without it ended: of session pooling, or with LISTEN. What the client is
+    /// told, if the server has not told it.
     ServerGone(Option<Report>),
     /// The transaction or the client was idle for too long.
     TimedOut(Duration),
@@ -231,7 +232,8 @@ impl Session {
             }
             if self.link.is_some() && self.lost.is_none() {
                 self.watch_server(cx);
-                if self.mode == PoolMode::Session
+                // A client that listens may never ask anything again: it has to be told at once, as the server would have told it.
+                if (self.mode == PoolMode::Session || self.state.pins.intersects(Pins::LISTEN))
                     && let Some(report) = self.lost.take()
                 {
                     return Poll::Ready(Err(SessionEnd::ServerGone(Some(report.ending_the_session()))));

@@ -288,3 +288,43 @@ fn waiting_for_a_primary_is_bounded_in_time_number_and_bytes() {
     assert_eq!(yard.metric("pgyard_statements_held_refused_total", &[]), Some(2.0));
     assert_eq!(yard.metric("pgyard_statements_held", &[]), Some(0.0));
 }
+
+/// What a client is told that asks nothing any more.
+fn last_words(client: &mut RawClient) -> String {
+    let mut words = Vec::new();
+    while let Some(reply) = client.receive().expect("the connection ends") {
+        words.extend(reply.field(b'S').zip(reply.field(b'C')).map(|(severity, state)| format!("{severity} {state}")));
+    }
+    words.join(", ")
+}
+
+#[test]
+fn a_client_that_only_listens_is_told_that_its_server_is_gone() {
+    let fleet = own_fleet(0);
+    let primary = fleet.primary();
+    let modes = ["pool_mode = 'transaction'", "pool_mode = 'session'"];
+    let yards = modes.map(|mode| Pgyard::start_with_config(&fleet, &config(&fleet, None, mode)));
+    let listeners = || {
+        let mut clients = vec![direct(primary, &fleet)];
+        clients.extend(yards.iter().map(Pgyard::client));
+        for client in &mut clients {
+            client.column("LISTEN news").unwrap();
+        }
+        clients
+    };
+    let mut ended = listeners();
+    primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'").unwrap();
+    for client in &mut ended {
+        assert_eq!(last_words(client), "FATAL 57P01", "as PostgreSQL itself says it");
+    }
+    let mut killed = listeners();
+    primary.kill().unwrap();
+    // PostgreSQL itself has hardly time to say anything then.
+    for client in &mut killed[1..] {
+        assert_eq!(last_words(client), "FATAL 57P01");
+    }
+    for yard in &yards {
+        let pinned = || yard.metric("pgyard_clients_pinned", &[("cause", "listen")]);
+        eventually("nobody is pinned any more", 10 * SECOND, || pinned() == Some(0.0));
+    }
+}
