@@ -25,12 +25,14 @@ mod integration {
     mod oracle;
     mod overload;
     mod peers;
+    mod pins;
     mod points;
     mod promises;
     mod reload;
     mod replication;
     mod retry;
     mod routing;
+    mod sequences;
     mod shard_keys;
     mod shard_order;
     mod sharded;

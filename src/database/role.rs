@@ -8,7 +8,7 @@ use crate::pool::{Connector, IdentityCheck, Pool, PoolKey, PoolLimits};
 use crate::server::{ConnectError, ParameterSet, ReportedParameters};
 use crate::types::TokenBucket;
 use arc_swap::ArcSwap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Combinations of start-up parameters whose welcome is remembered, per role.
@@ -25,6 +25,8 @@ pub struct RolePools {
     making: Mutex<()>,
     /// Its statements, where their rate is limited.
     pub(super) statements: Mutex<TokenBucket>,
+    /// Sessions of it ask for `currval()` outside the transaction that made it.
+    asks_for_sequences: AtomicBool,
     /// What a server of this role last reported at log-in: the welcome for the next client.
     welcomes: Mutex<Vec<(ParameterSet, Arc<ReportedParameters>)>>,
 }
@@ -38,6 +40,7 @@ impl RolePools {
             pools: Arc::default(),
             making: Mutex::default(),
             statements: Mutex::default(),
+            asks_for_sequences: AtomicBool::new(false),
             welcomes: Mutex::default(),
         })
     }
@@ -49,6 +52,16 @@ impl RolePools {
         }
         self.credential.store(Arc::new(credential));
         true
+    }
+
+    /// Whether a session of it has asked for `currval()` or `lastval()` so far.
+    pub fn asks_for_sequences(&self) -> bool {
+        self.asks_for_sequences.load(Ordering::Relaxed)
+    }
+
+    /// One does.
+    pub fn note_asking_for_sequences(&self) {
+        self.asks_for_sequences.store(true, Ordering::Relaxed);
     }
 
     /// Where its pools stand, for those who keep the last ones at hand.

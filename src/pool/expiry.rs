@@ -19,6 +19,8 @@ pub(super) async fn expire_waiters(pool: Weak<Pool>) {
         if !pool.end_long_waits(limit) {
             return;
         }
+        // A connection of their own was to come sooner.
+        pool.give_up_kept();
         pool.connect_for_waiters();
     }
 }

@@ -6,7 +6,7 @@ use super::waiters::{Waiter, Waiters};
 use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
 use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,10 +45,23 @@ impl PoolState {
         self.idle.iter().map(Vec::len).sum()
     }
 
-    /// An idle connection, one of this thread if possible.
+    /// An idle connection, one of this thread if possible, and one that is not kept for another session.
     fn take_idle(&mut self, worker: usize) -> Option<Box<ServerConnection>> {
         let home = worker % self.idle.len();
-        self.idle[home].pop().or_else(|| self.idle.iter_mut().find_map(Vec::pop))
+        take_free(&mut self.idle[home]).or_else(|| self.idle.iter_mut().find_map(take_free))
+    }
+
+    /// The connection that has been kept longest: its session may not come back for it.
+    pub(super) fn take_kept(&mut self) -> Option<Box<ServerConnection>> {
+        let longest = self.idle.iter_mut().filter(|idle| !idle.is_empty()).min_by_key(|idle| idle.last().map(|c| c.returned))?;
+        longest.pop()
+    }
+
+    /// Puts a connection to the idle ones. Those that are kept for a session lie below all others.
+    fn put_idle(&mut self, connection: Box<ServerConnection>) {
+        let home = connection.worker % self.idle.len();
+        let place = if connection.is_kept { 0 } else { self.idle[home].len() };
+        self.idle[home].insert(place, connection);
     }
 
     /// Whether a connection from before `valid_from` may stay: it is of no earlier server, and leads where the name leads today.
@@ -68,6 +81,8 @@ pub struct Pool {
     pub(super) permits: Arc<HostPermits>,
     pub(super) limits: arc_swap::ArcSwap<PoolLimits>,
     state: Mutex<PoolState>,
+    /// Connections have been kept for their sessions.
+    keeps: AtomicBool,
     checkouts: AtomicU64,
     pub(super) timeouts: AtomicU64,
     overflows: AtomicU64,
@@ -117,6 +132,7 @@ impl Pool {
             permits,
             limits: arc_swap::ArcSwap::from_pointee(limits),
             state: Mutex::new(state),
+            keeps: AtomicBool::new(false),
             checkouts: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
@@ -150,21 +166,33 @@ impl Pool {
         state.open >= state.size
     }
 
-    /// The idle connection with this id, if it is here and nobody waits.
+    /// The idle connection with this id, if it is here and either nobody waits or it is kept from those who do.
     pub fn try_checkout_exactly(&self, id: u64) -> Option<Box<ServerConnection>> {
         let mut state = self.lock();
-        if !state.waiting.is_empty() {
-            return None;
-        }
+        let free = state.waiting.is_empty();
         let found = state.idle.iter_mut().find_map(|idle| {
             let place = idle.iter().position(|connection| connection.id == id)?;
-            Some(idle.remove(place))
+            let may_go = free || idle[place].is_kept;
+            may_go.then(|| idle.remove(place))
         });
         drop(state);
         if found.is_some() {
             self.checkouts.fetch_add(1, Ordering::Relaxed);
         }
         found
+    }
+
+    /// Whether the idle connections, of which there are some, are all kept for sessions, and a new one may be made instead.
+    fn opens_beside_kept(self: &Arc<Self>) -> bool {
+        if !self.keeps.load(Ordering::Relaxed) {
+            return false;
+        }
+        let only_kept = {
+            let state = self.lock();
+            let all_kept = state.idle.iter().all(|idle| idle.last().is_none_or(|connection| connection.is_kept));
+            all_kept && state.waiting.is_empty() && state.idle() > 0 && state.connecting == 0 && state.open < state.quota
+        };
+        only_kept && self.open_idle()
     }
 
     /// Waits for a connection: one that is returned, or a new one.
@@ -176,12 +204,13 @@ impl Pool {
     /// A connection that was handed over and not taken goes back to the pool.
     pub async fn checkout(self: &Arc<Self>, slot: &Arc<WaitSlot>, worker: usize) -> Result<Box<ServerConnection>, CheckoutError> {
         let limits = self.limits.load();
+        let opens = self.opens_beside_kept();
         let (wait, may_connect) = {
             let mut state = self.lock();
             let waiting = state.waiting.len();
             // Looked at under the lock under which the session begins to wait: what is returned in between would wait as well.
             if waiting == 0
-                && let Some(connection) = state.take_idle(worker)
+                && let Some(connection) = state.take_idle(worker).or_else(|| if opens { None } else { state.take_kept() })
             {
                 drop(state);
                 self.checkouts.fetch_add(1, Ordering::Relaxed);
@@ -233,14 +262,18 @@ impl Pool {
             drop(state);
             return self.discard(connection);
         }
-        while let Some(waiter) = state.waiting.next(connection.worker, now) {
+        // Those who wait have connections coming.
+        let stays = connection.is_kept && state.connecting >= state.waiting.len();
+        while !stays && let Some(waiter) = state.waiting.next(connection.worker, now) {
             match waiter.slot.fill(waiter.ticket, connection) {
                 Ok(()) => return,
                 Err(back) => connection = back,
             }
         }
-        let home = connection.worker % state.idle.len();
-        state.idle[home].push(connection);
+        if connection.is_kept && !self.keeps.load(Ordering::Relaxed) {
+            self.keeps.store(true, Ordering::Relaxed);
+        }
+        state.put_idle(connection);
     }
 
     /// Closes a connection and frees its place.
@@ -259,14 +292,30 @@ impl Pool {
         self.connect_for_waiters();
     }
 
-    pub(super) fn fail_waiters(&self, error: &Arc<ConnectError>) {
+    pub(super) fn fail_waiters(self: &Arc<Self>, error: &Arc<ConnectError>) {
         let mut state = self.lock();
         // Somebody still holds a connection that will come back, and the server only said that it is full: waiting is right.
         if error.is_server_full() && state.open > 0 {
-            return;
+            drop(state);
+            return self.give_up_kept();
         }
         for waiter in state.waiting.drain() {
             waiter.slot.fail(waiter.ticket, CheckoutError::Connect(error.clone()));
+        }
+    }
+
+    /// Those who wait get what was kept for others.
+    pub(super) fn give_up_kept(self: &Arc<Self>) {
+        loop {
+            let mut state = self.lock();
+            if state.waiting.is_empty() {
+                return;
+            }
+            let Some(mut connection) = state.take_kept() else { return };
+            let returned = connection.returned;
+            connection.is_kept = false;
+            drop(state);
+            self.give_back_at(connection, returned);
         }
     }
 
@@ -277,7 +326,7 @@ impl Pool {
         if longest.is_empty() {
             return false;
         }
-        let connection = longest.remove(0);
+        let connection = longest.remove(longest.iter().position(|connection| !connection.is_kept).unwrap_or(0));
         state.open -= 1;
         drop(state);
         drop(connection);
@@ -322,6 +371,10 @@ impl Pool {
             overflows: self.overflows.load(Ordering::Relaxed),
         }
     }
+}
+
+fn take_free(idle: &mut Vec<Box<ServerConnection>>) -> Option<Box<ServerConnection>> {
+    if idle.last()?.is_kept { None } else { idle.pop() }
 }
 
 /// A session's wait; ending it puts back what came too late, and leaves the queue.

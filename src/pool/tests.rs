@@ -286,6 +286,32 @@ async fn what_is_kept_idle_takes_no_place_from_anybody() {
 }
 
 #[tokio::test]
+async fn a_connection_is_kept_for_its_session_as_long_as_others_can_do_without_it() {
+    let permits = Arc::new(HostPermits::new(10));
+    let (pool, slots) = (pool("r", &permits, limits(3)), <[Arc<WaitSlot>; 3]>::default());
+    let (mut kept, free) = (pool.checkout(&slots[0], 0).await.unwrap(), pool.checkout(&slots[1], 1).await.unwrap());
+    let (kept_id, free_id) = (kept.id, free.id);
+    kept.is_kept = true;
+    pool.give_back(free);
+    pool.give_back(kept);
+    let other = pool.try_checkout(0).expect("one is free");
+    assert_eq!(other.id, free_id, "though the other was used last");
+    assert!(pool.try_checkout(0).is_none(), "a new one is to be made");
+    let made = within("a new one", pool.checkout(&slots[0], 0)).await.unwrap();
+    assert!(made.id != kept_id && pool.stats().open == 3);
+    // Its session finds it.
+    let kept = pool.try_checkout_exactly(kept_id).expect("it was kept");
+    pool.give_back(kept);
+    // The pool is full, and the others are in use.
+    let kept = within("it is given up", pool.checkout(&slots[2], 0)).await.unwrap();
+    assert_eq!(kept.id, kept_id);
+    pool.give_back(kept);
+    pool.give_back(other);
+    pool.give_back(made);
+    assert_eq!((pool.stats().idle, pool.stats().open), (3, 3));
+}
+
+#[tokio::test]
 async fn a_new_connection_serves_somebody_however_short_its_life() {
     let permits = Arc::new(HostPermits::new(1));
     let (pool, slot) = (pool("r", &permits, PoolLimits { max_age: Duration::from_nanos(1), ..limits(1) }), Arc::default());

@@ -51,10 +51,15 @@ impl Pool {
             if !limits.idle_timeout.is_zero() {
                 let mut may_go = state.idle().saturating_sub(limits.min_idle);
                 for idle in &mut state.idle {
-                    let old = idle.iter().take_while(|c| now.duration_since(c.returned) > limits.idle_timeout).count();
-                    let going = old.min(may_go);
-                    may_go -= going;
-                    expired.extend(idle.drain(..going));
+                    let old = |c: &ServerConnection| now.duration_since(c.returned) > limits.idle_timeout;
+                    let before = idle.len();
+                    let mut left = may_go;
+                    expired.extend(idle.extract_if(.., |connection| {
+                        let goes = left > 0 && old(connection);
+                        left -= usize::from(goes);
+                        goes
+                    }));
+                    may_go -= before - idle.len();
                 }
             }
             let present = state.idle() + state.connecting;

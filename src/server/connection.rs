@@ -50,6 +50,11 @@ impl TransactionStatus {
 /// The server's unnamed statement may be anybody's.
 pub const UNKNOWN_UNNAMED: u64 = u64::MAX;
 
+/// Nobody has written through a server connection since it was opened or cleared.
+pub const NO_WRITER: i32 = 0;
+/// What a server connection remembers of sequences is not one session's.
+pub const SEVERAL_WRITERS: i32 = -1;
+
 /// What a CancelRequest to this server must carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerKey {
@@ -118,8 +123,11 @@ pub struct ServerConnection {
     pub own_names: OwnNames,
     /// Which Parse its unnamed statement came from; 0 is none, [`UNKNOWN_UNNAMED`] may be any.
     pub unnamed: u64,
-    /// The session that used it last, by its process id; 0 is none.
-    pub last_session: i32,
+    /// The session that wrote through it last, by its process id, or [`NO_WRITER`], [`SEVERAL_WRITERS`]. What the server remembers of
+    /// sequences is that session's.
+    pub last_writer: i32,
+    /// The pool gives it to others last: that session may come back for what the server remembers.
+    pub is_kept: bool,
     /// When it was opened.
     pub opened: Instant,
     /// From when its age is counted: some time before it was opened, so that connections opened together do not all end together.
@@ -171,7 +179,8 @@ impl ServerConnection {
             prepared_unknown: false,
             own_names: OwnNames::default(),
             unnamed: 0,
-            last_session: 0,
+            last_writer: NO_WRITER,
+            is_kept: false,
             opened: now,
             aged_from: now,
             valid: now,

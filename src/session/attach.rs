@@ -142,6 +142,8 @@ impl Session {
                 },
             };
             attempt.need.reason = place.reason;
+            let mut server = server;
+            server.is_kept = server.id == self.state.sequence_server;
             let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
             link.needs_reset = self.mode == PoolMode::Session;
             attempt.held = None;
@@ -217,7 +219,11 @@ impl Session {
         same: bool,
     ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
-            let wanted = if same { pool.try_checkout_exactly(self.state.last_server) } else { None };
+            let wanted = match (same, self.state.sequence_server) {
+                (false, _) => None,
+                (true, 0) => pool.try_checkout_exactly(self.state.last_server),
+                (true, kept) => pool.try_checkout_exactly(kept),
+            };
             let server = match wanted {
                 Some(server) => server,
                 None => {

@@ -4,7 +4,7 @@ use crate::cluster::Host;
 use crate::database::ClientEntry;
 use crate::metrics::QueryRoute;
 use crate::pool::Pool;
-use crate::server::{ServerConnection, TransactionStatus, cancel};
+use crate::server::{NO_WRITER, ServerConnection, TransactionStatus, cancel};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,7 +106,7 @@ async fn reset(mut server: Box<ServerConnection>, pool: Arc<Pool>) {
         Ok(Ok(())) => {
             server.parameters = Arc::default();
             server.incoming.prepared.clear();
-            server.last_session = 0;
+            server.last_writer = NO_WRITER;
             server.prepared_unknown = false;
             server.own_names.clear();
             pool.give_back(server);

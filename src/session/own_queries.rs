@@ -8,7 +8,8 @@ use super::send::{put_own_query, put_parameters};
 use super::unit::Unit;
 use crate::config::PoolMode;
 use crate::database::with_view;
-use crate::server::TransactionStatus;
+use crate::metrics::QueryRoute;
+use crate::server::{NO_WRITER, SEVERAL_WRITERS, TransactionStatus};
 use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
@@ -21,11 +22,11 @@ impl Session {
         if held && !self.state.pipeline_open {
             put_parameters(server, &self.state);
         }
-        if !held && unit.pins.intersects(Pins::SEQUENCE) && server.last_session != self.entry.process {
-            // currval and lastval must not show what another session did here.
-            put_own_query(server, "DISCARD SEQUENCES");
+        if link.route == QueryRoute::Primary && self.mode == PoolMode::Transaction && unit.may_write() {
+            self.see_to_sequences(unit);
         }
-        server.last_session = self.entry.process;
+        let Some(link) = self.link.as_mut() else { return false };
+        let server = link.server();
         if server.prepared_unknown && !self.state.pipeline_open && server.incoming.status != TransactionStatus::Failed {
             put_own_query(server, "DEALLOCATE ALL");
             server.incoming.prepared.clear();
@@ -33,6 +34,29 @@ impl Session {
             server.prepared_unknown = false;
         }
         !server.incoming.replies.is_empty()
+    }
+
+    /// `currval()` and `lastval()` must not show what another session did on the server connection. Where the role's sessions are known
+    /// to ask for that outside the transaction that did it, each of them finds its own connection again if that can be, and what it
+    /// writes stands alone there.
+    #[inline(never)]
+    fn see_to_sequences(&mut self, unit: &Unit) {
+        if unit.pins.intersects(Pins::SEQUENCE) {
+            self.role.note_asking_for_sequences();
+        }
+        let (keeps, process) = (self.role.asks_for_sequences(), self.entry.process);
+        let Some(link) = self.link.as_mut() else { return };
+        let server = link.server();
+        let mut is_strange = keeps && server.last_writer != NO_WRITER && server.last_writer != process;
+        if is_strange && !self.state.pipeline_open && server.incoming.status != TransactionStatus::Failed {
+            put_own_query(server, "DISCARD SEQUENCES");
+            is_strange = false;
+        }
+        server.last_writer = if is_strange { SEVERAL_WRITERS } else { process };
+        if keeps {
+            server.is_kept = true;
+            self.state.sequence_server = server.id;
+        }
     }
 
     /// Runs what is in the outbox of pgyard's own, before the unit. `Ok(false)`: the connection was lost, another is needed.

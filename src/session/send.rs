@@ -1,7 +1,7 @@
 //! Putting a unit into a server's outbox: as it is, or message by message (see [`mod@super::translate`]).
 
 use super::local;
-use super::names::{put_quiet_sync, put_stale_closed};
+use super::names::{mentioned, put_own_name, put_quiet_sync, put_stale_closed};
 use super::state::SessionState;
 use super::translate::Translation;
 use super::unit::{Unit, UnitKind};
@@ -76,7 +76,17 @@ pub fn put_unit(
     }
     put_shown_setting(unit, state, server, database);
     match unit.kind {
-        UnitKind::Query => Ok(put_query(state, server)),
+        UnitKind::Query => {
+            if unit.own_names && state.pipeline_open {
+                // In the middle of a pipeline nothing could be prepared beforehand.
+                let facts = unit.query_facts();
+                facts
+                    .into_iter()
+                    .flat_map(|facts| mentioned(facts))
+                    .for_each(|name| put_own_name(server, state, name.as_bytes()));
+            }
+            Ok(put_query(state, server))
+        }
         UnitKind::Function => {
             server.incoming.replies.push(Expected::Through);
             Ok(Sent::AsItIs)

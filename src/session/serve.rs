@@ -48,7 +48,7 @@ impl Session {
             reads: self.tables_read(&unit),
             writes: false,
             failed: Vec::new(),
-            same_server: unit.pins.intersects(Pins::SEQUENCE) || unit.own_names,
+            same_server: unit.pins.intersects(Pins::SEQUENCE) || unit.own_names || self.wants_its_sequences(&unit),
             crowded: None,
             replanned: false,
             losses: 0,
@@ -96,6 +96,11 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the unit is one of those that are better off where the session's sequences are: what writes, or begins a transaction.
+    fn wants_its_sequences(&self, unit: &Unit) -> bool {
+        self.state.sequence_server != 0 && (unit.access > Access::Server || unit.needs_care)
     }
 
     /// Waits until the position of the session's last write is known: it is asked for it.

@@ -175,6 +175,8 @@ pub struct SessionState {
     pub unread_code: Option<u64>,
     /// The server connection that it used last, by id.
     pub last_server: u64,
+    /// The one whose memory of sequences is its own, by id; 0 is none.
+    pub sequence_server: u64,
     /// Its transaction block, if one is open.
     pub transaction: Option<OpenTransaction>,
     /// Its server was lost in a transaction: everything fails with 25P02 until ROLLBACK.
@@ -222,6 +224,7 @@ impl SessionState {
             named_pins: None,
             unread_code: None,
             last_server: 0,
+            sequence_server: 0,
             transaction: None,
             lost_transaction: false,
             skipping: false,

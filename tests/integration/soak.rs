@@ -7,7 +7,8 @@ mod guests;
 
 use super::chaos::dice::{Dice, seed_of_run};
 use super::harness::{Pgyard, RawClient, eventually, own_fleet};
-use guests::{Guest, Report, rows};
+pub use guests::rows;
+use guests::{Guest, Report};
 use pgyard::demo::{LocalFleet, LocalHost, StopMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -311,8 +311,9 @@ pub fn shrink(text: &str, mut fails: impl FnMut(&Script) -> bool) -> String {
         let mut part = parts.len();
         while part > 0 && parts.len() > 1 {
             part -= 1;
-            // Without its last Sync a pipeline is not answered.
-            if wait.is_empty() && part + 1 == parts.len() && parts[part] == "S" {
+            // Without its last Sync a pipeline is not answered, and what stands behind `open` are no messages.
+            let ends_pipeline = wait.is_empty() && part + 1 == parts.len() && parts[part] == "S";
+            if ends_pipeline || parts[part].starts_with("open") {
                 continue;
             }
             let mut fewer = parts.clone();
