@@ -12,6 +12,7 @@ use crate::metrics::QueryRoute;
 use crate::server::{NO_WRITER, SEVERAL_WRITERS, TransactionStatus};
 use crate::sql::Pins;
 use crate::types::SqlState;
+use crate::wire::error_response::ErrorFields;
 use crate::wire::reply::Report;
 
 impl Session {
@@ -103,12 +104,9 @@ impl Session {
                     PoolMode::Transaction => AttachError::Refused(report),
                 })
             }
-            Err(OwnError::Failed { message, .. }) => {
+            Err(OwnError::Failed { message, body }) => {
                 self.break_link();
-                let report = Report::error(SqlState::INVALID_PARAMETER_VALUE, message)
-                    .detail("pgyard set the session's parameters on another server connection, and the server refused.")
-                    .hint("RESET the parameter, or set a value that every server accepts.");
-                Err(AttachError::Refused(report))
+                Err(AttachError::Refused(failure(message, &body)))
             }
             Err(OwnError::End(end)) => Err(AttachError::End(end)),
         }
@@ -132,6 +130,17 @@ impl Session {
     }
 }
 
+/// What the client is told when a query of pgyard's own, on which its unit depends, has failed.
+fn failure(message: String, body: &[u8]) -> Report {
+    if ErrorFields::read(body).state == SqlState::QUERY_CANCELED {
+        // The client has asked for its statement to be cancelled while that had to wait for this.
+        return Report::error(SqlState::QUERY_CANCELED, message);
+    }
+    Report::error(SqlState::INVALID_PARAMETER_VALUE, message)
+        .detail("pgyard set the session's parameters on another server connection, and the server refused.")
+        .hint("RESET the parameter, or set a value that every server accepts.")
+}
+
 /// Why queries of pgyard's own were not answered.
 pub(super) enum OwnError {
     /// The connection ended.
@@ -145,4 +154,17 @@ pub(super) enum OwnError {
     },
     /// The session ends.
     End(SessionEnd),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_query_of_our_own_is_the_clients_cancelled_statement() {
+        let check = |body: &[u8], expect| assert_eq!(failure("text".into(), body).state, expect);
+        check(b"SERROR\0C57014\0Mcanceling statement due to user request\0\0", SqlState::QUERY_CANCELED);
+        check(b"SERROR\0C22023\0Mrole \"x\" does not exist\0\0", SqlState::INVALID_PARAMETER_VALUE);
+        check(b"", SqlState::INVALID_PARAMETER_VALUE);
+    }
 }

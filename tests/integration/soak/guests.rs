@@ -364,7 +364,12 @@ impl Guest {
                 self.client().send(&large)?;
                 for _ in 0..self.dice.between(0..50) {
                     let reply = self.client().receive()?;
+                    // An error makes it a short answer.
+                    let is_last = reply.as_ref().is_none_or(|reply| reply.tag == b'Z');
                     self.look_at(token, &Vec::from_iter(reply))?;
+                    if is_last {
+                        break;
+                    }
                 }
             }
             3 => {
