@@ -373,6 +373,8 @@ impl Pool {
     }
 }
 
+/// The connection that was returned last, unless all of them are kept.
+#[expect(clippy::vec_box, reason = "connections are handed on as boxes: moving one would copy it")]
 fn take_free(idle: &mut Vec<Box<ServerConnection>>) -> Option<Box<ServerConnection>> {
     if idle.last()?.is_kept { None } else { idle.pop() }
 }

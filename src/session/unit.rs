@@ -425,7 +425,7 @@ fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Resu
                 unit.binds = true;
                 unit.leaves_portals |= !body.ends_with(&[0; 4]);
             }
-            b'D' | b'C' => add_named(&mut unit, header.tag, body, state)?,
+            b'D' | b'C' => add_named(&mut unit, header.tag, body, (state, database))?,
             b'S' | b'H' => {
                 if !body.is_empty() {
                     return Err(WireError::Trailing);

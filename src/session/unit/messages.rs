@@ -3,6 +3,7 @@
 use super::Unit;
 use crate::database::{Database, StatementForm, classify, classify_prepared};
 use crate::session::state::SessionState;
+use crate::sql::SessionEffect;
 use crate::wire::WireError;
 use crate::wire::bind::BindMessage;
 use crate::wire::named::NamedMessage;
@@ -70,11 +71,22 @@ pub(super) fn add_bind(
     Ok(())
 }
 
-pub(super) fn add_named(unit: &mut Unit, tag: u8, body: &[u8], state: &SessionState) -> Result<(), WireError> {
+pub(super) fn add_named(
+    unit: &mut Unit,
+    tag: u8,
+    body: &[u8],
+    (state, database): (&SessionState, &Database),
+) -> Result<(), WireError> {
     let message = NamedMessage::read(body)?;
     let form = if message.statement { state.statement(message.name).map(|statement| statement.form()) } else { None };
     unit.describes |= tag == b'D';
     unit.own_names |= form.is_some_and(|form| form != StatementForm::Shared);
+    if tag == b'D' && message.statement && message.name.is_empty() && unit.unnamed.is_none() && state.unnamed.tag != 0 {
+        // An `EXECUTE x` that an earlier unit has prepared: what it answers depends on x.
+        let facts = classify(database, &state.unnamed.definition[..state.unnamed.text_len], state.lexing);
+        let mut effects = facts.statements.iter().flat_map(|statement| &statement.effects);
+        unit.own_names |= facts.needs_care && effects.any(SessionEffect::concerns_names);
+    }
     if message.statement && (tag == b'C' || !message.name.is_empty() || unit.unnamed.is_none()) {
         unit.verbatim = false;
     }
