@@ -6,7 +6,7 @@ ARGS ?=
 SHARDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos promises soak overload regress bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos promises soak overload regress drivers bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ regress: ## Run PostgreSQL's own test suites directly and through pgyard, and co
 	@scripts/setup.sh --regress
 	$(CARGO) build --bin pgyard
 	@python3 scripts/regress.py $(ARGS)
+
+drivers: ## Run the test suites of drivers and frameworks directly and through pgyard, and compare (ARGS="--suite asyncpg")
+	@scripts/setup.sh --drivers
+	$(CARGO) build --bin pgyard
+	@python3 scripts/drivers.py $(ARGS)
 
 bench: ## Measure pgyard beside a direct connection and installed proxies (ARGS="--fake", docs/benchmarks.md)
 	@scripts/setup.sh --bench
