@@ -67,7 +67,7 @@ fn a_commit_whose_server_ends_before_its_sync_is_acknowledged() {
     let commit = |client: &mut RawClient, number: u32| {
         client.column("BEGIN").unwrap();
         client.column(&format!("INSERT INTO t VALUES ({number})")).unwrap();
-        let answer = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let answer = scope.spawn(|| {
                 let outcome = client.run(Protocol::Extended, "COMMIT");
                 outcome.map(|replies| tags(&replies)).map_err(|error| error.kind())
@@ -79,8 +79,7 @@ fn a_commit_whose_server_ends_before_its_sync_is_acknowledged() {
                 .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND query = 'COMMIT'")
                 .unwrap();
             answer.join().unwrap()
-        });
-        answer
+        })
     };
     // PostgreSQL itself commits, says so, and goes without a ReadyForQuery.
     let mut direct = RawClient::log_in(way.port, "app", fleet.app_password().reveal(), "app").unwrap();

@@ -53,9 +53,13 @@ fn pairs_of(consistency: &str, by_another: bool) {
     yard.wait_for_replicas(&["replica1", "replica2"]);
     let (pairs, begin) = (promised(320, 10_000), Instant::now());
     let stale = stale_reads(&yard, pairs, by_another);
-    let last = Instant::now();
-    println!("{consistency}: {stale} of {pairs} reads were stale, in {:?}", begin.elapsed());
+    let (last, took) = (Instant::now(), begin.elapsed());
+    let samples =
+        yard.metric("pgyard_sampler_queries_total", &[("host", &format!("127.0.0.1:{}", fleet.primary().port()))]).unwrap();
+    println!("{consistency}: {stale} of {pairs} reads were stale, in {took:?}; positions were asked for {samples} times");
     assert_eq!(stale, 0);
+    // One in `sampler_interval`, however many write: at 1,000 writes a second fewer than one for ten of them.
+    assert!(samples <= took.as_secs_f64() * 100.0 + 10.0, "{samples} in {took:?}");
     let mut client = yard.client();
     let host = "SELECT current_setting('cluster_name'), (SELECT sum(n) FROM t)";
     eventually("all reads are on replicas", 20 * SECOND, || (0..20).all(|_| client.column(host).unwrap() != ["primary"]));
