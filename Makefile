@@ -33,9 +33,11 @@ chaos: ## Break hosts and networks under checked sessions, 10 minutes a level (M
 	PGYARD_CHAOS_MINUTES=$(or $(MINUTES),10) PGYARD_CHAOS_SEED=$(SEED) \
 		$(CARGO) test --test integration chaos::levels::$(ARGS) -- --nocapture --test-threads=1
 
-promises: ## Count what is promised in numbers, in full: stale reads, recovery from a lost primary
+promises: ## Count what is promised in numbers, in full: stale reads, hosts that break, a lost primary (needs a machine of its own)
 	@scripts/setup.sh --tests
-	PGYARD_PROMISES=1 $(CARGO) test --test integration promises:: -- --nocapture --test-threads=1
+	$(CARGO) test --lib an_idle_hour_and_one_write_eject_nobody
+	PGYARD_PROMISES=1 $(CARGO) test --test integration -- --nocapture --test-threads=1 \
+		promises:: stubborn:: lag:: faults:: slow_hosts:: reload::replicas_are_added failover::a_restart failover::a_promotion
 
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests
