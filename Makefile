@@ -6,7 +6,7 @@ ARGS ?=
 SHARDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos promises soak overload regress bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos promises shards soak overload regress bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ chaos: ## Break hosts and networks under checked sessions, 10 minutes a level (M
 promises: ## Count what is promised in numbers, in full: stale reads, recovery from a lost primary
 	@scripts/setup.sh --tests
 	PGYARD_PROMISES=1 $(CARGO) test --test integration promises:: -- --nocapture --test-threads=1
+
+shards: ## Figures of reading over three shards of a million rows each (ROWS=100000)
+	@scripts/setup.sh --tests
+	PGYARD_SHARD_ROWS=$(or $(ROWS),1000000) $(CARGO) test --release --test integration sharded::figures -- --nocapture
 
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests

@@ -13,6 +13,7 @@ use crate::shard::{
     lines_of,
 };
 use crate::types::SqlState;
+use crate::wire::WireError;
 use crate::wire::frame::{HEADER_LEN, client_header, put_message, put_string};
 use crate::wire::reply::{Report, put_bare};
 use std::collections::BTreeMap;
@@ -319,10 +320,7 @@ impl ShardedSession {
                     .await?
                     .unwrap_or_else(|| Trouble::error(SqlState::QUERY_CANCELED, "COPY from stdin failed")))
             }
-            tag => {
-                let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-                Err(Trouble::error(SqlState::PROTOCOL_VIOLATION, message))
-            }
+            tag => Err(WireError::Type(tag).into()),
         }
     }
 

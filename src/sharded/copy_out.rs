@@ -88,13 +88,13 @@ impl ShardedSession {
         let binary = copy.format == CopyFormat::Binary;
         let results: &[i16] = if binary { &[1] } else { &[] };
         let question = Question { parameters: None, results, describes: false, sql: &copy.text, ..question };
+        let shard = self.any_shard();
+        let names = described_names(&self.described(question, shard, &copy.text).await?);
+        let writer = CopyWriter::new(copy.format.clone(), &names);
         let mut stream = self.start(question, &copy.plan, WHOLE_ANSWER).await?;
         self.side().outbox.push(&head);
         let mut prefix = if binary { BINARY_HEADER.to_vec() } else { Vec::new() };
-        let mut writer = None;
         while let Some(row) = self.next_row(&mut stream).await? {
-            let writer =
-                writer.get_or_insert_with(|| CopyWriter::new(copy.format.clone(), &described_names(stream.description())));
             let mut written = std::mem::take(&mut prefix);
             let outcome = writer.put(&mut written, &row).map_err(super::stream::gather_trouble);
             self.all_or_none(stream.shards(), outcome).await?;

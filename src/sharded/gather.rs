@@ -206,10 +206,14 @@ impl ShardedSession {
         parameters: BoundParameters<'_>,
         portal: LegPortal<'_>,
     ) -> Result<RowStream, Trouble> {
-        let shards = vec![self.any_shard()];
-        let (order, window) = (StreamOrder::default(), RowWindow::new(0, None, false));
+        let shard = self.any_shard();
+        // Its columns have names of pgyard's own.
+        let description = if question.describes { Some(self.described(question, shard, question.sql).await?) } else { None };
+        let (shards, order, window) = (vec![shard], StreamOrder::default(), RowWindow::new(0, None, false));
         let source = StreamSource { shards, sql, parameters: Some(parameters), results: question.results, order, window };
-        self.stream_of(question, source, portal).await
+        let mut stream = self.stream_of(question, source, portal).await?;
+        stream.show_as(description);
+        Ok(stream)
     }
 
     /// The rows of a gathered answer, as text, instead of telling them to the client.

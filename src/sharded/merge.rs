@@ -74,7 +74,8 @@ impl ShardedSession {
         shard: usize,
         sorted: SortedRows<'_>,
     ) -> Result<Option<(StreamOrder, Vec<i16>)>, Trouble> {
-        let types = self.described(question, shard, &sorted.partial.sql).await?;
+        let description = self.described(question, shard, &sorted.partial.sql).await?;
+        let types: Vec<u32> = described_types(&description).into_iter().map(|(oid, _)| oid).collect();
         let results = formats(question.results, types.len(), sorted.hidden);
         let settings = self.sort_settings(question, shard).await?;
         let schema = self.database.schema().get();
@@ -92,13 +93,13 @@ impl ShardedSession {
         Ok(Some((order, results)))
     }
 
-    /// The types of a query's columns, as a shard says; asked for once.
-    async fn described(&mut self, question: Question<'_>, shard: usize, sql: &str) -> Result<Arc<[u32]>, Trouble> {
+    /// The body of a query's RowDescription, as a shard says; asked for once.
+    pub(super) async fn described(&mut self, question: Question<'_>, shard: usize, sql: &str) -> Result<Arc<[u8]>, Trouble> {
         let parameters = question.parameters.map_or(&[][..], |parameters| parameters.types);
-        if let Some((known, types)) = self.plans.described.get(sql)
+        if let Some((known, description)) = self.plans.described.get(sql)
             && **known == *parameters
         {
-            return Ok(types.clone());
+            return Ok(description.clone());
         }
         self.enter(shard, question.writes()).await?;
         let mut definition = sql.as_bytes().to_vec();
@@ -113,10 +114,9 @@ impl ShardedSession {
         leg.statements.remove(&b""[..]);
         leg.send(&messages);
         let answer = self.finish(shard, false).await?.check()?;
-        let types = described_types(&answer.description.unwrap_or_default()).into_iter().map(|(oid, _)| oid);
-        let types: Arc<[u32]> = types.collect();
-        self.plans.described.insert(sql.into(), (parameters.into(), types.clone()));
-        Ok(types)
+        let description: Arc<[u8]> = answer.description.unwrap_or_default().into();
+        self.plans.described.insert(sql.into(), (parameters.into(), description.clone()));
+        Ok(description)
     }
 
     /// How servers write values in this session; asked for once, and again after a SET.

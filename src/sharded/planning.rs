@@ -52,8 +52,8 @@ pub struct PlanShelf {
     plans: HashMap<Box<[u8]>, Arc<Plan>>,
     schema: Option<Arc<Schema>>,
     meaning: String,
-    /// The types of the parameters and of the columns of queries that are merged.
-    pub(super) described: HashMap<Box<str>, (Box<[u32]>, Arc<[u32]>)>,
+    /// What a shard said of queries, with the types of their parameters.
+    pub(super) described: HashMap<Box<str>, (Box<[u32]>, Arc<[u8]>)>,
     /// How servers write values, and the number of the last SET before.
     pub(super) sorting: Option<(u64, SortSettings)>,
 }

@@ -14,8 +14,9 @@ use super::transaction::BlockState;
 use super::trouble::Trouble;
 use crate::gather::{Admission, GatherError, MergeKey, MergeStep, RowMerge, RowWindow, cut_description, cut_row};
 use crate::types::SqlState;
-use crate::wire::frame::{HEADER_LEN, header};
+use crate::wire::frame::{HEADER_LEN, header, put_message};
 use bytes::BytesMut;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Rows that wait for a slow client before the shards have to wait too. Bytes.
@@ -81,6 +82,8 @@ pub(super) struct RowStream {
     /// The client gets a RowDescription.
     describes: bool,
     description: Vec<u8>,
+    /// The description that is shown instead of the shards' own.
+    shown_as: Option<Arc<[u8]>>,
     /// Rows and bytes that have come.
     seen: (usize, usize),
     /// No further row is shown.
@@ -101,6 +104,7 @@ impl RowStream {
             portal: None,
             describes: false,
             description: Vec::new(),
+            shown_as: None,
             seen: (0, 0),
             over: true,
         }
@@ -126,6 +130,11 @@ impl RowStream {
         self.portal.as_deref()
     }
 
+    /// Has the rows described as those of another query, with the same columns.
+    pub(super) fn show_as(&mut self, description: Option<Arc<[u8]>>) {
+        self.shown_as = description;
+    }
+
     fn is_fed(&self, place: usize) -> bool {
         matches!(self.feeds[place], Feed::Running | Feed::Pausing)
     }
@@ -145,7 +154,14 @@ impl RowStream {
             let message = "a column that rows are sorted by has not the same type on every shard";
             return Err(Trouble::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
         }
-        let mut message = BytesMut::from(message);
+        let mut message = match &self.shown_as {
+            Some(other) => {
+                let mut out = Vec::new();
+                put_message(&mut out, b'T', |body| body.extend_from_slice(other));
+                BytesMut::from(&out[..])
+            }
+            None => BytesMut::from(message),
+        };
         cut_description(&mut message, self.hidden).map_err(gather_trouble)?;
         message.get(HEADER_LEN..).unwrap_or_default().clone_into(&mut self.description);
         Ok(message)
@@ -182,6 +198,7 @@ impl ShardedSession {
             portal: (portal.rows != WHOLE_ANSWER.rows).then(|| portal.name.into()),
             describes: question.describes,
             description: Vec::new(),
+            shown_as: None,
             seen: (0, 0),
             over: false,
             shards,
@@ -366,10 +383,18 @@ impl ShardedSession {
             let shown = match found.tag {
                 b'D' => stream.window.admit(false) == Admission::Show,
                 b'N' | b'A' => true,
-                b'T' => {
-                    failure = stream.describe(message).err();
-                    stream.describes && place == 0
-                }
+                b'T' => match stream.describe(message) {
+                    Ok(description) => {
+                        if stream.describes && place == 0 {
+                            outbox.push(&description);
+                        }
+                        false
+                    }
+                    Err(trouble) => {
+                        failure = Some(trouble);
+                        false
+                    }
+                },
                 b'E' => {
                     failure = Some(Trouble::Failed(message.to_vec()));
                     false

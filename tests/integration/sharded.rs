@@ -3,6 +3,7 @@
 mod answers;
 mod beside;
 mod copying;
+mod figures;
 mod merging;
 mod stage;
 mod two_phase;

@@ -72,7 +72,7 @@ fn make(fleet: &LocalFleet, database: &str, more: &str) {
 fn config(fleet: &LocalFleet, more: &str) -> String {
     let shard = |name: &&str| format!("[[databases.app.shards]]\nname = \"{name}\"\nprimary = {:?}\n", shard_url(fleet, name));
     format!(
-        "listen = \"{{listen}}\"\nhttp = \"{{http}}\"\n[databases.app]\nunlisted_tables = \"refuse\"\n{more}\n{}\
+        "listen = \"{{listen}}\"\nhttp = \"{{http}}\"\n[databases.app]\nunlisted_tables = \"refuse\"\nprobe_interval = \"2s\"\nprobe_timeout = \"10s\"\n{more}\n{}\
          [[databases.app.sharded_tables]]\ntables = [\"sorted\", \"copied\"]\nkey = \"k\"\nscheme = \"hash\"\n\
          [[databases.app.sharded_tables]]\ntables = [\"pairs\"]\nkey = [\"place\", \"day\"]\nscheme = \"hash\"\n\
          [databases.app.tables]\nkinds = \"reference\"\nlone = \"part1\"\n",
@@ -84,6 +84,12 @@ impl Beside {
     /// Runs a script on every part, past pgyard; what each printed.
     pub fn on_parts(&self, sql: &str) -> Vec<String> {
         PARTS.iter().map(|part| psql(&app_url(&stage().fleet, part), sql)).collect()
+    }
+
+    /// Another pgyard in front of the same parts.
+    pub fn another(&self) -> Pgyard {
+        let fleet = &stage().fleet;
+        Pgyard::start_with_config(fleet, &config(fleet, "gather_memory = \"1MiB\""))
     }
 
     /// A client of the database with all rows.

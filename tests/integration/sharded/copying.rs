@@ -40,7 +40,9 @@ fn copy_in(client: &mut RawClient, (sql, extended): (&str, bool), data: &[u8], (
 /// Messages without what may differ: rows of the answer are compared apart.
 fn shown(replies: &[Reply]) -> Vec<String> {
     let text = |reply: &Reply| match reply.tag {
-        b'E' => b"CMHW".iter().map(|code| format!("{}:{} ", *code as char, reply.field(*code).unwrap_or_default())).collect(),
+        b'E' | b'N' => {
+            b"CMHW".iter().map(|code| format!("{}:{} ", *code as char, reply.field(*code).unwrap_or_default())).collect()
+        }
         tag => format!("{} {}", tag as char, String::from_utf8_lossy(&reply.body)),
     };
     replies.iter().map(text).collect()
