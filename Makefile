@@ -6,7 +6,7 @@ ARGS ?=
 SHARDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos promises soak overload regress drivers bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos promises shards soak overload regress drivers bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ promises: ## Count what is promised in numbers, in full: stale reads, hosts that
 	$(CARGO) test --lib an_idle_hour_and_one_write_eject_nobody
 	PGYARD_PROMISES=1 $(CARGO) test --test integration -- --nocapture --test-threads=1 \
 		promises:: stubborn:: lag:: faults:: slow_hosts:: reload::replicas_are_added failover::a_restart failover::a_promotion
+
+shards: ## Figures of reading over three shards of a million rows each (ROWS=100000)
+	@scripts/setup.sh --tests
+	PGYARD_SHARD_ROWS=$(or $(ROWS),1000000) $(CARGO) test --release --test integration sharded::figures -- --nocapture
 
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests
