@@ -128,6 +128,8 @@ pub struct ServerConnection {
     pub last_writer: i32,
     /// The pool gives it to others last: that session may come back for what the server remembers.
     pub is_kept: bool,
+    /// When its server was started, in microseconds since 2000; `None` where that does not tell.
+    pub started_us: Option<i64>,
     /// When it was opened.
     pub opened: Instant,
     /// From when its age is counted: some time before it was opened, so that connections opened together do not all end together.
@@ -181,6 +183,7 @@ impl ServerConnection {
             unnamed: 0,
             last_writer: NO_WRITER,
             is_kept: false,
+            started_us: None,
             opened: now,
             aged_from: now,
             valid: now,
