@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn hidden_columns_come_in_binary() {
-        assert_eq!(formats(&[], 3, 0), []);
+        assert!(formats(&[], 3, 0).is_empty());
         assert_eq!(formats(&[1], 3, 0), [1]);
         assert_eq!(formats(&[], 3, 1), [0, 0, 1]);
         assert_eq!(formats(&[1], 3, 2), [1, 1, 1]);
