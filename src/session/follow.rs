@@ -122,7 +122,7 @@ fn follow_error(
     let several = unit.run_statements().nth(1).is_some();
     state.pins = state.pins.union(unit.pins);
     // What PREPARE and DEALLOCATE have done is not rolled back.
-    for statement in unit.run_statements().take(answer.completed) {
+    for statement in unit.run_statements().take(answer.completed as usize) {
         follow_names(unit, statement, text, state, server);
     }
     let controls = |statement: &StatementFacts| !matches!(statement.command, Command::Query | Command::Other | Command::Show(_));

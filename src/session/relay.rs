@@ -79,9 +79,9 @@ pub struct Answer {
     /// The last CommandComplete was a ROLLBACK.
     pub rolled_back: bool,
     /// CommandCompletes.
-    pub completed: usize,
+    pub completed: u32,
     /// How many there are once the COMMIT at the end of a pipeline has been carried out; 0 where there is none.
-    pub commits_at: usize,
+    pub commits_at: u32,
     /// The last one was a COMMIT.
     pub(super) commit_completed: bool,
     /// The server left before the ReadyForQuery of a pipeline that it has carried out: the client gets one all the same.

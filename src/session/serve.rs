@@ -386,9 +386,10 @@ impl Session {
 }
 
 /// How many statements have been carried out when a pipeline that ends with COMMIT is done; 0 for any other unit.
-fn commits_at(unit: &Unit) -> usize {
+fn commits_at(unit: &Unit) -> u32 {
     let ends = matches!(unit.run_statements().last(), Some(last) if last.command == Command::Commit { chain: false });
-    if ends && unit.kind == UnitKind::Pipeline { unit.run_statements().count() } else { 0 }
+    let count = if ends && unit.kind == UnitKind::Pipeline { unit.run_statements().count() } else { 0 };
+    u32::try_from(count).unwrap_or(0)
 }
 
 /// Whether the server's host does not answer its probe.

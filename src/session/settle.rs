@@ -125,7 +125,7 @@ impl Session {
         if let Some(transaction) = &mut self.state.transaction {
             transaction.changed_catalogue |= changed_catalogue;
             transaction.defined_code |= defined_code;
-            transaction.statements += answer.completed as u64;
+            transaction.statements += u64::from(answer.completed);
             if status != TransactionStatus::Idle {
                 return;
             }
