@@ -142,13 +142,13 @@ impl Session {
                 },
             };
             attempt.need.reason = place.reason;
-            let mut server = server;
-            server.is_kept = server.id == self.state.sequence_server;
             let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
             link.needs_reset = self.mode == PoolMode::Session;
             attempt.held = None;
             link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
-            put_parameters(link.server(), &self.state);
+            let server = link.server();
+            server.is_kept = server.id == self.state.sequence_server;
+            put_parameters(server, &self.state);
             self.link = Some(link);
             return Ok(());
         }
@@ -219,11 +219,7 @@ impl Session {
         same: bool,
     ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
-            let wanted = match (same, self.state.sequence_server) {
-                (false, _) => None,
-                (true, 0) => pool.try_checkout_exactly(self.state.last_server),
-                (true, kept) => pool.try_checkout_exactly(kept),
-            };
+            let wanted = if same { pool.try_checkout_exactly(self.state.own_server()) } else { None };
             let server = match wanted {
                 Some(server) => server,
                 None => {
