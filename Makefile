@@ -6,7 +6,7 @@ ARGS ?=
 SHARDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos promises soak overload regress bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos promises shards soak overload regress drivers bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ promises: ## Count what is promised in numbers, in full: stale reads, hosts that
 	PGYARD_PROMISES=1 $(CARGO) test --test integration -- --nocapture --test-threads=1 \
 		promises:: stubborn:: lag:: faults:: slow_hosts:: reload::replicas_are_added failover::a_restart failover::a_promotion
 
+shards: ## Figures of reading over three shards of a million rows each (ROWS=100000)
+	@scripts/setup.sh --tests
+	PGYARD_SHARD_ROWS=$(or $(ROWS),1000000) $(CARGO) test --release --test integration sharded::figures -- --nocapture
+
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests
 	PGYARD_SOAK_MINUTES=$(or $(MINUTES),30) PGYARD_CHAOS_SEED=$(SEED) $(CARGO) test --test integration soak:: -- --nocapture
@@ -51,6 +55,11 @@ regress: ## Run PostgreSQL's own test suites directly and through pgyard, and co
 	@scripts/setup.sh --regress
 	$(CARGO) build --bin pgyard
 	@python3 scripts/regress.py $(ARGS)
+
+drivers: ## Run the test suites of drivers and frameworks directly and through pgyard, and compare (ARGS="--suite asyncpg")
+	@scripts/setup.sh --drivers
+	$(CARGO) build --bin pgyard
+	@python3 scripts/drivers.py $(ARGS)
 
 bench: ## Measure pgyard beside a direct connection and installed proxies (ARGS="--fake", docs/benchmarks.md)
 	@scripts/setup.sh --bench

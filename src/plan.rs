@@ -13,6 +13,7 @@ mod bring;
 mod change;
 mod collect;
 mod conditions;
+mod copy;
 mod from;
 mod functions;
 mod infer;
@@ -40,6 +41,6 @@ pub use resolve::{Binding, key_columns};
 pub use schema::{SCHEMA_QUERY, Schema, SchemaRow};
 pub use statement::Planner;
 pub use steps::{
-    Combine, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, Partial, Plan, Refusal, RowCount, SortKey, SplitInsert,
-    WritePlan,
+    Combine, CopyPlan, CopyRows, CopySplit, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, Partial, Plan, Refusal,
+    RowCount, SortKey, SplitInsert, WritePlan,
 };

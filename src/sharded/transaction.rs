@@ -207,6 +207,7 @@ impl ShardedSession {
     /// The client's connection ended.
     pub(super) async fn roll_back(&mut self) -> Result<(), Trouble> {
         let begun = self.shards_that(|leg| leg != LegTransaction::Outside);
+        self.portals.clear();
         self.sets.roll_back();
         self.block.state = BlockState::None;
         self.block.changed_schema = false;
@@ -243,6 +244,7 @@ impl ShardedSession {
             return Err(trouble);
         }
         let readers = self.shards_that(|leg| leg != LegTransaction::Outside);
+        self.portals.clear();
         self.sets.commit();
         let version = self.sets.version();
         self.block.state = BlockState::None;
