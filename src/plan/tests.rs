@@ -65,6 +65,7 @@ fn word(plan: &Plan) -> &'static str {
         Plan::Write(WritePlan::Copies) => "copies",
         Plan::Write(_) => "write",
         Plan::Everywhere => "everywhere",
+        Plan::Copy(_) => "copy",
         Plan::Refused(_) => "refused",
     }
 }

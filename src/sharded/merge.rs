@@ -3,7 +3,7 @@
 
 use super::gather::{LegPortal, WHOLE_ANSWER, window};
 use super::partial_rows::{PartialRows, TEXT_ARRAY, described_names, described_types};
-use super::planning::BoundParameters;
+use super::planning::{BoundParameters, QueryDescription};
 use super::session::ShardedSession;
 use super::several::Question;
 use super::stream::{RowStream, StreamOrder, StreamSource};
@@ -96,10 +96,10 @@ impl ShardedSession {
     /// The body of a query's RowDescription, as a shard says; asked for once.
     pub(super) async fn described(&mut self, question: Question<'_>, shard: usize, sql: &str) -> Result<Arc<[u8]>, Trouble> {
         let parameters = question.parameters.map_or(&[][..], |parameters| parameters.types);
-        if let Some((known, description)) = self.plans.described.get(sql)
-            && **known == *parameters
+        if let Some(known) = self.plans.described.get(sql)
+            && *known.parameters == *parameters
         {
-            return Ok(description.clone());
+            return Ok(known.rows.clone());
         }
         self.enter(shard, question.writes()).await?;
         let mut definition = sql.as_bytes().to_vec();
@@ -114,9 +114,10 @@ impl ShardedSession {
         leg.statements.remove(&b""[..]);
         leg.send(&messages);
         let answer = self.finish(shard, false).await?.check()?;
-        let description: Arc<[u8]> = answer.description.unwrap_or_default().into();
-        self.plans.described.insert(sql.into(), (parameters.into(), description.clone()));
-        Ok(description)
+        let rows: Arc<[u8]> = answer.description.unwrap_or_default().into();
+        let description = QueryDescription { parameters: parameters.into(), rows: rows.clone() };
+        self.plans.described.insert(sql.into(), description);
+        Ok(rows)
     }
 
     /// How servers write values in this session; asked for once, and again after a SET.
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn hidden_columns_come_in_binary() {
-        assert_eq!(formats(&[], 3, 0), []);
+        assert!(formats(&[], 3, 0).is_empty());
         assert_eq!(formats(&[1], 3, 0), [1]);
         assert_eq!(formats(&[], 3, 1), [0, 0, 1]);
         assert_eq!(formats(&[1], 3, 2), [1, 1, 1]);

@@ -46,14 +46,23 @@ pub struct BoundParameters<'a> {
     pub values: &'a [(Option<Vec<u8>>, bool)],
 }
 
+/// What a shard said of a query.
+#[derive(Debug)]
+pub(super) struct QueryDescription {
+    /// The types of its parameters as they were given.
+    pub(super) parameters: Box<[u32]>,
+    /// The body of its RowDescription.
+    pub(super) rows: Arc<[u8]>,
+}
+
 /// Plans of texts seen before, and what they were made under.
 #[derive(Debug, Default)]
 pub struct PlanShelf {
     plans: HashMap<Box<[u8]>, Arc<Plan>>,
     schema: Option<Arc<Schema>>,
     meaning: String,
-    /// What a shard said of queries, with the types of their parameters.
-    pub(super) described: HashMap<Box<str>, (Box<[u32]>, Arc<[u8]>)>,
+    /// What a shard said of queries.
+    pub(super) described: HashMap<Box<str>, QueryDescription>,
     /// How servers write values, and the number of the last SET before.
     pub(super) sorting: Option<(u64, SortSettings)>,
 }
