@@ -14,7 +14,7 @@ use crate::wire::Cursor;
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{put_message, put_string};
 use crate::wire::parse::ParseMessage;
-use crate::wire::reply::put_bare;
+use crate::wire::reply::{put_bare, put_command_complete};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ pub struct ShardedPortal {
 #[derive(Debug, Default)]
 struct BufferedRows {
     rows: std::collections::VecDeque<Vec<u8>>,
-    end: Vec<u8>,
+    /// The command's tag with the number of all rows.
+    tag: String,
 }
 
 /// The client's portals by their names.
@@ -79,11 +80,16 @@ impl ShardedSession {
         }
         self.skipping = false;
         if self.block.state == BlockState::None {
-            self.portals.clear();
-            self.leg_portals.clear();
+            self.end_portals();
         }
         self.put_ready();
         Ok(())
+    }
+
+    /// Portals live as long as their transaction.
+    pub(super) fn end_portals(&mut self) {
+        self.portals.clear();
+        self.leg_portals.clear();
     }
 
     async fn parse(&mut self, body: &[u8]) -> Result<(), Trouble> {
@@ -274,6 +280,12 @@ impl ShardedSession {
                 self.execute_on(shard, portal, limit, true).await
             }
             ShardTarget::Several(plan) => {
+                // Not every query that answers it names every parameter: their types must be known.
+                if statement.description.get().is_none() && !portal.parts.values.is_empty() {
+                    self.describe_on_leg(&portal.statement_name, &statement).await?;
+                }
+                let types = statement.types();
+                let parameters = BoundParameters { types: &types, values: &portal.parts.values };
                 let question =
                     Question { sql, facts, parameters: Some(parameters), results: &portal.parts.results, describes: false };
                 if limit == 0 {
@@ -302,7 +314,7 @@ impl ShardedSession {
             let (message, behind) = rest.split_at(frame.total);
             match frame.tag {
                 b'D' => buffered.rows.push_back(message.to_vec()),
-                b'C' => buffered.end = message.to_vec(),
+                b'C' => buffered.tag = String::from_utf8_lossy(frame.body.strip_suffix(b"\0").unwrap_or(frame.body)).into_owned(),
                 _ => outbox.push(message),
             }
             rest = behind;
@@ -315,11 +327,11 @@ impl ShardedSession {
         let count = if limit == 0 { buffered.rows.len() } else { limit.min(buffered.rows.len()) };
         let out = self.client.client.outbox.writer();
         buffered.rows.drain(..count).for_each(|row| out.extend_from_slice(&row));
-        // As PostgreSQL, which finds the end only when it looks for one row more.
+        // As PostgreSQL, which finds the end only when it looks for one row more, and counts what this Execute gave.
         if limit > 0 && count == limit {
             put_bare(out, b's');
-        } else {
-            out.extend_from_slice(&buffered.end);
+        } else if let Some((words, _)) = buffered.tag.rsplit_once(' ') {
+            put_command_complete(out, &format!("{words} {count}"));
         }
         Ok(())
     }

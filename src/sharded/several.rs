@@ -5,9 +5,10 @@ use super::session::ShardedSession;
 use super::simple::writes;
 use super::transaction::BlockState;
 use super::trouble::Trouble;
-use crate::plan::Plan;
+use crate::plan::{Combine, Plan};
 use crate::sql::StatementFacts;
 use crate::types::SqlState;
+use crate::wire::frame::{put_message, put_string};
 
 /// A statement on its way to several shards.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,11 @@ impl ShardedSession {
     pub(super) async fn run_several(&mut self, question: Question<'_>, plan: &Plan) -> Result<(), Trouble> {
         match plan {
             Plan::Gather(gather) => {
+                let described = question.describes && !matches!(gather.combine, Combine::Concat { .. });
+                if described {
+                    self.describe_as_written(question.sql).await?;
+                }
+                let question = Question { describes: question.describes && !described, ..question };
                 let count = self.gather(question, gather).await?;
                 self.put_tag(&format!("SELECT {count}"));
                 Ok(())
@@ -58,6 +64,28 @@ impl ShardedSession {
                 Err(Trouble::error(SqlState::INTERNAL_ERROR, "a statement for one shard was sent to several"))
             }
         }
+    }
+
+    /// Tells the client what the rows of a statement look like as a server describes them: the queries that answer it have other
+    /// names for their columns.
+    async fn describe_as_written(&mut self, sql: &str) -> Result<(), Trouble> {
+        let shard = self.any_shard();
+        self.enter(shard, false).await?;
+        let mut messages = Vec::new();
+        put_message(&mut messages, b'P', |body| {
+            body.push(0);
+            put_string(body, sql.as_bytes());
+            body.extend_from_slice(&[0, 0]);
+        });
+        put_message(&mut messages, b'D', |body| body.extend_from_slice(b"S\0"));
+        put_message(&mut messages, b'S', |_| {});
+        let leg = self.leg(shard);
+        leg.statements.remove(&b""[..]);
+        leg.send(&messages);
+        if let Some(description) = self.finish(shard, false).await?.check()?.description {
+            put_message(self.side().outbox.writer(), b'T', |body| body.extend_from_slice(&description));
+        }
+        Ok(())
     }
 
     /// Opens a transaction for one statement, unless one is open.

@@ -208,6 +208,7 @@ impl ShardedSession {
     pub(super) async fn roll_back(&mut self) -> Result<(), Trouble> {
         let begun = self.shards_that(|leg| leg != LegTransaction::Outside);
         self.sets.roll_back();
+        self.end_portals();
         self.block.state = BlockState::None;
         self.block.changed_schema = false;
         self.end_on(&begun, "ROLLBACK").await
@@ -244,6 +245,7 @@ impl ShardedSession {
         }
         let readers = self.shards_that(|leg| leg != LegTransaction::Outside);
         self.sets.commit();
+        self.end_portals();
         let version = self.sets.version();
         self.block.state = BlockState::None;
         for &shard in readers.iter().chain(&writers) {

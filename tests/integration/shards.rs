@@ -5,8 +5,12 @@
 
 mod execute;
 mod generate;
+mod kinds;
 mod named;
 mod stage;
+mod through;
+mod wire;
+mod writes;
 
 use execute::{Outcome, with_literals};
 use generate::{Case, Dice, FORMS};
