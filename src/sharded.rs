@@ -12,8 +12,10 @@
 mod extended;
 mod gather;
 mod handler;
+mod knowledge;
 mod leg;
 mod merge;
+mod own_types;
 mod partial_rows;
 mod planning;
 mod portals;

@@ -134,6 +134,16 @@ impl<T> CatalogueSlot<T> {
         let _ = loaded.wait_for(|_| self.is_current()).await;
     }
 
+    /// Waits until a change that was marked is in what was read last; not for those that are marked meanwhile. The caller bounds the time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn containing(&self, change: u64) {
+        let mut loaded = self.loaded.subscribe();
+        // The sender lives in the slot: it cannot be gone.
+        let _ = loaded.wait_for(|_| self.contains(change)).await;
+    }
+
     /// The changes that a reading which begins now will contain.
     fn begin(&self) -> u64 {
         self.changes.load(Ordering::Acquire)

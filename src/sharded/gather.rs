@@ -1,6 +1,7 @@
 //! Reads over several shards: concatenated, or finished by one shard over what all of them answered.
 
 use super::merge::SortedRows;
+use super::own_types::portable;
 use super::partial_rows::{PartialRows, TEXT, TEXT_ARRAY, described_types};
 use super::planning::BoundParameters;
 use super::session::ShardedSession;
@@ -83,7 +84,9 @@ impl ShardedSession {
 
     /// Appends a statement to a leg's requests: parsed, bound, described and executed.
     pub(super) fn put_question(&mut self, shard: usize, sql: &str, parameters: Option<BoundParameters<'_>>, results: &[i16]) {
-        let (types, values) = parameters.map_or((&[][..], &[][..]), |parameters| (parameters.types, parameters.values));
+        let portable = parameters.and_then(|parameters| portable(sql, parameters));
+        let portable = portable.as_ref().map(|(types, values)| BoundParameters { types, values });
+        let (types, values) = portable.or(parameters).map_or((&[][..], &[][..]), |sent| (sent.types, sent.values));
         let mut out = Vec::new();
         put_message(&mut out, b'P', |body| {
             body.push(0);
@@ -218,7 +221,9 @@ impl ShardedSession {
             let shards = self.shards_of(partial, question.parameters);
             self.ask_all(&shards, &partial.sql, question, &[]).await?;
             let outcome = self.bring(&shards, &mut bytes).await;
-            brought.push(self.all_or_none(&shards, outcome).await?);
+            let mut rows = self.all_or_none(&shards, outcome).await?;
+            self.in_terms_of_the_schema(&mut rows, (shards[0], &partial.sql), question.parameters).await?;
+            brought.push(rows);
         }
         let (sql, arrays) = self.finishing_query(question, finish, &brought)?;
         let parameters = question.parameters;

@@ -29,7 +29,8 @@ impl ShardedSession {
         self.ask_all(&shards, &wanted.partial.sql, question, &[]).await?;
         let mut bytes = 0;
         let outcome = self.bring(&shards, &mut bytes).await;
-        let rows = self.all_or_none(&shards, outcome).await?;
+        let mut rows = self.all_or_none(&shards, outcome).await?;
+        self.in_terms_of_the_schema(&mut rows, (shards[0], &wanted.partial.sql), question.parameters).await?;
         let sql = self.sorting_query(&rows, wanted)?;
         let arrays = rows.arrays();
         drop(rows);

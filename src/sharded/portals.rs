@@ -101,6 +101,7 @@ impl ShardedSession {
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
+        self.prepare_to_plan(Some(message.text)).await?;
         let statement = self.parsed(&message)?;
         if statement.facts.statements.len() > 1 {
             return Err(Trouble::error(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
@@ -272,7 +273,9 @@ impl ShardedSession {
         let Some(facts) = statement.statement() else { return Ok(()) };
         let types = statement.types();
         let parameters = BoundParameters { types: &types, values: &portal.parts.values };
-        match statement.plan.target(self, Some(facts), Some(parameters))? {
+        // In a pipeline, the statements before it may have changed what it means.
+        self.prepare_to_plan(Some(statement.text())).await?;
+        match self.plan_of(&statement)?.target(self, Some(facts), Some(parameters))? {
             ShardTarget::Any(shard) | ShardTarget::One(shard) => {
                 self.database.metrics.confined.increment();
                 self.enter(shard, writes(facts)).await?;

@@ -70,22 +70,28 @@ impl ShardedSession {
     /// names for their columns.
     async fn describe_as_written(&mut self, sql: &str) -> Result<(), Trouble> {
         let shard = self.any_shard();
+        if let Some(description) = self.description_of(shard, sql, &[]).await? {
+            put_message(self.side().outbox.writer(), b'T', |body| body.extend_from_slice(&description));
+        }
+        Ok(())
+    }
+
+    /// The body of the RowDescription that a shard has for a text, if it returns rows. `types`: those of its parameters.
+    pub(super) async fn description_of(&mut self, shard: usize, sql: &str, types: &[u32]) -> Result<Option<Vec<u8>>, Trouble> {
         self.enter(shard, false).await?;
         let mut messages = Vec::new();
         put_message(&mut messages, b'P', |body| {
             body.push(0);
             put_string(body, sql.as_bytes());
-            body.extend_from_slice(&[0, 0]);
+            body.extend_from_slice(&(types.len() as u16).to_be_bytes());
+            types.iter().for_each(|oid| body.extend_from_slice(&oid.to_be_bytes()));
         });
         put_message(&mut messages, b'D', |body| body.extend_from_slice(b"S\0"));
         put_message(&mut messages, b'S', |_| {});
         let leg = self.leg(shard);
         leg.statements.remove(&b""[..]);
         leg.send(&messages);
-        if let Some(description) = self.finish(shard, false).await?.check()?.description {
-            put_message(self.side().outbox.writer(), b'T', |body| body.extend_from_slice(&description));
-        }
-        Ok(())
+        Ok(self.finish(shard, false).await?.check()?.description)
     }
 
     /// Opens a transaction for one statement, unless one is open.
@@ -99,11 +105,12 @@ impl ShardedSession {
     async fn everywhere(&mut self, question: Question<'_>) -> Result<(), Trouble> {
         let own = self.open_block();
         self.block.changed_schema = true;
-        self.schema_changed();
+        self.names.forget_schema();
         let tag = match self.each_in_turn(question.sql).await {
             Err(trouble) if own && trouble.state() == Some(SqlState::ACTIVE_SQL_TRANSACTION) => {
                 // It can't run in a transaction block: each shard carries it out for itself.
                 self.roll_back().await?;
+                self.schema_changed();
                 let tag = self.each_in_turn(question.sql).await;
                 self.schema_changed();
                 tag?

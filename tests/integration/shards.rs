@@ -7,6 +7,7 @@ mod execute;
 mod generate;
 mod kinds;
 mod named;
+mod names;
 mod stage;
 mod through;
 mod wire;

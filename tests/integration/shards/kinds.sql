@@ -14,4 +14,9 @@ INSERT INTO kinds SELECT 1 + n % 19, n, (ARRAY['sad', 'ok', 'happy']::mood[])[1 
 CREATE SCHEMA other;
 CREATE TABLE other.marks (customer int NOT NULL, mark mood, PRIMARY KEY (customer));
 INSERT INTO other.marks SELECT n, (ARRAY['sad', 'ok', 'happy']::mood[])[1 + n % 3] FROM generate_series(1, 25) AS n;
+CREATE TABLE other.orders (customer int NOT NULL, id int, note text, PRIMARY KEY (customer, id));
+INSERT INTO other.orders SELECT n, n, 'another' FROM generate_series(1, 30) AS n;
+CREATE TABLE other.countries (code text PRIMARY KEY, name text);
+INSERT INTO other.countries VALUES ('de', 'another');
+CREATE VIEW other.shown AS SELECT o.customer, c.name FROM other.orders o, other.countries c;
 CREATE VIEW kinds_view AS SELECT k.customer, k.id, k.mood, m.mark FROM kinds k JOIN other.marks m ON m.customer = k.customer;

@@ -16,12 +16,13 @@ use std::time::Duration;
 /// Statements of each form that a run makes.
 const CASES: usize = 8;
 const SEED: u64 = 11;
-const SHARDS: [&str; 3] = ["s0", "s1", "s2"];
+/// The shards, which are also the names of their databases.
+pub const SHARDS: [&str; 3] = ["s0", "s1", "s2"];
 
 /// Tables of `fixture.sql` and `kinds.sql` with their keys: sharded tables of one line share their group.
 const SETTINGS: &str = r#"
 [[databases.app.sharded_tables]]
-tables = ["orders", "lines", "extra.notes", "kinds", "other.marks"]
+tables = ["orders", "lines", "extra.notes", "kinds", "other.marks", "other.orders"]
 key = "customer"
 [[databases.app.sharded_tables]]
 tables = ["events"]
@@ -31,13 +32,19 @@ tables = ["readings"]
 key = ["site", "day"]
 [databases.app.tables]
 countries = "reference"
+"other.countries" = "reference"
+later = "reference"
 audit = "s1"
 "#;
 
+/// Sharded tables that no script changes.
+const BESIDE: &[(&str, &str, &str)] =
+    &[("kinds", "by_int", "customer"), ("other.marks", "by_int", "customer"), ("other.orders", "by_int", "customer")];
+
 /// Servers, and pgyard in front of the shards.
 pub struct Through {
-    fleet: LocalFleet,
-    yard: Pgyard,
+    pub fleet: LocalFleet,
+    pub yard: Pgyard,
     coordinated: Option<Pgyard>,
 }
 
@@ -65,9 +72,7 @@ impl Through {
             client.column(include_str!("fixture.sql")).unwrap();
             client.column(include_str!("kinds.sql")).unwrap();
             let Some(shard) = place.checked_sub(1) else { continue };
-            for (table, hash, key) in
-                WRITTEN.iter().chain(&[("kinds", "by_int", "customer"), ("other.marks", "by_int", "customer")])
-            {
+            for (table, hash, key) in WRITTEN.iter().chain(BESIDE) {
                 if !hash.is_empty() {
                     let own = format!("satisfies_hash_partition('{hash}'::regclass, 3, {shard}, {key})");
                     client.column(&format!("DELETE FROM {table} WHERE NOT {own}")).unwrap();
@@ -108,7 +113,8 @@ fn config(fleet: &LocalFleet, more: &str) -> String {
     format!("listen = \"{{listen}}\"\nhttp = \"{{http}}\"\n[databases.app]\n{shards}{SETTINGS}{more}")
 }
 
-fn direct(fleet: &LocalFleet, database: &str) -> RawClient {
+/// A client of one of the server's databases.
+pub fn direct(fleet: &LocalFleet, database: &str) -> RawClient {
     RawClient::log_in(fleet.primary().port(), "app", fleet.app_password().reveal(), database).unwrap()
 }
 
