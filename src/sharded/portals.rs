@@ -38,6 +38,8 @@ struct BufferedRows {
     rows: std::collections::VecDeque<Vec<u8>>,
     /// The command's tag with the number of all rows.
     tag: String,
+    /// There was a row in it. A command without rows counts those that it changed.
+    gives_rows: bool,
 }
 
 /// The client's portals by their names.
@@ -322,6 +324,7 @@ impl ShardedSession {
             }
             rest = behind;
         }
+        buffered.gives_rows = !buffered.rows.is_empty();
         buffered
     }
 
@@ -333,8 +336,11 @@ impl ShardedSession {
         // As PostgreSQL, which finds the end only when it looks for one row more, and counts what this Execute gave.
         if limit > 0 && count == limit {
             put_bare(out, b's');
-        } else if let Some((words, _)) = buffered.tag.rsplit_once(' ') {
-            put_command_complete(out, &format!("{words} {count}"));
+        } else {
+            match buffered.tag.rsplit_once(' ').filter(|_| buffered.gives_rows) {
+                Some((words, _)) => put_command_complete(out, &format!("{words} {count}")),
+                None => put_command_complete(out, &buffered.tag),
+            }
         }
         Ok(())
     }
