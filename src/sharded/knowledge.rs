@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Longest wait for the schema to be read, at the first statement and after DDL.
 const SCHEMA_WAIT: Duration = Duration::from_secs(15);
+/// Temporary tables and what else is named like a table.
+const TEMPORARY_QUERY: &str = "SELECT relname::text FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()";
 /// So that all names that are read have their schemas.
 const BEFORE_READING: &str = "SAVEPOINT pgyard_reading; SET LOCAL search_path = pg_catalog";
 const AFTER_READING: &str = "ROLLBACK TO SAVEPOINT pgyard_reading; RELEASE SAVEPOINT pgyard_reading";
@@ -32,7 +34,7 @@ pub struct SessionNames {
     path_in_block: bool,
     /// The schema as the transaction sees it, which has changed it.
     own_schema: Option<Arc<Schema>>,
-    /// Names of temporary tables that the session has made, or tried to.
+    /// Names of temporary tables that the session has made, or tried to; some of them may be gone.
     temporary: HashSet<String>,
     /// Changes of all this.
     pub(super) changes: u64,
@@ -117,6 +119,7 @@ impl ShardedSession {
             return Ok(());
         }
         self.know_schema().await?;
+        self.know_temporary_tables(text).await?;
         self.know_path(text).await
     }
 
@@ -155,6 +158,23 @@ impl ShardedSession {
         }
         let report = Report::error(SqlState::CANNOT_CONNECT_NOW, "the schema of the shards has changed and cannot be read now");
         Err(report.hint("The first shard's primary has to be reachable.").into())
+    }
+
+    /// Which of the temporary tables that the session made are still there, if a text names one that would hide another table.
+    async fn know_temporary_tables(&mut self, text: Option<&[u8]>) -> Result<(), Trouble> {
+        if self.names.temporary.is_empty() {
+            return Ok(());
+        }
+        let Some(schema) = self.planning_schema() else { return Ok(()) };
+        let hides = |name: &String| self.names.temporary.contains(name) && schema.tables().any(|(table, _)| table.name == *name);
+        if !text.is_none_or(|text| identifiers(text).any(|name| hides(&name))) {
+            return Ok(());
+        }
+        let there: HashSet<String> = self.ask_for_rows(0, TEMPORARY_QUERY).await?.into_iter().flatten().flatten().collect();
+        let before = self.names.temporary.len();
+        self.names.temporary.retain(|name| there.contains(name));
+        self.names.changes += u64::from(self.names.temporary.len() != before);
+        Ok(())
     }
 
     async fn know_path(&mut self, text: Option<&[u8]>) -> Result<(), Trouble> {

@@ -105,7 +105,7 @@ impl ShardedSession {
         };
         let lexing = self.lexing();
         let search_path = self.search_path();
-        let meaning = format!("{lexing:?}{search_path:?}");
+        let meaning = format!("{lexing:?}{search_path:?}{}", self.names.changes);
         let same = self.plans.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, &schema)) && self.plans.meaning == meaning;
         let seen = (self.sets.changes(), self.names.changes);
         if !same || self.plans.plans.len() >= PLANS_MAX {
@@ -124,8 +124,7 @@ impl ShardedSession {
         let plan = Arc::new(self.beside_temporary_tables(sql, &schema, plan));
         if self.names.changes != before {
             // A temporary table that was not known hides others from now on.
-            self.plans.plans.clear();
-            self.plans.generation += 1;
+            return Ok(PlannedStatement { plan, made: 0 });
         }
         self.plans.plans.insert(text.into(), plan.clone());
         Ok(PlannedStatement { plan, made: self.plans.generation })

@@ -76,7 +76,5 @@ SELECT 'type', t.oid::text, pg_catalog.format_type(t.oid, NULL), NULL, NULL, NUL
 /// condition, over expressions, or not valid are left out: they promise nothing for all rows.
 pub const SCHEMA_QUERY: &str = schema_query!();
 
-/// The same as a script of a connection's own: names of types and in views have their schemas, whatever the connection's search path. It
-/// gives up long before PostgreSQL looks for deadlocks: to show a view it waits for the locks of those who change what is below it, and
-/// none of them shall fail for that.
-pub const SCHEMA_SCRIPT: &str = concat!("SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = '200ms';", schema_query!());
+/// The same as a script of a connection's own: names of types and in views have their schemas, whatever the connection's search path.
+pub const SCHEMA_SCRIPT: &str = concat!("SET LOCAL search_path = pg_catalog;", schema_query!());
