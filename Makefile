@@ -6,7 +6,7 @@ ARGS ?=
 SHARDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos promises soak overload regress bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos promises shards soak overload regress drivers bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,9 +33,15 @@ chaos: ## Break hosts and networks under checked sessions, 10 minutes a level (M
 	PGYARD_CHAOS_MINUTES=$(or $(MINUTES),10) PGYARD_CHAOS_SEED=$(SEED) \
 		$(CARGO) test --test integration chaos::levels::$(ARGS) -- --nocapture --test-threads=1
 
-promises: ## Count what is promised in numbers, in full: stale reads, recovery from a lost primary
+promises: ## Count what is promised in numbers, in full: stale reads, hosts that break, a lost primary (needs a machine of its own)
 	@scripts/setup.sh --tests
-	PGYARD_PROMISES=1 $(CARGO) test --test integration promises:: -- --nocapture --test-threads=1
+	$(CARGO) test --lib an_idle_hour_and_one_write_eject_nobody
+	PGYARD_PROMISES=1 $(CARGO) test --test integration -- --nocapture --test-threads=1 \
+		promises:: stubborn:: lag:: faults:: slow_hosts:: reload::replicas_are_added failover::a_restart failover::a_promotion
+
+shards: ## Figures of reading over three shards of a million rows each (ROWS=100000)
+	@scripts/setup.sh --tests
+	PGYARD_SHARD_ROWS=$(or $(ROWS),1000000) $(CARGO) test --release --test integration sharded::figures -- --nocapture
 
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests
@@ -49,6 +55,11 @@ regress: ## Run PostgreSQL's own test suites directly and through pgyard, and co
 	@scripts/setup.sh --regress
 	$(CARGO) build --bin pgyard
 	@python3 scripts/regress.py $(ARGS)
+
+drivers: ## Run the test suites of drivers and frameworks directly and through pgyard, and compare (ARGS="--suite asyncpg")
+	@scripts/setup.sh --drivers
+	$(CARGO) build --bin pgyard
+	@python3 scripts/drivers.py $(ARGS)
 
 bench: ## Measure pgyard beside a direct connection and installed proxies (ARGS="--fake", docs/benchmarks.md)
 	@scripts/setup.sh --bench

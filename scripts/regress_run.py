@@ -30,6 +30,7 @@ class Run:
         self.options = options
         self.directory = options.directory / f"{suite}-{mode}"
         self.started = []
+        self.primary = None
         self.pgyard = None
         self.http = None
         self.metrics = ""
@@ -50,6 +51,7 @@ class Run:
 
     def start(self):
         ports = free_ports(3 + self.options.replicas)
+        self.primary = ports[0]
         primary = self.directory / "primary"
         self.program("initdb", "-D", primary, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
         as_server_user(["tee", "-a", str(primary / "postgresql.conf")], input=self.settings())
@@ -136,6 +138,20 @@ class Run:
                 raise
         if not (out / "results").exists():
             raise BenchFailed(f"{command[0]} did not start:\n{(self.directory / 'driver.log').read_text()[-2000:]}")
+
+
+class Step:
+    """Says when something begins, and how long it took."""
+
+    def __init__(self, what):
+        self.what = what
+        self.begin = time.monotonic()
+
+    def __enter__(self):
+        print(f"{self.what} ...", flush=True)
+
+    def __exit__(self, *_):
+        print(f"{self.what}: {time.monotonic() - self.begin:.0f} s", flush=True)
 
 
 class Heartbeat:

@@ -5,6 +5,7 @@
 #   scripts/setup.sh          what `make run` needs: PostgreSQL
 #   scripts/setup.sh --tests  also what `make test` needs: Python packages in .venv, Node packages below tests/drivers/node
 #   scripts/setup.sh --bench  also what `make bench` and `make bench-check` need: Python, valgrind
+#   scripts/setup.sh --drivers  also what `make drivers` needs: Python with the module venv
 #   scripts/setup.sh --regress  also what `make regress` needs: Python, unpackers, libpq's headers
 #
 # Works as root and as a user who may use sudo. PostgreSQL comes from the distribution (apt), without its default cluster.
@@ -110,6 +111,11 @@ install_regress() {
     [ -f "$(pg_config --includedir 2>/dev/null)/libpq-fe.h" ] || apt_install libpq-dev
 }
 
+install_drivers() {
+    python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    # The suites and the rest of what they need are unpacked below target/drivers by scripts/drivers_source.py.
+}
+
 install_compiler
 install_postgresql
 case ${1:-} in
@@ -119,6 +125,7 @@ case ${1:-} in
         install_node
         ;;
     --bench) install_bench ;;
+    --drivers) install_drivers ;;
     --regress) install_regress ;;
     *) fail "unknown argument: $1" ;;
 esac

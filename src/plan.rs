@@ -13,6 +13,7 @@ mod bring;
 mod change;
 mod collect;
 mod conditions;
+mod copy;
 mod explain;
 mod from;
 mod functions;
@@ -43,6 +44,6 @@ pub use schema::{SCHEMA_QUERY, SCHEMA_SCRIPT, Schema, SchemaRow};
 pub use select::refusal;
 pub use statement::{Planner, first_shard as first_shard_plan};
 pub use steps::{
-    Combine, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, Partial, Plan, Refusal, RowCount, SortKey, SplitInsert,
-    WritePlan,
+    Combine, CopyPlan, CopyRows, CopySplit, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, Partial, Plan, Refusal,
+    RowCount, SortKey, SplitInsert, WritePlan,
 };

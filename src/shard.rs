@@ -11,7 +11,7 @@ pub mod reading;
 pub mod ring;
 pub mod scheme;
 
-pub use copy::{CopyDataError, CopyField, CopyLayout, CopyPart, CopySplitter, CsvLayout, TextLayout};
+pub use copy::{CopyDataError, CopyField, CopyLayout, CopyPart, CopySplitter, CsvLayout, LineNumbers, TextLayout, lines_of};
 pub use hash::hash_key;
 pub use key::{KeyColumn, KeyType, KeyValue};
 pub use map::{QualifiedName, ShardMap, ShardSet, ShardedTable, TablePlace};

@@ -9,6 +9,9 @@
 //! Invariants: a client sees an answer of one server, or one that a single server would have given, or an error; a transaction that wrote
 //! on several shards commits on all of them or on none; the client's ReadyForQuery says what holds on every leg.
 
+mod context;
+mod copy_in;
+mod copy_out;
 mod extended;
 mod gather;
 mod handler;
@@ -25,6 +28,7 @@ mod sets;
 mod settings;
 mod several;
 mod simple;
+mod stream;
 mod transaction;
 mod trouble;
 mod write;

@@ -10,6 +10,7 @@ mod integration {
     mod coordinator;
     mod drivers;
     mod failover;
+    mod farewell;
     mod faults;
     mod fidelity;
     mod fleet;

@@ -15,11 +15,6 @@ pub fn role_label(role: Role) -> &'static str {
     }
 }
 
-/// The word for a host's circuit.
-pub fn circuit_label(standing: Standing) -> &'static str {
-    if standing == Standing::Unreachable { "open" } else { "closed" }
-}
-
 /// Registers the collector. It holds pgyard weakly: the registry is part of it.
 pub fn register(yard: &Arc<Yard>) {
     let weak: Weak<Yard> = Arc::downgrade(yard);
@@ -78,7 +73,7 @@ fn host<'a>(database: &'a str, view: &'a HostView) -> HostReading<'a> {
         lag: view.lag,
         lag_bytes: view.lag_bytes,
         probe_latency: view.probe_latency,
-        circuit: circuit_label(view.standing),
+        circuit: view.host.circuit.label(),
         in_flight: view.host.in_flight.load(Ordering::Relaxed),
         probes: count(&counters.probes),
         probe_failures: count(&counters.probe_failures),

@@ -1,6 +1,6 @@
 //! What the HTTP listener shows: readiness, components, the status page.
 
-use super::scrape::{circuit_label, role_label};
+use super::scrape::role_label;
 use super::yard::{Ending, Yard};
 use crate::cluster::{Fleet, HostView, Standing};
 use crate::database::Database;
@@ -105,7 +105,7 @@ fn host(view: &HostView) -> HostStatus {
         lag_bytes: view.lag_bytes,
         lsn: view.sample.map(|sample| sample.lsn.to_string()),
         in_flight: view.host.in_flight.load(Ordering::Relaxed),
-        circuit: circuit_label(view.standing).to_owned(),
+        circuit: view.host.circuit.label().to_owned(),
         probe_latency: view.probe_latency,
     }
 }

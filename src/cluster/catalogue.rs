@@ -266,7 +266,11 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
             text_rows(&connection, self.query, CATALOGUE_BYTES_MAX).await
         };
         let rows = timeout(LOAD_TIMEOUT, reading).await.unwrap_or(Err(ControlError::Timeout(LOAD_TIMEOUT)))?;
-        let catalogue = (self.build)(rows).map_err(CatalogueError::Build)?;
+        // Of tens of thousands of objects it takes long enough to keep probes and health checks waiting on their thread.
+        let build = self.build.clone();
+        let built =
+            tokio::task::spawn_blocking(move || build(rows)).await.map_err(|error| CatalogueError::Build(error.to_string()))?;
+        let catalogue = built.map_err(CatalogueError::Build)?;
         self.slot.finish(begun, Arc::new(catalogue), is_primary);
         Ok(is_primary)
     }

@@ -20,16 +20,20 @@ pub enum Admission {
 pub struct RowWindow {
     offset: u64,
     limit: Option<u64>,
+    /// FETCH ... WITH TIES.
+    ties: bool,
+    shown: u64,
+    full: bool,
 }
 
 impl RowWindow {
-    /// A window behind `offset` rows, of at most `limit` rows.
-    pub fn new(offset: u64, limit: Option<u64>) -> RowWindow {
-        RowWindow { offset, limit }
+    /// A window behind `offset` rows, of at most `limit` rows; with `ties` also of those behind them that are tied with the last.
+    pub fn new(offset: u64, limit: Option<u64>, ties: bool) -> RowWindow {
+        RowWindow { offset, limit, ties, shown: 0, full: false }
     }
 
-    /// What is done with the next row.
-    pub fn admit(&mut self) -> Admission {
+    /// What is done with the next row, which may be tied with the one before it.
+    pub fn admit(&mut self, tied: bool) -> Admission {
         if self.is_full() {
             return Admission::Full;
         }
@@ -37,15 +41,36 @@ impl RowWindow {
             self.offset -= 1;
             return Admission::Skip;
         }
-        if let Some(limit) = &mut self.limit {
-            *limit -= 1;
+        match &mut self.limit {
+            Some(0) if !tied => {
+                self.full = true;
+                return Admission::Full;
+            }
+            Some(0) | None => {}
+            Some(left) => *left -= 1,
         }
+        self.shown += 1;
         Admission::Show
     }
 
-    /// Whether no further row will be shown.
+    /// Whether it is known that no further row will be shown.
     pub fn is_full(&self) -> bool {
-        self.limit == Some(0)
+        self.full || self.limit == Some(0) && !(self.ties && self.shown > 0)
+    }
+
+    /// The same as SQL, with a space before it unless it is empty.
+    pub fn clause(&self) -> String {
+        let offset = if self.offset > 0 { format!(" OFFSET {}", self.offset) } else { String::new() };
+        match self.limit {
+            None => offset,
+            Some(limit) if self.ties => format!("{offset} FETCH FIRST {limit} ROWS WITH TIES"),
+            Some(limit) => format!("{offset} LIMIT {limit}"),
+        }
+    }
+
+    /// How many rows were shown.
+    pub fn shown(&self) -> u64 {
+        self.shown
     }
 }
 
@@ -141,22 +166,38 @@ mod tests {
 
     #[test]
     fn offset_and_limit() {
-        let check = |offset: u64, limit: Option<u64>, expect: &str| {
-            let mut window = RowWindow::new(offset, limit);
+        let check = |offset: u64, limit: Option<u64>, ties: bool, expect: &str| {
+            let mut window = RowWindow::new(offset, limit, ties);
+            // The third and the fourth row are tied with the second.
             let shown: String = (0..5)
-                .map(|_| match window.admit() {
+                .map(|row| match window.admit(row == 2 || row == 3) {
                     Admission::Skip => '-',
                     Admission::Show => '+',
                     Admission::Full => '.',
                 })
                 .collect();
-            assert_eq!(shown, expect, "{offset} {limit:?}");
+            assert_eq!(shown, expect, "{offset} {limit:?} {ties}");
+            assert_eq!(window.shown(), shown.matches('+').count() as u64);
         };
-        check(0, None, "+++++");
-        check(2, None, "--+++");
-        check(1, Some(2), "-++..");
-        check(0, Some(0), ".....");
-        check(3, Some(0), ".....");
-        check(9, Some(1), "-----");
+        for (offset, limit, ties, expect) in [
+            (0, None, false, ""),
+            (3, None, false, " OFFSET 3"),
+            (0, Some(2), false, " LIMIT 2"),
+            (1, Some(2), true, " OFFSET 1 FETCH FIRST 2 ROWS WITH TIES"),
+        ] {
+            assert_eq!(RowWindow::new(offset, limit, ties).clause(), expect);
+        }
+        check(0, None, false, "+++++");
+        check(2, None, false, "--+++");
+        check(1, Some(2), false, "-++..");
+        check(0, Some(0), false, ".....");
+        check(3, Some(0), false, ".....");
+        check(9, Some(1), false, "-----");
+        check(0, Some(1), true, "+....");
+        check(0, Some(2), true, "++++.");
+        check(1, Some(1), true, "-+++.");
+        check(2, Some(1), true, "--++.");
+        check(0, Some(0), true, ".....");
+        check(0, Some(4), true, "++++.");
     }
 }

@@ -41,20 +41,24 @@ struct Source {
     ended: bool,
 }
 
-/// A merge. Rows with equal keys come in the order of their shards, and of each shard in the order in which it sent them.
+/// A merge. Rows with equal keys come in the order of their shards, and of each shard in the order in which it sent them. Without keys
+/// that is one shard after another.
 pub struct RowMerge {
     keys: Vec<MergeKey>,
     sources: Vec<Source>,
     /// Shards with a row waiting, the next one's last. Others are in none of it.
     order: Vec<usize>,
     held: usize,
+    /// The keys of the row that was given last.
+    last: Option<Vec<Option<SortValue>>>,
+    tied: bool,
 }
 
 impl RowMerge {
     /// A merge of this many shards.
     pub fn new(keys: Vec<MergeKey>, shards: usize) -> RowMerge {
         let sources = (0..shards).map(|_| Source::default()).collect();
-        RowMerge { keys, sources, order: Vec::with_capacity(shards), held: 0 }
+        RowMerge { keys, sources, order: Vec::with_capacity(shards), held: 0, last: None, tied: false }
     }
 
     /// Takes a row that a shard sent, a whole DataRow message.
@@ -82,25 +86,34 @@ impl RowMerge {
         self.held
     }
 
-    /// Rows of a shard that wait.
-    pub fn waiting(&self, shard: usize) -> usize {
-        self.sources[shard].rows.len()
+    /// Whether the row that was given last has the keys of the one before it.
+    pub fn is_tied(&self) -> bool {
+        self.tied
     }
 
     /// The next row, if it is known already.
-    pub fn next_step(&mut self) -> MergeStep {
+    ///
+    /// # Errors
+    /// A shard's rows are not in the order of the keys: then nothing that was merged is.
+    pub fn next_step(&mut self) -> Result<MergeStep, GatherError> {
         if self.order.len() < self.sources.len()
             && let Some(shard) = self.sources.iter().position(|source| source.rows.is_empty() && !source.ended)
         {
-            return MergeStep::Needs(shard);
+            return Ok(MergeStep::Needs(shard));
         }
-        let Some(shard) = self.order.pop() else { return MergeStep::Done };
-        let Some((_, row)) = self.sources[shard].rows.pop_front() else { return MergeStep::Done };
+        let Some(shard) = self.order.pop() else { return Ok(MergeStep::Done) };
+        let Some((keys, row)) = self.sources[shard].rows.pop_front() else { return Ok(MergeStep::Done) };
         self.held -= row.len();
         if !self.sources[shard].rows.is_empty() {
             self.insert(shard);
         }
-        MergeStep::Row(row, shard)
+        let order = self.last.as_ref().map(|last| compare_keys(&self.keys, last, &keys));
+        if order == Some(Ordering::Greater) {
+            return Err(GatherError::OutOfOrder);
+        }
+        self.tied = order == Some(Ordering::Equal);
+        self.last = Some(keys);
+        Ok(MergeStep::Row(row, shard))
     }
 
     /// Puts a shard at the place of its first row.
@@ -113,13 +126,16 @@ impl RowMerge {
         let (Some((first, _)), Some((second, _))) = (self.sources[one].rows.front(), self.sources[two].rows.front()) else {
             return Ordering::Equal;
         };
-        let by_keys = self
-            .keys
-            .iter()
-            .zip(first.iter().zip(second))
-            .map(|(key, (first, second))| compare_sorted(first.as_ref(), second.as_ref(), key.descending, key.nulls_first));
-        by_keys.reduce(Ordering::then).unwrap_or(Ordering::Equal).then(one.cmp(&two))
+        compare_keys(&self.keys, first, second).then(one.cmp(&two))
     }
+}
+
+fn compare_keys(keys: &[MergeKey], one: &[Option<SortValue>], two: &[Option<SortValue>]) -> Ordering {
+    let by_key = keys
+        .iter()
+        .zip(one.iter().zip(two))
+        .map(|(key, (one, two))| compare_sorted(one.as_ref(), two.as_ref(), key.descending, key.nulls_first));
+    by_key.into_iter().find(|order| *order != Ordering::Equal).unwrap_or(Ordering::Equal)
 }
 
 fn read_keys(keys: &[MergeKey], row: &[u8]) -> Result<Vec<Option<SortValue>>, GatherError> {
@@ -170,18 +186,45 @@ mod tests {
     #[test]
     fn it_says_whose_row_it_needs() {
         let mut merge = RowMerge::new(vec![key(0, false, false)], 3);
-        assert_eq!(merge.next_step(), MergeStep::Needs(0));
+        assert_eq!(merge.next_step().unwrap(), MergeStep::Needs(0));
         merge.push(0, row((Some(2), None, 0))).unwrap();
         merge.end(1);
-        assert_eq!(merge.next_step(), MergeStep::Needs(2));
+        assert_eq!(merge.next_step().unwrap(), MergeStep::Needs(2));
         merge.push(2, row((Some(2), None, 0))).unwrap();
         assert_eq!(merge.held_bytes(), 2 * row((Some(2), None, 0)).len());
-        assert!(matches!(merge.next_step(), MergeStep::Row(_, 0)), "equal rows come in the order of the shards");
-        assert_eq!(merge.next_step(), MergeStep::Needs(0));
+        assert!(matches!(merge.next_step().unwrap(), MergeStep::Row(_, 0)), "equal rows come in the order of the shards");
+        assert_eq!(merge.next_step().unwrap(), MergeStep::Needs(0));
         merge.end(0);
-        assert!(matches!(merge.next_step(), MergeStep::Row(_, 2)));
+        assert!(matches!(merge.next_step().unwrap(), MergeStep::Row(_, 2)));
+        assert!(merge.is_tied());
         merge.end(2);
-        assert_eq!((merge.next_step(), merge.held_bytes()), (MergeStep::Done, 0));
+        assert_eq!((merge.next_step().unwrap(), merge.held_bytes()), (MergeStep::Done, 0));
+    }
+
+    #[test]
+    fn a_shard_with_an_order_of_its_own_is_found_out() {
+        let mut merge = RowMerge::new(vec![key(0, false, false)], 2);
+        for (shard, value) in [(0, 3), (0, 2), (1, 1), (1, 4)] {
+            merge.push(shard, row((Some(value), None, 0))).unwrap();
+        }
+        assert!(matches!(merge.next_step(), Ok(MergeStep::Row(_, 1))));
+        assert!(matches!(merge.next_step(), Ok(MergeStep::Row(_, 0))) && !merge.is_tied());
+        assert_eq!(merge.next_step(), Err(GatherError::OutOfOrder));
+    }
+
+    #[test]
+    fn without_keys_one_shard_follows_another() {
+        let mut merge = RowMerge::new(Vec::new(), 2);
+        for (shard, value) in [(1, 1), (0, 3), (0, 2)] {
+            merge.push(shard, row((Some(value), None, 0))).unwrap();
+        }
+        merge.end(0);
+        merge.end(1);
+        let mut shards = Vec::new();
+        while let MergeStep::Row(_, shard) = merge.next_step().unwrap() {
+            shards.push(shard);
+        }
+        assert_eq!(shards, [0, 0, 1]);
     }
 
     #[test]
@@ -216,7 +259,7 @@ mod tests {
             let mut coming: Vec<VecDeque<Values>> = sorted.into_iter().map(VecDeque::from).collect();
             let mut got = Vec::new();
             loop {
-                match merge.next_step() {
+                match merge.next_step().unwrap() {
                     MergeStep::Row(row, _) => got.push(row),
                     MergeStep::Needs(shard) => {
                         for _ in 0..eager {

@@ -12,12 +12,9 @@ pub enum GatherError {
     /// A server printed a value in a way that its type does not have under the session's settings.
     #[error("a value of type {0} that a shard sent can't be compared")]
     UnreadableValue(&'static str),
-    /// More rows had to be held than the settings allow.
-    #[error("the rows of the shards that this statement needs are larger than gather_memory ({limit} bytes)")]
-    OverMemory {
-        /// The limit. Bytes.
-        limit: usize,
-    },
+    /// A row comes before one that the same shard has sent earlier: its order is not the one that is merged by.
+    #[error("a shard sent its rows in another order than the others")]
+    OutOfOrder,
 }
 
 impl GatherError {
@@ -26,7 +23,7 @@ impl GatherError {
         match self {
             GatherError::MalformedRow => SqlState::PROTOCOL_VIOLATION,
             GatherError::UnreadableValue(_) => SqlState::INTERNAL_ERROR,
-            GatherError::OverMemory { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            GatherError::OutOfOrder => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         }
     }
 }

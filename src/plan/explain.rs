@@ -23,6 +23,9 @@ impl PlanWords<'_> {
             Plan::Confined { shards, several } => self.confined(shards, several),
             Plan::Gather(gather) => self.gathered(gather),
             Plan::Write(write) => self.written(write),
+            Plan::Copy(_) => {
+                vec!["COPY over all shards: rows go to the shards of their keys, or come from all of them".to_owned()]
+            }
             Plan::Refused(refusal) => vec![
                 format!("the shards refuse it: {}", refusal.reason),
                 "the coordinator answers it if there is one and it is a read; else it fails with 0A000".to_owned(),

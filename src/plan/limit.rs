@@ -52,9 +52,14 @@ impl Limits {
         self.limit == Bound::None && self.offset == Bound::None
     }
 
-    /// Whether pgyard can apply them itself.
+    /// Whether pgyard can apply them to rows in no particular order.
     pub(super) fn is_simple(&self) -> bool {
-        !self.ties && self.limit != Bound::Other && self.offset != Bound::Other
+        !self.ties && self.is_counted()
+    }
+
+    /// Whether they are numbers that the text or a parameter gives.
+    pub(super) fn is_counted(&self) -> bool {
+        self.limit != Bound::Other && self.offset != Bound::Other
     }
 
     /// The clauses for a finishing query.

@@ -179,7 +179,7 @@ pub(super) fn plain(question: &Question<'_>, tree: Option<&Select>) -> Option<Ga
             ],
         })
     });
-    if !limits.is_simple() || keys.iter().any(|key| key.collation.is_none()) {
+    if !limits.is_counted() || keys.is_empty() || keys.iter().any(|key| key.collation.is_none()) {
         return finish.map(|combine| GatherPlan { partials, combine });
     }
     let otherwise = match finish {
@@ -197,6 +197,7 @@ pub(super) fn plain(question: &Question<'_>, tree: Option<&Select>) -> Option<Ga
         hidden: sorting.hidden.len(),
         offset: limits.offset.count(),
         limit: limits.limit.count(),
+        ties: limits.ties,
         otherwise,
     };
     Some(GatherPlan { partials, combine })
@@ -277,10 +278,14 @@ pub(super) fn partial(question: &Question<'_>, sql: String) -> Partial {
     Partial { sql, shards: question.shards.clone(), one_is_enough: false }
 }
 
-/// A collation's name without schema and quotes.
+/// The bare name of a collation of PostgreSQL's own; another's as SQL has it.
 fn bare_collation(name: &str) -> String {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    last.trim_matches('"').to_owned()
+    let own = name.strip_prefix("pg_catalog.").or_else(|| name.strip_prefix("\"pg_catalog\"."));
+    let Some(bare) = own.or_else(|| (!name.contains('.')).then_some(name)) else { return name.to_owned() };
+    match bare.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => bare.to_ascii_lowercase(),
+    }
 }
 
 impl Bound {

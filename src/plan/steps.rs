@@ -1,6 +1,7 @@
 //! The plan of one statement, as values.
 
-use crate::shard::{QualifiedName, ShardSet};
+use crate::gather::CopyFormat;
+use crate::shard::{CopyLayout, QualifiedName, ShardSet};
 
 /// What is done with one statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub enum Plan {
     Write(WritePlan),
     /// It changes the schema, or a reference table's definition: every shard, in the map's order.
     Everywhere,
+    /// Rows are copied to several shards, or from them.
+    Copy(CopyPlan),
     /// It can't be answered exactly by the shards: the coordinator's if there is one.
     Refused(Refusal),
 }
@@ -120,6 +123,8 @@ pub enum Combine {
         offset: RowCount,
         /// Rows shown.
         limit: RowCount,
+        /// FETCH ... WITH TIES: rows that are tied with the last one are shown too.
+        ties: bool,
         /// When a key's type or collation has an order that pgyard can't reproduce, this is done instead.
         otherwise: Option<Box<GatherPlan>>,
     },
@@ -147,7 +152,8 @@ pub struct SortKey {
     pub descending: bool,
     /// NULLs come first.
     pub nulls_first: bool,
-    /// The collation of a text column: `Some("C")`, `Some("default")`, another's name; `None` when it is not known.
+    /// The collation of a text column: `Some("C")`, `Some("default")`, another's name, with its quotes if it has a schema that is not
+    /// PostgreSQL's own; `None` when it is not known.
     pub collation: Option<String>,
 }
 
@@ -234,4 +240,51 @@ pub struct SplitInsert {
     pub tail: String,
     /// Whether it has RETURNING.
     pub returns: bool,
+}
+
+/// A COPY over several shards.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CopyPlan {
+    /// From the client: each row to the shard of its key.
+    Split(CopySplit),
+    /// From the client into a reference table: all of it to every shard.
+    Copies {
+        /// The table.
+        table: QualifiedName,
+    },
+    /// To the client: what the same command gives on each shard, one after another.
+    Tables {
+        /// The first line names the columns.
+        header: bool,
+        /// In the binary format, whose header and trailer come once.
+        binary: bool,
+    },
+    /// To the client: the rows of a query.
+    Rows(Box<CopyRows>),
+}
+
+/// Data that is taken apart by rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopySplit {
+    /// The sharded table, by its name in the map.
+    pub table: QualifiedName,
+    /// The fields of a row that are the key, counted from 0, in the order of the key.
+    pub fields: Vec<usize>,
+    /// How rows are written.
+    pub layout: CopyLayout,
+    /// ENCODING; otherwise the data is in the session's.
+    pub encoding: Option<String>,
+}
+
+/// Rows of a query over several shards that are written as COPY data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyRows {
+    /// How they are had.
+    pub plan: GatherPlan,
+    /// The query.
+    pub text: String,
+    /// The command's text behind STDOUT.
+    pub options: String,
+    /// How they are written.
+    pub format: CopyFormat,
 }

@@ -79,7 +79,7 @@ fn statements_and_their_plans() {
         ("SELECT * FROM t", "concat"),
         ("SELECT * FROM t LIMIT 3", "concat"),
         ("SELECT * FROM t ORDER BY a", "merge"),
-        ("SELECT * FROM t ORDER BY a FETCH FIRST 2 ROWS WITH TIES", "finish"),
+        ("SELECT * FROM t ORDER BY a FETCH FIRST 2 ROWS WITH TIES", "merge"),
         ("SELECT count(*) FROM t", "finish"),
         ("SELECT k, count(*) FROM t GROUP BY k", "concat"),
         ("SELECT a, count(*) FROM t GROUP BY a", "finish"),

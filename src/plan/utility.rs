@@ -28,6 +28,9 @@ pub(super) fn plan(planner: &Planner<'_>, text: &str) -> Option<Plan> {
     if lead == "explain" {
         return Some(explain(planner, text, &tokens));
     }
+    if lead == "copy" {
+        return Some(super::copy::plan(planner, text));
+    }
     if FIRST.contains(&lead.as_str()) {
         return Some(first_shard());
     }

@@ -42,9 +42,11 @@ impl Connector {
         connection.worker = worker;
         if let Some(check) = &self.identity
             && let Some(started_us) = started(&mut connection).await?
-            && !check(started_us).await
         {
-            return Err(ConnectError::Stranger(connection.target.to_string()));
+            if !check(started_us).await {
+                return Err(ConnectError::Stranger(connection.target.to_string()));
+            }
+            connection.started_us = Some(started_us);
         }
         Ok(Box::new(connection))
     }

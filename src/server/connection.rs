@@ -120,6 +120,8 @@ pub struct ServerConnection {
     pub unnamed: u64,
     /// The session that used it last, by its process id; 0 is none.
     pub last_session: i32,
+    /// When its server was started, in microseconds since 2000; `None` where that does not tell.
+    pub started_us: Option<i64>,
     /// When it was opened.
     pub opened: Instant,
     /// From when its age is counted: some time before it was opened, so that connections opened together do not all end together.
@@ -172,6 +174,7 @@ impl ServerConnection {
             own_names: OwnNames::default(),
             unnamed: 0,
             last_session: 0,
+            started_us: None,
             opened: now,
             aged_from: now,
             valid: now,

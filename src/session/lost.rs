@@ -58,14 +58,18 @@ impl Session {
         let Some(mut link) = self.link.take() else { return Ok(true) };
         link.server().broken = true;
         let (host_id, route, body_left) = (link.host.id, link.route, link.server().incoming.body_left);
-        let target = link.server().target.clone();
+        let (target, started_us) = (link.server().target.clone(), link.server().started_us);
         drop(link);
-        self.database.upstream().cluster.report(host_id, HostReport::Broken);
+        let cluster = &self.database.upstream().cluster;
+        cluster.report(host_id, HostReport::Broken);
         let answer = &exchange.answer;
-        // The primary said that it ends the session. If it takes others, it was an administrator who ended this one.
+        // The primary said that it ends the session. If it goes on, it was an administrator who ended this one.
         let turned_away = answer.refused == Some(RetryReason::PrimaryLost);
-        let killed =
-            turned_away && !answer.noticed && accepts_sessions(&target, &self.database.server_name(), &self.role.role).await;
+        let killed = turned_away && !answer.noticed && {
+            let database = self.database.server_name();
+            let takes_sessions = takes_sessions(&target, &database, &self.role.role);
+            cluster.goes_on(host_id, started_us, takes_sessions).await
+        };
         let in_transaction = self.state.transaction.is_some();
         // Its server has done nothing in the transaction, unless it did the unit.
         let begun = held && self.may_begin_anew(unit);
@@ -143,8 +147,8 @@ impl Session {
 }
 
 /// Whether the server lets new sessions begin. One that shuts down says 57P03 before it asks for a password.
-async fn accepts_sessions(target: &ServerTarget, database: &str, role: &str) -> bool {
-    matches!(tokio::time::timeout(GONE_CHECK_TIMEOUT, greets(target, database, role)).await, Ok(true))
+async fn takes_sessions(target: &ServerTarget, database: &str, role: &str) -> bool {
+    matches!(tokio::time::timeout(target.connect_timeout, greets(target, database, role)).await, Ok(true))
 }
 
 /// Whether nothing listens at a server's address: then its machine or its postmaster is gone, which no statement does. After a

@@ -3,6 +3,8 @@
 //! Rows and COPY data are never copied into values: only headers are read. The few messages whose body matters (errors,
 //! parameter reports, ReadyForQuery) wait in the server's inbox until they are whole.
 
+mod parting;
+
 use super::shown::shown_error;
 use super::state::SessionState;
 use crate::metrics::RetryReason;
@@ -78,6 +80,12 @@ pub struct Answer {
     pub rolled_back: bool,
     /// CommandCompletes.
     pub completed: usize,
+    /// How many there are once the COMMIT at the end of a pipeline has been carried out; 0 where there is none.
+    pub commits_at: usize,
+    /// The last one was a COMMIT.
+    pub(super) commit_completed: bool,
+    /// The server left before the ReadyForQuery of a pipeline that it has carried out: the client gets one all the same.
+    pub(super) ready_is_due: bool,
     /// A ReadyForQuery of the client's was forwarded: the pipeline is over, also where its Sync came behind COPY data.
     pub ready: bool,
     /// Extended messages that the server answered without an error.
@@ -271,6 +279,10 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
         if answer.body_forward && !(head.tag == b'E' && whole && put_shown(ranges, answer, body)) {
             forward(ranges, answer, place, end);
         }
+        if head.tag == b'E' && std::mem::take(&mut answer.ready_is_due) {
+            ranges.flush();
+            crate::wire::reply::put_ready(ranges.outbox.writer(), server.status.byte());
+        }
         server.body_left = head.total - (end - place);
         place = end;
         put_fakes(ranges, server, answer);
@@ -330,6 +342,7 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
             answer.unsolicited = true;
             return Ok(Verdict::Skip);
         }
+        b'E' if parting::is_behind_commit(body, answer) => return Ok(parting::end_well(server, answer)),
         b'E' => note_error(body, server, answer),
         b'N' if ErrorFields::read(body).state.class() == *b"57" => {
             answer.farewell = true;
@@ -369,6 +382,7 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
             answer.answered += 1;
             answer.completed += 1;
             answer.rolled_back = body.starts_with(b"ROLLBACK\0");
+            answer.commit_completed = body.starts_with(b"COMMIT\0");
         }
         _ => {}
     }

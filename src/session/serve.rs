@@ -15,7 +15,7 @@ use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
-use crate::sql::{Access, Pins};
+use crate::sql::{Access, Command, Pins};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
 use std::task::Poll;
@@ -244,6 +244,9 @@ impl Session {
                 let answer =
                     Answer { may_retry, may_resend, only_reads, may_replan, extended, holds_sync, withheld, ..Answer::default() };
                 let mut exchange = Exchange::new(answer, unit.len, sent == Sent::AsItIs);
+                if held && self.mode == PoolMode::Transaction {
+                    exchange.answer.commits_at = commits_at(unit);
+                }
                 exchange.movable = !held && kept && !attempt.writes && unit.is_harmless();
                 Ok(Some((if unit.rest > 0 { exchange.with_flush_behind() } else { exchange }, route)))
             }
@@ -375,6 +378,12 @@ impl Session {
             "slow query"
         );
     }
+}
+
+/// How many statements have been carried out when a pipeline that ends with COMMIT is done; 0 for any other unit.
+fn commits_at(unit: &Unit) -> usize {
+    let ends = matches!(unit.run_statements().last(), Some(last) if last.command == Command::Commit { chain: false });
+    if ends && unit.kind == UnitKind::Pipeline { unit.run_statements().count() } else { 0 }
 }
 
 /// Whether the server's host does not answer its probe.

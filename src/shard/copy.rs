@@ -7,12 +7,29 @@
 
 mod fields;
 mod lines;
+mod numbers;
 mod tuples;
 
 use bytes::{Buf, BytesMut};
 use fields::{csv_fields, text_fields};
 use lines::{LineScan, Lines};
+pub use numbers::LineNumbers;
 use tuples::Tuples;
+
+/// How many lines a row of the data is, as a server counts them: those within quotes too.
+///
+/// Spec: `cur_lineno` in `src/backend/commands/copyfromparse.c`.
+pub fn lines_of(row: &[u8], layout: &CopyLayout) -> u64 {
+    if !matches!(layout, CopyLayout::Csv(_)) {
+        return 1;
+    }
+    let (end, terminated) = match row {
+        [.., b'\r', b'\n'] | [.., b'\r'] => (b'\r', true),
+        [.., b'\n'] => (b'\n', true),
+        _ => (b'\n', false),
+    };
+    row.iter().filter(|byte| **byte == end).count() as u64 + u64::from(!terminated)
+}
 
 /// How the data is written: the options of the COPY command.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -189,9 +189,13 @@ impl ShardedSession {
             at += frame.total;
         }
         self.several_executes = executes > 1 || !ends_in_sync;
+        self.copied_in = false;
         let mut at = 0;
         while let Ok(Some(frame)) = frame_at(&unit[at..]) {
-            self.pipeline_message(frame.tag, frame.body).await?;
+            // Behind a COPY from the client stand the messages that PostgreSQL ignored while it copied.
+            if !(self.copied_in && matches!(frame.tag, b'S' | b'H')) {
+                self.pipeline_message(frame.tag, frame.body).await?;
+            }
             at += frame.total;
         }
         Ok(())

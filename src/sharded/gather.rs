@@ -1,56 +1,69 @@
-//! Reads over several shards: concatenated, or finished by one shard over what all of them answered.
+//! Reads over several shards: each shard's rows as they come, or finished by one shard over what all of them answered.
 
-use super::merge::SortedRows;
 use super::own_types::portable;
 use super::partial_rows::{PartialRows, TEXT, TEXT_ARRAY, described_types};
 use super::planning::BoundParameters;
 use super::session::ShardedSession;
 use super::several::Question;
+use super::stream::{RowStream, StreamOrder, StreamSource};
 use super::trouble::Trouble;
+use crate::gather::RowWindow;
 use crate::plan::{Combine, Finish, FinishPiece, GatherPlan, Partial, RowCount};
 use crate::types::SqlState;
-use crate::wire::frame::{HEADER_LEN, header, put_message, put_string};
+use crate::wire::frame::{HEADER_LEN, put_message, put_string};
 use crate::wire::reply::Report;
 
-/// Rows that wait for a slow client before the shards have to wait too. Bytes.
-const UNSENT_MAX: usize = 64 * 1024;
+/// The portal that a shard's rows are fetched through, and how many of them at first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LegPortal<'a> {
+    /// Its name on the legs; empty: the unnamed one.
+    pub name: &'a str,
+    /// Rows of the first Execute; 0 is all.
+    pub rows: u32,
+}
 
-/// Which of the rows that come are shown.
-#[derive(Debug)]
-struct RowWindow {
-    skip: u64,
-    left: u64,
-    shown: u64,
+/// The unnamed portal, for all rows at once.
+pub(super) const WHOLE_ANSWER: LegPortal<'static> = LegPortal { name: "", rows: 0 };
+
+/// What one shard answered to one question.
+#[derive(Debug, Default)]
+pub(super) struct ShardAnswer {
+    /// The body of its RowDescription.
+    pub description: Option<Vec<u8>>,
+    /// Its command tag.
+    pub tag: String,
 }
 
 impl ShardedSession {
     /// Answers a statement from several shards; how many rows it has.
     pub(super) async fn gather(&mut self, question: Question<'_>, plan: &GatherPlan) -> Result<u64, Trouble> {
+        let mut stream = self.start(question, plan, WHOLE_ANSWER).await?;
+        self.show_all(&mut stream).await?;
+        Ok(stream.shown())
+    }
+
+    /// Asks the shards, and where their rows have to be finished, one of them over these: what is shown comes out of the stream.
+    pub(super) async fn start(
+        &mut self,
+        question: Question<'_>,
+        plan: &GatherPlan,
+        portal: LegPortal<'_>,
+    ) -> Result<RowStream, Trouble> {
         match &plan.combine {
             Combine::Concat { offset, limit } => {
-                let window = RowWindow {
-                    skip: row_count(offset, question.parameters)?.unwrap_or(0),
-                    left: row_count(limit, question.parameters)?.unwrap_or(u64::MAX),
-                    shown: 0,
-                };
                 self.database.metrics.gathered.increment();
-                let Some(partial) = plan.partials.first() else { return Ok(0) };
+                let window = window(offset, limit, false, question.parameters)?;
+                let Some(partial) = plan.partials.first() else { return Ok(RowStream::nothing()) };
                 let shards = self.shards_of(partial, question.parameters);
-                self.ask_all(&shards, &partial.sql, question, question.results).await?;
-                let outcome = self.concatenate(&shards, question, window).await;
-                self.all_or_none(&shards, outcome).await
+                let (parameters, results) = (question.parameters, question.results);
+                let order = StreamOrder::default();
+                let source = StreamSource { shards, sql: &partial.sql, parameters, results, order, window };
+                self.stream_of(question, source, portal).await
             }
-            Combine::Merge { otherwise: Some(otherwise), .. } => Box::pin(self.gather(question, otherwise)).await,
-            Combine::Merge { keys, hidden, offset, limit, otherwise: None } => {
-                self.database.metrics.gathered.increment();
-                let Some(partial) = plan.partials.first() else { return Ok(0) };
-                let (offset, limit) = (row_count(offset, question.parameters)?, row_count(limit, question.parameters)?);
-                let wanted = SortedRows { partial, keys, hidden: *hidden, offset: offset.unwrap_or(0), limit };
-                self.sort_on_a_shard(question, wanted).await
-            }
+            Combine::Merge { .. } => self.start_merge(question, plan, portal).await,
             Combine::Finish(finish) => {
                 self.database.metrics.finished.increment();
-                self.finish_over(question, &plan.partials, finish).await
+                self.finish_over(question, &plan.partials, finish, portal).await
             }
         }
     }
@@ -77,13 +90,19 @@ impl ShardedSession {
             self.enter(shard, question.writes()).await?;
         }
         for &shard in shards {
-            self.put_question(shard, sql, question.parameters, results);
+            self.put_question(shard, sql, (question.parameters, results), WHOLE_ANSWER);
         }
         Ok(())
     }
 
     /// Appends a statement to a leg's requests: parsed, bound, described and executed.
-    pub(super) fn put_question(&mut self, shard: usize, sql: &str, parameters: Option<BoundParameters<'_>>, results: &[i16]) {
+    pub(super) fn put_question(
+        &mut self,
+        shard: usize,
+        sql: &str,
+        (parameters, results): (Option<BoundParameters<'_>>, &[i16]),
+        portal: LegPortal<'_>,
+    ) {
         let portable = parameters.and_then(|parameters| portable(sql, parameters));
         let portable = portable.as_ref().map(|(types, values)| BoundParameters { types, values });
         let (types, values) = portable.or(parameters).map_or((&[][..], &[][..]), |sent| (sent.types, sent.values));
@@ -95,7 +114,8 @@ impl ShardedSession {
             types.iter().for_each(|oid| body.extend_from_slice(&oid.to_be_bytes()));
         });
         put_message(&mut out, b'B', |body| {
-            body.extend_from_slice(&[0, 0]);
+            put_string(body, portal.name.as_bytes());
+            body.push(0);
             body.extend_from_slice(&(values.len() as u16).to_be_bytes());
             values.iter().for_each(|(_, binary)| body.extend_from_slice(&u16::from(*binary).to_be_bytes()));
             body.extend_from_slice(&(values.len() as u16).to_be_bytes());
@@ -103,83 +123,14 @@ impl ShardedSession {
             body.extend_from_slice(&(results.len() as u16).to_be_bytes());
             results.iter().for_each(|format| body.extend_from_slice(&format.to_be_bytes()));
         });
-        put_message(&mut out, b'D', |body| body.extend_from_slice(b"P\0"));
-        put_message(&mut out, b'E', |body| body.extend_from_slice(&[0; 5]));
-        put_message(&mut out, b'S', |_| {});
+        put_message(&mut out, b'D', |body| {
+            body.push(b'P');
+            put_string(body, portal.name.as_bytes());
+        });
+        put_execute(&mut out, portal);
         let leg = self.leg(shard);
         leg.statements.remove(&b""[..]);
         leg.send(&out);
-    }
-
-    /// Passes on the rows of one shard after the other.
-    async fn concatenate(&mut self, shards: &[usize], question: Question<'_>, mut window: RowWindow) -> Result<u64, Trouble> {
-        for (place, &shard) in shards.iter().enumerate() {
-            let describes = question.describes && place == 0;
-            while self.legs[shard].as_ref().is_some_and(|leg| leg.due > 0) {
-                self.wait_for(&[shard]).await?;
-                self.pass_rows(shard, describes, &mut window)?;
-                self.room_for_rows().await?;
-            }
-        }
-        Ok(window.shown)
-    }
-
-    /// Passes on what has come of a shard's rows.
-    fn pass_rows(&mut self, shard: usize, describes: bool, window: &mut RowWindow) -> Result<(), Trouble> {
-        let outbox = &mut self.client.client.outbox;
-        let Some(leg) = self.legs[shard].as_mut() else { return Ok(()) };
-        let bytes = leg.inbox.as_slice();
-        let (mut at, mut status) = (0, None);
-        while let Ok(Some(found)) = header(&bytes[at..]) {
-            let Some(message) = bytes.get(at..at + found.total) else { break };
-            at += found.total;
-            match found.tag {
-                b'D' if window.skip > 0 => window.skip -= 1,
-                b'D' if window.left > 0 => {
-                    window.left -= 1;
-                    window.shown += 1;
-                    outbox.push(message);
-                }
-                b'T' if describes => outbox.push(message),
-                b'N' | b'A' => outbox.push(message),
-                b'E' => {
-                    let message = message.to_vec();
-                    leg.inbox.consume(at);
-                    return Err(Trouble::Failed(message));
-                }
-                b'Z' => {
-                    status = message.get(HEADER_LEN).copied();
-                    break;
-                }
-                _ => {}
-            }
-        }
-        leg.inbox.consume(at);
-        if let Some(status) = status {
-            leg.ready(status);
-        }
-        Ok(())
-    }
-
-    /// Waits until the client has taken most of what was said to it.
-    ///
-    /// # Errors
-    /// Its connection ended; or rows are held for it, and they are too many.
-    pub(super) async fn room_for_rows(&mut self) -> Result<(), Trouble> {
-        if self.holding {
-            let held = self.side().outbox.len();
-            return self.within_memory(held);
-        }
-        if self.side().outbox.len() < UNSENT_MAX {
-            return Ok(());
-        }
-        std::future::poll_fn(|cx| {
-            if let Err(end) = self.poll_flush(cx).and_then(|()| self.look_at_client(cx)) {
-                return std::task::Poll::Ready(Err(Trouble::End(end)));
-            }
-            if self.side().outbox.len() < UNSENT_MAX { std::task::Poll::Ready(Ok(())) } else { std::task::Poll::Pending }
-        })
-        .await
     }
 
     pub(super) fn within_memory(&self, bytes: usize) -> Result<(), Trouble> {
@@ -199,6 +150,15 @@ impl ShardedSession {
             Err(Trouble::End(end)) => return Err(Trouble::End(end)),
             Err(trouble) => trouble,
         };
+        self.drop_answers(shards).await?;
+        Err(trouble)
+    }
+
+    /// Cancels what shards still do, and drops what they still say, errors too.
+    ///
+    /// # Errors
+    /// The client's connection ended.
+    pub(super) async fn drop_answers(&mut self, shards: &[usize]) -> Result<(), Trouble> {
         for &shard in shards {
             let Some(leg) = self.legs[shard].as_ref().filter(|leg| leg.due > 0) else { continue };
             let entry = leg.entry.clone();
@@ -210,18 +170,23 @@ impl ShardedSession {
                 return Err(Trouble::End(end));
             }
         }
-        Err(trouble)
+        Ok(())
     }
 
     /// Brings the partial rows together and has one shard finish over them.
-    async fn finish_over(&mut self, question: Question<'_>, partials: &[Partial], finish: &Finish) -> Result<u64, Trouble> {
+    async fn finish_over(
+        &mut self,
+        question: Question<'_>,
+        partials: &[Partial],
+        finish: &Finish,
+        portal: LegPortal<'_>,
+    ) -> Result<RowStream, Trouble> {
         let mut brought = Vec::new();
         let mut bytes = 0;
         for partial in partials {
             let shards = self.shards_of(partial, question.parameters);
             self.ask_all(&shards, &partial.sql, question, &[]).await?;
-            let outcome = self.bring(&shards, &mut bytes).await;
-            let mut rows = self.all_or_none(&shards, outcome).await?;
+            let mut rows = self.bring(&shards, &mut bytes).await?;
             self.in_terms_of_the_schema(&mut rows, (shards[0], &partial.sql), question.parameters).await?;
             brought.push(rows);
         }
@@ -235,7 +200,7 @@ impl ShardedSession {
             values.push((Some(array), true));
         }
         drop(brought);
-        self.finishing_answer(question, &sql, BoundParameters { types: &types, values: &values }).await
+        self.finishing_answer(question, &sql, BoundParameters { types: &types, values: &values }, portal).await
     }
 
     /// Has one shard answer a query of pgyard's own over what was brought.
@@ -244,64 +209,78 @@ impl ShardedSession {
         question: Question<'_>,
         sql: &str,
         parameters: BoundParameters<'_>,
-    ) -> Result<u64, Trouble> {
+        portal: LegPortal<'_>,
+    ) -> Result<RowStream, Trouble> {
         let shard = self.any_shard();
-        self.enter(shard, question.writes()).await?;
-        self.put_question(shard, sql, Some(parameters), question.results);
-        let window = RowWindow { skip: 0, left: u64::MAX, shown: 0 };
-        let outcome = self.concatenate(&[shard], question, window).await;
-        self.all_or_none(&[shard], outcome).await
+        // Its columns have names of pgyard's own.
+        let description = if question.describes { Some(self.described(question, shard, question.sql).await?) } else { None };
+        let (shards, order, window) = (vec![shard], StreamOrder::default(), RowWindow::new(0, None, false));
+        let source = StreamSource { shards, sql, parameters: Some(parameters), results: question.results, order, window };
+        let mut stream = self.stream_of(question, source, portal).await?;
+        stream.show_as(description);
+        Ok(stream)
     }
 
     /// The rows of a gathered answer, as text, instead of telling them to the client.
     pub(super) async fn gathered_rows(&mut self, question: Question<'_>, plan: &GatherPlan) -> Result<PartialRows, Trouble> {
-        let question = Question { results: &[], describes: true, ..question };
-        let begin = self.side().outbox.len();
-        let held = std::mem::replace(&mut self.holding, true);
-        let outcome = self.gather(question, plan).await;
-        self.holding = held;
-        let outbox = &mut self.client.client.outbox;
-        let all = outbox.as_slice().to_vec();
-        outbox.clear();
-        let (before, mut rest) = all.split_at(begin.min(all.len()));
-        outbox.push(before);
-        outcome?;
+        let question = Question { results: &[], describes: false, ..question };
+        let mut stream = self.start(question, plan, WHOLE_ANSWER).await?;
         let mut rows = PartialRows::default();
-        while let Ok(Some(frame)) = crate::wire::frame_at(rest) {
-            match frame.tag {
-                b'D' => rows.add(frame.body),
-                b'T' => rows.description = frame.body.to_vec(),
-                _ => outbox.push(&rest[..frame.total]),
+        let mut bytes = 0;
+        while let Some(row) = self.next_row(&mut stream).await? {
+            bytes += row.len();
+            let held = self.within_memory(bytes);
+            self.all_or_none(stream.shards(), held).await?;
+            rows.add(&row[HEADER_LEN..]);
+        }
+        rows.description = stream.description().to_vec();
+        Ok(rows)
+    }
+
+    /// Takes all rows of some shards that were asked. An error of one ends all.
+    pub(super) async fn bring(&mut self, shards: &[usize], bytes: &mut usize) -> Result<PartialRows, Trouble> {
+        let mut rows = PartialRows::default();
+        for &shard in shards {
+            let answer = self.answer(shard, bytes, |row| rows.add(&row)).await;
+            let answer = self.all_or_none(shards, answer).await?;
+            if rows.description.is_empty() {
+                rows.description = answer.description.unwrap_or_default();
             }
-            rest = &rest[frame.total..];
         }
         Ok(rows)
     }
 
-    /// Takes all rows of some shards.
-    pub(super) async fn bring(&mut self, shards: &[usize], bytes: &mut usize) -> Result<PartialRows, Trouble> {
-        let mut rows = PartialRows::default();
-        for &shard in shards {
-            while self.legs[shard].as_ref().is_some_and(|leg| leg.due > 0) {
-                let (tag, body) = self.take(shard).await?;
-                match tag {
-                    b'D' => {
-                        *bytes += body.len();
-                        self.within_memory(*bytes)?;
-                        rows.add(&body);
-                    }
-                    b'T' if rows.description.is_empty() => rows.description = body,
-                    b'E' => {
-                        let mut message = Vec::new();
-                        put_message(&mut message, tag, |out| out.extend_from_slice(&body));
-                        return Err(Trouble::Failed(message));
-                    }
-                    b'N' => put_message(self.side().outbox.writer(), tag, |out| out.extend_from_slice(&body)),
-                    _ => {}
+    /// Takes all that a shard answers to what it was asked; each row's body goes to `row`. `bytes` counts what is held of it.
+    ///
+    /// # Errors
+    /// The shard reported one; its answer may not be at its end then. Or the rows are too many to be held.
+    pub(super) async fn answer(
+        &mut self,
+        shard: usize,
+        bytes: &mut usize,
+        mut row: impl FnMut(Vec<u8>),
+    ) -> Result<ShardAnswer, Trouble> {
+        let mut answer = ShardAnswer::default();
+        while self.legs[shard].as_ref().is_some_and(|leg| leg.due > 0) {
+            let (tag, body) = self.take(shard).await?;
+            match tag {
+                b'D' => {
+                    *bytes += body.len();
+                    self.within_memory(*bytes)?;
+                    row(body);
                 }
+                b'T' => answer.description = Some(body),
+                b'C' => answer.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned(),
+                b'E' => {
+                    let mut message = Vec::new();
+                    put_message(&mut message, tag, |out| out.extend_from_slice(&body));
+                    return Err(Trouble::Failed(message));
+                }
+                b'N' => put_message(self.side().outbox.writer(), tag, |out| out.extend_from_slice(&body)),
+                _ => {}
             }
         }
-        Ok(rows)
+        Ok(answer)
     }
 
     /// The finishing query's text, and the arrays that it gets beside the statement's own parameters.
@@ -364,6 +343,15 @@ impl ShardedSession {
     }
 }
 
+/// Appends an Execute of a portal and a Sync.
+pub(super) fn put_execute(out: &mut Vec<u8>, portal: LegPortal<'_>) {
+    put_message(out, b'E', |body| {
+        put_string(body, portal.name.as_bytes());
+        body.extend_from_slice(&portal.rows.to_be_bytes());
+    });
+    put_message(out, b'S', |_| {});
+}
+
 fn put_value(out: &mut Vec<u8>, value: Option<&[u8]>) {
     match value {
         Some(value) => {
@@ -374,8 +362,28 @@ fn put_value(out: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
+/// OFFSET and LIMIT with the parameters' values.
+///
+/// # Errors
+/// One is negative, which is PostgreSQL's error; or it can't be read.
+pub(super) fn window(
+    offset: &RowCount,
+    limit: &RowCount,
+    ties: bool,
+    parameters: Option<BoundParameters<'_>>,
+) -> Result<RowWindow, Trouble> {
+    // Spec: recompute_limits in nodeLimit.c looks at OFFSET first.
+    let offset = row_count(offset, parameters, (*b"2201X", "OFFSET must not be negative"))?;
+    let limit = row_count(limit, parameters, (*b"2201W", "LIMIT must not be negative"))?;
+    Ok(RowWindow::new(offset.unwrap_or(0), limit, ties))
+}
+
 /// A LIMIT or OFFSET; `None` is none.
-fn row_count(count: &RowCount, parameters: Option<BoundParameters<'_>>) -> Result<Option<u64>, Trouble> {
+fn row_count(
+    count: &RowCount,
+    parameters: Option<BoundParameters<'_>>,
+    (state, negative): ([u8; 5], &str),
+) -> Result<Option<u64>, Trouble> {
     let number = match count {
         RowCount::None => return Ok(None),
         RowCount::Number(number) => return Ok(Some(*number)),
@@ -386,12 +394,12 @@ fn row_count(count: &RowCount, parameters: Option<BoundParameters<'_>>) -> Resul
     let read = match (binary, value.len()) {
         (true, 8) => <[u8; 8]>::try_from(&value[..]).ok().map(i64::from_be_bytes),
         (true, 4) => <[u8; 4]>::try_from(&value[..]).ok().map(i32::from_be_bytes).map(i64::from),
+        (true, 2) => <[u8; 2]>::try_from(&value[..]).ok().map(i16::from_be_bytes).map(i64::from),
         (true, _) => None,
         (false, _) => std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok()),
     };
     match read {
-        // The shards refuse a negative one in PostgreSQL's words.
-        Some(number) => Ok(Some(u64::try_from(number).unwrap_or(0))),
+        Some(number) => u64::try_from(number).map(Some).map_err(|_| Trouble::error(SqlState(state), negative)),
         None => {
             Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, "LIMIT or OFFSET has a parameter that can't be read as a number"))
         }

@@ -1,6 +1,7 @@
 //! What a session has to know before it plans: the schema as its transaction sees it, the schemas in which names are looked up, and
 //! the temporary tables that hide others. What isn't known makes a refusal, never a guess.
 
+use super::gather::WHOLE_ANSWER;
 use super::session::ShardedSession;
 use super::transaction::BlockState;
 use super::trouble::{ShardedEnd, Trouble};
@@ -202,10 +203,8 @@ impl ShardedSession {
     /// The rows of a query of the session's own.
     async fn ask_for_rows(&mut self, shard: usize, sql: &str) -> Result<Vec<Vec<Option<String>>>, Trouble> {
         self.enter(shard, false).await?;
-        self.put_question(shard, sql, None, &[]);
-        let mut bytes = 0;
-        let outcome = self.bring(&[shard], &mut bytes).await;
-        let rows = self.all_or_none(&[shard], outcome).await?;
+        self.put_question(shard, sql, (None, &[]), WHOLE_ANSWER);
+        let rows = self.bring(&[shard], &mut 0).await?;
         let text = |value: Option<Vec<u8>>| value.map(|value| String::from_utf8_lossy(&value).into_owned());
         Ok(rows.rows().into_iter().map(|row| row.into_iter().map(text).collect()).collect())
     }

@@ -2,6 +2,7 @@
 
 use super::extended::ShardedStatement;
 use super::leg::LegTransaction;
+use super::merge::SortSettings;
 use super::session::ShardedSession;
 use super::settings::{SHARD, SHARDING_KEY};
 use super::trouble::Trouble;
@@ -55,6 +56,10 @@ pub struct PlanShelf {
     seen: (u64, u64),
     /// One more whenever plans made before hold no longer. The first is 1.
     generation: u64,
+    /// What a shard said of queries, with the types of their parameters.
+    pub(super) described: HashMap<Box<str>, (Box<[u32]>, Arc<[u8]>)>,
+    /// How servers write values, and the number of the last SET before.
+    pub(super) sorting: Option<(u64, SortSettings)>,
 }
 
 impl ShardedSession {
@@ -76,7 +81,8 @@ impl ShardedSession {
             return None;
         }
         self.database.coordinator_in_step()?;
-        let reads = statement.is_some_and(|facts| facts.command == Command::Query && !matches!(facts.access, Access::Write(_)));
+        let asks = |command: &Command| matches!(command, Command::Query | Command::CopyOut);
+        let reads = statement.is_some_and(|facts| asks(&facts.command) && !matches!(facts.access, Access::Write(_)));
         let written = self.legs.iter().flatten().any(|leg| leg.transaction == LegTransaction::Writing);
         (reads && !written).then_some(self.map.shards.len())
     }
@@ -110,7 +116,7 @@ impl ShardedSession {
         let seen = (self.sets.changes(), self.names.changes);
         if !same || self.plans.plans.len() >= PLANS_MAX {
             let generation = self.plans.generation + 1;
-            self.plans = PlanShelf { plans: HashMap::new(), schema: Some(schema.clone()), meaning, seen, generation };
+            self.plans = PlanShelf { schema: Some(schema.clone()), meaning, seen, generation, ..PlanShelf::default() };
         }
         self.plans.seen = seen;
         if let Some(known) = self.plans.plans.get(text) {
@@ -161,7 +167,7 @@ impl ShardedSession {
         let Some(key) = self.sets.set_value(SHARDING_KEY) else { return Ok(None) };
         let key = key.trim().trim_matches('\'').replace("''", "'");
         let Some(schema) = self.database.schema().get().filter(|_| !key.is_empty()) else { return Ok(None) };
-        let binding = Binding { parameters: &[], session: self.key_session() };
+        let binding = Binding { parameters: &[], session: self.key_session(None) };
         let mut tables: Vec<_> = self
             .map
             .tables
@@ -178,10 +184,12 @@ impl ShardedSession {
         }
     }
 
-    fn key_session(&self) -> KeySession {
+    /// How keys are read that come in an encoding, or in the session's.
+    pub(super) fn key_session(&self, encoding: Option<&str>) -> KeySession {
         let reported = |name: &str| self.client.reported.get(name).unwrap_or_default().to_owned();
         let zone = self.parameter("timezone").unwrap_or_else(|| reported("TimeZone"));
-        let encoding = self.parameter("client_encoding").unwrap_or_else(|| reported("client_encoding"));
+        let session = || self.parameter("client_encoding").unwrap_or_else(|| reported("client_encoding"));
+        let encoding = encoding.map_or_else(session, canonical_encoding);
         KeySession::new(&zone, &encoding, &reported("server_encoding"))
     }
 
@@ -190,7 +198,7 @@ impl ShardedSession {
             return if let KeyCondition::Shards(set) = condition { *set } else { self.map.all() };
         };
         let sent = sent(parameters);
-        condition.resolve(schema, &self.map, &Binding { parameters: &sent, session: self.key_session() })
+        condition.resolve(schema, &self.map, &Binding { parameters: &sent, session: self.key_session(None) })
     }
 
     /// The shard of a row of an INSERT.
@@ -221,6 +229,16 @@ impl ShardedSession {
 
     pub(super) fn gather_memory(&self) -> usize {
         self.database.gather_memory()
+    }
+}
+
+/// An encoding's name as servers report it, as far as it matters.
+fn canonical_encoding(name: &str) -> String {
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    match plain.to_ascii_uppercase().as_str() {
+        "UTF8" | "UNICODE" => "UTF8".to_owned(),
+        "SQLASCII" => "SQL_ASCII".to_owned(),
+        other => other.to_owned(),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Pipelines message by message: for statements that several shards answer, and for those about the session.
 
 use super::extended::{BindParts, ShardedStatement, StatementDescription, put_close};
+use super::gather::LegPortal;
 use super::planning::{BoundParameters, ShardTarget};
 use super::relay::Listening;
 use super::session::ShardedSession;
 use super::several::Question;
 use super::simple::{not_utf8, writes};
+use super::stream::RowStream;
 use super::transaction::BlockState;
 use super::trouble::{ShardedEnd, Trouble};
+use crate::plan::Plan;
 use crate::sql::Command;
 use crate::types::SqlState;
 use crate::wire::Cursor;
@@ -19,7 +22,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A portal that the client has bound.
-#[derive(Debug)]
 pub struct ShardedPortal {
     statement: Arc<ShardedStatement>,
     name: Box<[u8]>,
@@ -28,8 +30,16 @@ pub struct ShardedPortal {
     rest: Vec<u8>,
     /// The leg that has it.
     bound_on: Option<usize>,
-    /// What several shards have answered and the client has not asked for yet; `None`: they were not asked.
-    rows: Option<BufferedRows>,
+    /// What several shards answer and the client has not asked for yet; `None`: they were not asked.
+    rows: Option<PortalRows>,
+}
+
+/// Rows that wait for Execute messages with a limit.
+enum PortalRows {
+    /// They come when they are asked for.
+    Coming(Box<RowStream>),
+    /// A write has given them.
+    Held(BufferedRows),
 }
 
 /// Messages that wait for Execute messages with a limit.
@@ -221,18 +231,35 @@ impl ShardedSession {
                     self.finish(shard, false).await?;
                 }
             }
-        } else if let Some(shard) = self.portals.remove(name).and_then(|portal| portal.bound_on) {
-            let leg = self.leg(shard);
-            let mut messages = Vec::new();
-            put_message(&mut messages, b'C', |body| {
-                body.push(b'P');
-                put_string(body, name);
-            });
-            put_message(&mut messages, b'S', |_| {});
-            leg.send(&messages);
-            self.finish(shard, false).await?;
+        } else if let Some(portal) = self.portals.remove(name) {
+            self.close_on_legs(portal).await?;
         }
         put_bare(self.side().outbox.writer(), b'3');
+        Ok(())
+    }
+
+    /// Closes what legs have of a portal.
+    async fn close_on_legs(&mut self, portal: ShardedPortal) -> Result<(), Trouble> {
+        let (shards, name): (Vec<usize>, &[u8]) = match (&portal.rows, portal.bound_on) {
+            (Some(PortalRows::Coming(stream)), _) => match stream.portal() {
+                Some(name) => (stream.shards().to_vec(), name.as_bytes()),
+                None => return Ok(()),
+            },
+            (_, Some(shard)) => (vec![shard], &portal.name),
+            _ => return Ok(()),
+        };
+        let mut messages = Vec::new();
+        put_message(&mut messages, b'C', |body| {
+            body.push(b'P');
+            put_string(body, name);
+        });
+        put_message(&mut messages, b'S', |_| {});
+        for &shard in &shards {
+            self.leg(shard).send(&messages);
+        }
+        for &shard in &shards {
+            self.finish(shard, false).await?;
+        }
         Ok(())
     }
 
@@ -266,7 +293,7 @@ impl ShardedSession {
 
     async fn execute_portal(&mut self, portal: &mut ShardedPortal, sql: &str, limit: usize) -> Result<(), Trouble> {
         if portal.rows.is_some() {
-            return self.next_rows(portal, limit);
+            return self.next_rows(portal, limit).await;
         }
         if let Some(shard) = portal.bound_on {
             return self.execute_on(shard, portal, limit, false).await;
@@ -293,16 +320,30 @@ impl ShardedSession {
                 let parameters = BoundParameters { types: &types, values: &portal.parts.values };
                 let question =
                     Question { sql, facts, parameters: Some(parameters), results: &portal.parts.results, describes: false };
-                if limit == 0 {
-                    return self.run_several(question, plan).await;
+                // A command that is no query knows no limit.
+                if limit == 0 || matches!(plan, Plan::Copy(_)) {
+                    self.run_several(question, plan).await?;
+                    if let Plan::Gather(_) = plan {
+                        // Executed again, it has nothing more to give.
+                        portal.rows = Some(PortalRows::Coming(Box::new(RowStream::nothing())));
+                    }
+                    return Ok(());
+                }
+                if let Plan::Gather(gather) = plan {
+                    self.last_statement += 1;
+                    let name = format!("pgyard_rows_{}", self.last_statement);
+                    let leg_portal = LegPortal { name: &name, rows: u32::try_from(limit).unwrap_or(u32::MAX) };
+                    let stream = self.start(question, gather, leg_portal).await?;
+                    portal.rows = Some(PortalRows::Coming(Box::new(stream)));
+                    return self.next_rows(portal, limit).await;
                 }
                 let begin = self.side().outbox.len();
                 self.holding = true;
                 let outcome = self.run_several(question, plan).await;
                 self.holding = false;
                 outcome?;
-                portal.rows = Some(self.take_back(begin));
-                self.next_rows(portal, limit)
+                portal.rows = Some(PortalRows::Held(self.take_back(begin)));
+                self.next_rows(portal, limit).await
             }
         }
     }
@@ -319,7 +360,7 @@ impl ShardedSession {
             let (message, behind) = rest.split_at(frame.total);
             match frame.tag {
                 b'D' => buffered.rows.push_back(message.to_vec()),
-                b'C' => buffered.tag = String::from_utf8_lossy(frame.body.strip_suffix(b"\0").unwrap_or(frame.body)).into_owned(),
+                b'C' => buffered.tag = String::from_utf8_lossy(frame.body).trim_end_matches('\0').to_owned(),
                 _ => outbox.push(message),
             }
             rest = behind;
@@ -328,19 +369,31 @@ impl ShardedSession {
         buffered
     }
 
-    fn next_rows(&mut self, portal: &mut ShardedPortal, limit: usize) -> Result<(), Trouble> {
-        let Some(buffered) = &mut portal.rows else { return Ok(()) };
-        let count = if limit == 0 { buffered.rows.len() } else { limit.min(buffered.rows.len()) };
-        let out = self.client.client.outbox.writer();
-        buffered.rows.drain(..count).for_each(|row| out.extend_from_slice(&row));
-        // As PostgreSQL, which finds the end only when it looks for one row more, and counts what this Execute gave.
-        if limit > 0 && count == limit {
-            put_bare(out, b's');
-        } else {
-            match buffered.tag.rsplit_once(' ').filter(|_| buffered.gives_rows) {
-                Some((words, _)) => put_command_complete(out, &format!("{words} {count}")),
-                None => put_command_complete(out, &buffered.tag),
+    async fn next_rows(&mut self, portal: &mut ShardedPortal, limit: usize) -> Result<(), Trouble> {
+        let (count, more, end) = match &mut portal.rows {
+            None => return Ok(()),
+            Some(PortalRows::Coming(stream)) => {
+                let (count, more) = self.show_some(stream, limit).await?;
+                (count, more, "SELECT")
             }
+            Some(PortalRows::Held(held)) => {
+                let count = if limit == 0 { held.rows.len() } else { limit.min(held.rows.len()) };
+                let out = self.client.client.outbox.writer();
+                held.rows.drain(..count).for_each(|row| out.extend_from_slice(&row));
+                // As PostgreSQL, which finds the end only when it looks for one row more.
+                let more = limit > 0 && count == limit;
+                if !more && !held.gives_rows {
+                    // A command without rows counts those that it changed.
+                    put_command_complete(self.client.client.outbox.writer(), &held.tag);
+                    return Ok(());
+                }
+                (count, more, held.tag.rsplit_once(' ').map_or("", |(words, _)| words))
+            }
+        };
+        match more {
+            true => put_bare(self.client.client.outbox.writer(), b's'),
+            // The count is that of this Execute.
+            false => put_command_complete(self.client.client.outbox.writer(), &format!("{end} {count}")),
         }
         Ok(())
     }

@@ -41,6 +41,8 @@ pub struct ShardedSession {
     pub(super) failed_within: bool,
     /// What is said to the client is kept for now.
     pub(super) holding: bool,
+    /// The client was asked for COPY data within the request under way.
+    pub(super) copied_in: bool,
     /// The pipeline under way executes several statements: they are one transaction.
     pub(super) several_executes: bool,
     pub(super) plans: PlanShelf,
@@ -76,6 +78,7 @@ impl ShardedSession {
             skipping: false,
             failed_within: false,
             holding: false,
+            copied_in: false,
             several_executes: false,
             plans: PlanShelf::default(),
             names: SessionNames::default(),
@@ -266,7 +269,7 @@ impl ShardedSession {
         std::future::poll_fn(|cx| self.poll_legs(cx, shards)).await
     }
 
-    fn poll_legs(&mut self, cx: &mut Context<'_>, shards: &[usize]) -> Poll<Result<usize, Trouble>> {
+    pub(super) fn poll_legs(&mut self, cx: &mut Context<'_>, shards: &[usize]) -> Poll<Result<usize, Trouble>> {
         if let Err(end) = self.poll_flush(cx) {
             return Poll::Ready(Err(Trouble::End(end)));
         }

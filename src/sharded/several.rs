@@ -5,7 +5,7 @@ use super::session::ShardedSession;
 use super::simple::writes;
 use super::transaction::BlockState;
 use super::trouble::Trouble;
-use crate::plan::{Combine, Plan};
+use crate::plan::{Combine, CopyPlan, Plan};
 use crate::sql::StatementFacts;
 use crate::types::SqlState;
 use crate::wire::frame::{put_message, put_string};
@@ -60,6 +60,11 @@ impl ShardedSession {
                 self.database.metrics.everywhere.increment();
                 self.everywhere(question).await
             }
+            Plan::Copy(copy) => {
+                let tag = Box::pin(self.copy(question, copy)).await?;
+                self.put_tag(&tag);
+                Ok(())
+            }
             Plan::Anywhere | Plan::Confined { .. } | Plan::Refused(_) => {
                 Err(Trouble::error(SqlState::INTERNAL_ERROR, "a statement for one shard was sent to several"))
             }
@@ -92,6 +97,25 @@ impl ShardedSession {
         leg.statements.remove(&b""[..]);
         leg.send(&messages);
         Ok(self.finish(shard, false).await?.check()?.description)
+    }
+
+    async fn copy(&mut self, question: Question<'_>, plan: &CopyPlan) -> Result<String, Trouble> {
+        match plan {
+            CopyPlan::Split(_) | CopyPlan::Copies { .. } => {
+                self.database.metrics.written.increment();
+                let own = self.open_block();
+                let tag = self.copy_from(question, plan).await?;
+                if own {
+                    self.commit().await?;
+                }
+                Ok(tag)
+            }
+            CopyPlan::Tables { header, binary } => {
+                self.database.metrics.gathered.increment();
+                self.copy_tables(question, (*header, *binary)).await
+            }
+            CopyPlan::Rows(rows) => self.copy_rows(question, rows).await,
+        }
     }
 
     /// Opens a transaction for one statement, unless one is open.

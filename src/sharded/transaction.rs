@@ -207,6 +207,7 @@ impl ShardedSession {
     /// The client's connection ended.
     pub(super) async fn roll_back(&mut self) -> Result<(), Trouble> {
         let begun = self.shards_that(|leg| leg != LegTransaction::Outside);
+        self.portals.clear();
         self.sets.roll_back();
         self.end_portals();
         self.names.turn_back(true);
@@ -249,6 +250,7 @@ impl ShardedSession {
             return Err(trouble);
         }
         let readers = self.shards_that(|leg| leg != LegTransaction::Outside);
+        self.portals.clear();
         self.sets.commit();
         self.end_portals();
         self.names.turn_back(true);

@@ -1,5 +1,6 @@
 //! Writes on several shards. Each runs in a transaction on every shard that it touches; the caller ends it.
 
+use super::gather::{ShardAnswer, WHOLE_ANSWER};
 use super::partial_rows::{PartialRows, described_types};
 use super::session::ShardedSession;
 use super::several::Question;
@@ -66,39 +67,17 @@ impl ShardedSession {
             self.enter(shard, true).await?;
         }
         for (shard, sql) in parts {
-            self.put_question(*shard, sql, question.parameters, question.results);
+            self.put_question(*shard, sql, (question.parameters, question.results), WHOLE_ANSWER);
         }
         let mut answers = Vec::new();
         let mut bytes = 0;
         for &shard in &shards {
-            let answer = self.part(shard, &mut bytes).await;
-            answers.push(self.all_or_none(&shards, answer).await?);
+            let mut rows = Vec::new();
+            let answer = self.answer(shard, &mut bytes, |row| rows.push(row)).await;
+            let ShardAnswer { description, tag } = self.all_or_none(&shards, answer).await?;
+            answers.push(PartAnswer { description, rows, tag });
         }
         Ok(answers)
-    }
-
-    async fn part(&mut self, shard: usize, bytes: &mut usize) -> Result<PartAnswer, Trouble> {
-        let mut answer = PartAnswer::default();
-        while self.legs[shard].as_ref().is_some_and(|leg| leg.due > 0) {
-            let (tag, body) = self.take(shard).await?;
-            match tag {
-                b'D' => {
-                    *bytes += body.len();
-                    self.within_memory(*bytes)?;
-                    answer.rows.push(body);
-                }
-                b'T' => answer.description = Some(body),
-                b'C' => answer.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned(),
-                b'E' => {
-                    let mut message = Vec::new();
-                    put_message(&mut message, tag, |out| out.extend_from_slice(&body));
-                    return Err(Trouble::Failed(message));
-                }
-                b'N' => put_message(self.side().outbox.writer(), tag, |out| out.extend_from_slice(&body)),
-                _ => {}
-            }
-        }
-        Ok(answer)
     }
 
     fn show(&mut self, question: Question<'_>, answers: &[PartAnswer]) {
@@ -157,10 +136,8 @@ impl ShardedSession {
             return Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, message));
         }
         self.enter(0, true).await?;
-        self.put_question(0, returning, question.parameters, &[]);
-        let mut bytes = 0;
-        let outcome = self.bring(&[0], &mut bytes).await;
-        let made = self.all_or_none(&[0], outcome).await?;
+        self.put_question(0, returning, (question.parameters, &[]), WHOLE_ANSWER);
+        let made = self.bring(&[0], &mut 0).await?;
         let head = format!("INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE VALUES ", columns.join(", "));
         // The client's own RETURNING stands before the columns that are copied.
         let shown = described_types(&made.description).len().saturating_sub(columns.len());
@@ -259,9 +236,7 @@ impl ShardedSession {
             _ => return Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, "the rows of this SELECT can't be read exactly")),
         };
         self.ask_all(&shards, sql, question, &[]).await?;
-        let mut bytes = 0;
-        let outcome = self.bring(&shards, &mut bytes).await;
-        let mut rows = self.all_or_none(&shards, outcome).await?;
+        let mut rows = self.bring(&shards, &mut 0).await?;
         self.in_terms_of_the_schema(&mut rows, (shards[0], sql), question.parameters).await?;
         Ok(rows)
     }

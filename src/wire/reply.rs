@@ -43,12 +43,14 @@ pub struct Report {
     pub detail: Option<String>,
     /// What to do: whole sentences, naming the setting to change.
     pub hint: Option<String>,
+    /// Where it happened, as PostgreSQL's context says it.
+    pub context: Option<String>,
 }
 
 impl Report {
     /// An error with neither detail nor hint.
     pub fn error(state: SqlState, message: impl Into<String>) -> Self {
-        Report { severity: ReportSeverity::Error, state, message: message.into(), detail: None, hint: None }
+        Report { severity: ReportSeverity::Error, state, message: message.into(), detail: None, hint: None, context: None }
     }
 
     /// An error that ends the session.
@@ -73,6 +75,12 @@ impl Report {
         self
     }
 
+    /// With a context.
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        self.context = Some(context.into());
+        self
+    }
+
     fn fields(&self) -> Vec<(u8, String)> {
         // pgwire writes each field up to a zero byte: a zero inside would cut the message short.
         let clean = |text: &str| text.replace('\0', "\u{fffd}");
@@ -84,6 +92,7 @@ impl Report {
         ];
         fields.extend(self.detail.as_ref().map(|text| (b'D', clean(text))));
         fields.extend(self.hint.as_ref().map(|text| (b'H', clean(text))));
+        fields.extend(self.context.as_ref().map(|text| (b'W', clean(text))));
         fields
     }
 

@@ -2,9 +2,9 @@
 
 use super::harness::client::Protocol;
 use super::harness::proxy::host_of;
-use super::harness::{Pgyard, RawClient, config, eventually, own_fleet};
+use super::harness::{Pgyard, RawClient, config, eventually, own_fleet, promised};
 use pgyard::demo::{LocalFleet, LocalHost, StopMode};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -108,44 +108,76 @@ fn a_commit_that_waits_for_a_standby_and_is_cut_short_is_of_unknown_outcome() {
 
 #[test]
 fn a_restart_under_writers_loses_nothing_and_does_nothing_twice() {
-    const WRITERS: usize = 32;
     let fleet = own_fleet(1);
-    let primary = fleet.primary();
-    primary.sql("SET ROLE app; CREATE TABLE log (id text)").unwrap();
+    fleet.primary().sql("SET ROLE app; CREATE TABLE log (id text)").unwrap();
     let yard = Pgyard::start(&fleet, &[]);
+    (0..promised(1, 10)).for_each(|round| restart_under_writers(&fleet, &yard, round));
+}
+
+fn restart_under_writers(fleet: &LocalFleet, yard: &Pgyard, round: usize) {
+    const WRITERS: usize = 32;
+    let primary = fleet.primary();
     let (stop, written) = (AtomicBool::new(false), Mutex::new(HashMap::new()));
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let (yard, stop, written) = (&yard, &stop, &written);
+            let (stop, written) = (&stop, &written);
             scope.spawn(move || {
                 let mut client = yard.client();
                 for number in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let (id, protocol) = (format!("{writer}.{number}"), [Protocol::Simple, Protocol::Extended][writer % 2]);
+                    let protocol = [Protocol::Simple, Protocol::Extended, Protocol::Named][writer % 3];
+                    let id = format!("{round}.{writer}.{number}");
                     let state = outcome(&mut client, protocol, &format!("INSERT INTO log VALUES ('{id}')"));
                     written.lock().unwrap().insert(id, state);
                 }
             });
         }
-        std::thread::sleep(SECOND / 2);
+        let goes_on = || {
+            let before = written.lock().unwrap().len();
+            eventually("writing goes on", 30 * SECOND, || written.lock().unwrap().len() > before + 10 * WRITERS);
+        };
+        goes_on();
         primary.restart(StopMode::Fast).unwrap();
-        let restarted = written.lock().unwrap().len();
-        eventually("writing goes on", 10 * SECOND, || written.lock().unwrap().len() > restarted + 10 * WRITERS);
+        goes_on();
         stop.store(true, Ordering::Relaxed);
     });
-    let found = primary.sql("SELECT id, count(*) FROM log GROUP BY id").unwrap();
+    let found = primary.sql(&format!("SELECT id, count(*) FROM log WHERE id LIKE '{round}.%' GROUP BY id")).unwrap();
     let found: HashMap<&str, &str> = found.lines().map(|line| line.split_once('|').unwrap()).collect();
     let written = written.into_inner().unwrap();
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     for (id, state) in &written {
         match (state.as_str(), found.get(id.as_str())) {
-            ("ok", Some(&"1")) | ("57P01", None) | ("08007", None | Some(&"1")) => {}
+            ("ok", Some(&"1")) | ("57P01", None) | ("08007", None | Some(&"1")) => *states.entry(state).or_default() += 1,
             (state, found) => panic!("{id}: told {state}, found {found:?} times"),
         }
     }
+    println!("restart {round} under {WRITERS} writers: {states:?}, each there once or not as it was told");
     let failed = written.values().filter(|state| *state != "ok").count();
     assert!(failed <= WRITERS, "{failed} failed; {WRITERS} at most were in flight");
+}
+
+#[test]
+fn a_restart_that_is_over_before_pgyard_looks_turns_nobody_away() {
+    let fleet = own_fleet(0);
+    let primary = fleet.primary();
+    primary.sql("SET ROLE app; CREATE TABLE t AS SELECT 0 AS n").unwrap();
+    let yard = Pgyard::start(&fleet, &[]);
+    let mut holder = direct(primary, &fleet);
+    holder.column("BEGIN").unwrap();
+    holder.column("LOCK TABLE t").unwrap();
+    std::thread::scope(|scope| {
+        let mut client = yard.client();
+        let write = scope.spawn(move || outcome(&mut client, Protocol::Simple, "UPDATE t SET n = n + 1"));
+        wait_until_locked(primary, 1);
+        // As on a machine that stands still: the next primary takes sessions by the time that the last one's farewell is read.
+        yard.signal("STOP");
+        primary.restart(StopMode::Fast).unwrap();
+        yard.signal("CONT");
+        assert_eq!(write.join().unwrap(), "ok");
+    });
+    assert_eq!(primary.sql("SELECT n FROM t").unwrap(), "1");
 }
 
 #[test]
@@ -207,12 +239,13 @@ fn a_promotion_is_followed_and_the_old_primary_fenced() {
     assert!(acknowledged.into_inner() > 0);
     let mut times: Vec<Duration> = first_writes.iter().map(|(time, _)| *time).collect();
     times.sort();
-    assert!(times[times.len() / 2] <= Duration::from_millis(300) && times[times.len() - 1] <= SECOND, "{times:?}");
+    let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+    assert!(median <= promised(10 * SECOND, Duration::from_millis(300)) && longest <= promised(10 * SECOND, SECOND), "{times:?}");
     for (_, failed) in &first_writes {
         assert!(failed.len() <= 1 && failed.iter().all(|state| state == "08007"), "only what was in flight failed: {failed:?}");
     }
     let gap = gap.into_inner().unwrap();
-    assert!(gap <= SECOND / 2, "a read took {gap:?}");
+    assert!(gap <= promised(10 * SECOND, SECOND / 2), "a read took {gap:?}");
     assert_eq!(idle.column("SELECT 1").expect("an idle client notices nothing"), ["1"]);
     assert!(yard.metric("pgyard_primary_changes_total", &[]) == Some(1.0));
 

@@ -2,18 +2,13 @@
 
 use super::harness::client::{Protocol, bind, execute, frame, parse, sync};
 use super::harness::server_log::{executed_on, mark};
-use super::harness::{Pgyard, RawClient, config, eventually, own_fleet};
+use super::harness::{Pgyard, RawClient, config, eventually, own_fleet, promised};
 use pgyard::demo::{FleetOptions, LocalFleet, LocalHost};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// The count for the suite, or the promised one.
-fn count(short: usize, promised: usize) -> usize {
-    if std::env::var_os("PGYARD_PROMISES").is_some_and(|value| !value.is_empty()) { promised } else { short }
-}
 
 fn number(client: &mut RawClient, sql: &str) -> u64 {
     client.column(sql).unwrap()[0].parse().unwrap()
@@ -56,16 +51,20 @@ fn pairs_of(consistency: &str, by_another: bool) {
     let fleet = late_fleet();
     let yard = Pgyard::start_with_config(&fleet, &config(&fleet, None, &format!("consistency = \"{consistency}\"\n")));
     yard.wait_for_replicas(&["replica1", "replica2"]);
-    let (pairs, begin) = (count(320, 10_000), Instant::now());
+    let (pairs, begin) = (promised(320, 10_000), Instant::now());
     let stale = stale_reads(&yard, pairs, by_another);
-    let last = Instant::now();
-    println!("{consistency}: {stale} of {pairs} reads were stale, in {:?}", begin.elapsed());
+    let (last, took) = (Instant::now(), begin.elapsed());
+    let samples =
+        yard.metric("pgyard_sampler_queries_total", &[("host", &format!("127.0.0.1:{}", fleet.primary().port()))]).unwrap();
+    println!("{consistency}: {stale} of {pairs} reads were stale, in {took:?}; positions were asked for {samples} times");
     assert_eq!(stale, 0);
+    // One in `sampler_interval`, however many write: at 1,000 writes a second fewer than one for ten of them.
+    assert!(samples <= took.as_secs_f64() * 100.0 + 10.0, "{samples} in {took:?}");
     let mut client = yard.client();
     let host = "SELECT current_setting('cluster_name'), (SELECT sum(n) FROM t)";
-    eventually("all reads are on replicas", 10 * SECOND, || (0..20).all(|_| client.column(host).unwrap() != ["primary"]));
+    eventually("all reads are on replicas", 20 * SECOND, || (0..20).all(|_| client.column(host).unwrap() != ["primary"]));
     println!("{consistency}: all reads on replicas {:?} after the last write", last.elapsed());
-    assert!(last.elapsed() <= Duration::from_millis(1500), "{:?}", last.elapsed());
+    assert!(last.elapsed() <= promised(10 * SECOND, SECOND * 3 / 2), "{:?}", last.elapsed());
 }
 
 #[test]
@@ -138,20 +137,20 @@ fn writes_wait_for_a_promotion_and_reads_go_on() {
     let yard = Pgyard::start_with_config(&fleet, &text);
     let names: Vec<&str> = fleet.hosts().iter().map(LocalHost::name).collect();
     let mut firsts = Vec::new();
-    for round in 0..count(1, 10) {
+    for round in 0..promised(1, 10) {
         let (old, new) = (&fleet.hosts()[round % 3], &fleet.hosts()[(round + 1) % 3]);
         let replicas: Vec<&str> = names.iter().copied().filter(|name| *name != old.name()).collect();
         yard.wait_for_replicas(&replicas);
         let (first, gap) = lose_primary(&fleet, &yard, (old, new));
         println!("round {round}: the first write {first:?} after the promotion, the longest read {gap:?}");
-        assert!(first <= SECOND, "{first:?}");
-        assert!(gap <= SECOND / 2, "a read took {gap:?}");
+        assert!(first <= promised(10 * SECOND, SECOND), "{first:?}");
+        assert!(gap <= promised(10 * SECOND, SECOND / 2), "a read took {gap:?}");
         firsts.push(first);
     }
     firsts.sort();
     let median = firsts[firsts.len() / 2];
     println!("median of the first writes: {median:?}");
-    assert!(median <= Duration::from_millis(300), "{firsts:?}");
+    assert!(median <= promised(10 * SECOND, Duration::from_millis(300)), "{firsts:?}");
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! A sharded database, compared with one PostgreSQL that holds all rows. The shards are databases of one server.
 
 mod answers;
+mod beside;
+mod copying;
+mod figures;
+mod merging;
 mod stage;
 mod two_phase;
 

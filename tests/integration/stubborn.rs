@@ -41,10 +41,12 @@ fn two_hundred_recovery_conflicts_before_the_first_row_cost_no_error() {
                 primary.sql("VACUUM t").unwrap();
             }
         });
-        eventually("200 conflicts", Duration::from_secs(60), || conflicts() >= CONFLICTS);
+        eventually("200 conflicts", Duration::from_secs(120), || conflicts() >= CONFLICTS);
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(yard.metric("pgyard_retries_total", &[("reason", "recovery_conflict")]) >= Some(CONFLICTS as f64 / 2.0));
+    let retries = yard.metric("pgyard_retries_total", &[("reason", "recovery_conflict")]).unwrap();
+    println!("{} recovery conflicts under {READERS} readers, {retries} reads moved: no error", conflicts());
+    assert!(retries >= CONFLICTS as f64 / 2.0);
 }
 
 #[test]
@@ -69,7 +71,7 @@ fn functions_and_views_that_write_in_a_select_cost_no_error() {
             let yard = &yard;
             scope.spawn(move || {
                 let mut client = yard.client();
-                for call in 0..CALLS / 2 {
+                for call in 0..CALLS {
                     let replies = client.run(protocol, texts[call % 2]).unwrap();
                     let error = replies.iter().find(|reply| reply.tag == b'E').map(|reply| reply.field(b'M'));
                     assert_eq!(error, None, "{protocol:?} {}", texts[call % 2]);
@@ -77,7 +79,8 @@ fn functions_and_views_that_write_in_a_select_cost_no_error() {
             });
         }
     });
-    assert_eq!(fleet.primary().sql("SELECT n FROM t").unwrap(), CALLS.to_string(), "each took effect once");
+    assert_eq!(fleet.primary().sql("SELECT n FROM t").unwrap(), (2 * CALLS).to_string(), "each took effect once");
+    println!("{CALLS} calls of a function that writes and {CALLS} of a view over it: no error, each took effect once");
     // One that claims to be stable fails everywhere, as it does without pgyard; and harms nobody else.
     let mut client = yard.client();
     let replies = client.run(Protocol::Simple, texts[2]).unwrap();

@@ -164,6 +164,41 @@ fn a_farewell_behind_an_answer_is_not_for_the_client() {
 }
 
 #[test]
+fn a_farewell_between_a_commit_and_its_sync_is_not_for_the_client() {
+    let farewell: (u8, &[u8]) = (b'E', b"VFATAL\0C57P01\0Mgone\0\0");
+    let parts: [&[Expected]; 2] = [&[Expected::Through], &[Expected::Bind, Expected::Execute, Expected::Sync]];
+    let check = |commits_at, tags: &[&[u8]], last: (u8, &[u8]), well: bool| {
+        let messages: Vec<(u8, &[u8])> =
+            std::iter::once((b'2', &b""[..])).chain(tags.iter().map(|tag| (b'C', *tag))).chain([last]).collect();
+        let bytes = stream(&messages);
+        for (expected, step) in [(parts[0], 1), (parts[0], 9), (parts[0], 1000), (parts[1], 7), (parts[1], 1000)] {
+            if tags.len() > 1 && expected.len() > 1 {
+                continue;
+            }
+            let mut server = server(expected);
+            server.status = TransactionStatus::Open;
+            let mut answer = Answer { commits_at, ..Answer::default() };
+            let mut wanted = messages.clone();
+            if well {
+                wanted.pop();
+                wanted.push((b'Z', b"I"));
+            }
+            assert_eq!(feed(&bytes, step, &mut server, &mut answer), stream(&wanted), "{tags:?} {step}");
+            assert_eq!((answer.unsolicited, answer.error.is_none(), server.is_quiet()), (well, well, well), "{tags:?}");
+            assert_eq!(server.status == TransactionStatus::Idle, well, "{tags:?}");
+        }
+    };
+    check(1, &[b"COMMIT\0"], farewell, true);
+    check(2, &[b"UPDATE 1\0", b"COMMIT\0"], farewell, true);
+    // Not carried out, no COMMIT, a failed transaction, another error: PostgreSQL's words stand.
+    check(0, &[b"COMMIT\0"], farewell, false);
+    check(2, &[b"UPDATE 1\0"], farewell, false);
+    check(1, &[b"UPDATE 1\0"], farewell, false);
+    check(1, &[b"ROLLBACK\0"], farewell, false);
+    check(1, &[b"COMMIT\0"], (b'E', b"VERROR\0C57014\0Mcancelled\0\0"), false);
+}
+
+#[test]
 fn rows_that_come_with_a_farewell_are_taken_back() {
     let notice = b"VWARNING\0C57P02\0Mcrash\0\0";
     let bytes = stream(&[(b'T', b"x"), (b'D', b"row"), (b'N', notice)]);

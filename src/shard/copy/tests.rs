@@ -62,6 +62,19 @@ fn csv() -> CopyLayout {
 }
 
 #[test]
+fn lines_are_counted() {
+    let check = |layout: &CopyLayout, row: &str, expect: u64| assert_eq!(lines_of(row.as_bytes(), layout), expect, "{row:?}");
+    check(&text(), "a\tb\n", 1);
+    check(&text(), "a\\\nb\n", 1);
+    check(&csv(), "a,b\n", 1);
+    check(&csv(), "\"a\nb\",c\n", 2);
+    check(&csv(), "\"a\nb\",c\r\n", 1);
+    check(&csv(), "\"a\r\nb\",c\r\n", 2);
+    check(&csv(), "\"a\n\n\",c", 3);
+    check(&CopyLayout::Binary, "\n\n\n", 1);
+}
+
+#[test]
 fn lines_of_text() {
     check(&text(), &[0], "1\ta\n2\tb\n", &["1", "2"]);
     check(&text(), &[1, 0], "1\ta\n2\tb", &["a|1", "b|2"]);

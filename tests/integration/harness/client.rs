@@ -156,14 +156,18 @@ impl RawClient {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 8192];
-        match self.stream.read(&mut chunk) {
-            Ok(count) => {
-                self.buffer.extend_from_slice(&chunk[..count]);
-                Ok(count)
-            }
-            // The other side closed while bytes of ours were still unread.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
-            Err(error) => Err(error),
+        loop {
+            return match self.stream.read(&mut chunk) {
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&chunk[..count]);
+                    Ok(count)
+                }
+                // A read with a time limit ends so when the machine was stopped and goes on (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // The other side closed while bytes of ours were still unread.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+                Err(error) => Err(error),
+            };
         }
     }
 

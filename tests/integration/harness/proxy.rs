@@ -34,6 +34,7 @@ impl Pgyard {
         line.extend(["--listen".to_owned(), format!("127.0.0.1:{port}"), "--http".to_owned(), format!("127.0.0.1:{http}")]);
         let yard = Pgyard::spawn((fleet, &[]), &line, (port, http), tempfile::tempdir().unwrap());
         yard.wait_for_replicas(&fleet.replicas().iter().map(|replica| replica.name()).collect::<Vec<_>>());
+        yard.wait_for_catalogue();
         yard
     }
 
@@ -135,6 +136,14 @@ impl Pgyard {
             seen = (0..2 * names.len() + 2).map(|_| host_of(&mut client)).collect();
             seen == wanted
         });
+    }
+
+    /// Waits until the catalogue of `app` has been read. Log-ins wait for that too, but only half a second; and what it is not known of,
+    /// a table or a function, may do anything.
+    pub fn wait_for_catalogue(&self) {
+        drop(self.client());
+        let read = || self.metric("pgyard_catalogue_reloads_total", &[("database", "app"), ("result", "ok")]);
+        eventually("the catalogue was read", READY_LIMIT, || read() >= Some(1.0));
     }
 
     /// GET of a path on the HTTP listener: status and body. `None` while nothing listens.

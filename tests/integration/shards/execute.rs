@@ -52,6 +52,7 @@ impl Stage {
             Plan::Gather(gather) => self.gather(gather, parameters),
             Plan::Everywhere => self.each(ShardSet::all(self.shards.len()), sql, parameters),
             Plan::Write(write) => self.write(write, sql, parameters),
+            Plan::Copy(_) => Err("refused: COPY is for sessions".to_owned()),
             Plan::Refused(refusal) => Err(format!("refused: {}", refusal.reason)),
         }
     }
@@ -99,7 +100,7 @@ impl Stage {
                 table.rows = cut(table.rows, offset, limit, parameters);
                 Ok((table, "concat"))
             }
-            Combine::Merge { keys, hidden, offset, limit, otherwise } => {
+            Combine::Merge { keys, hidden, offset, limit, ties, otherwise } => {
                 let (mut table, sorted) = answers.remove(0);
                 if !keys.iter().all(|key| mergeable(key, table.types[key.column].0, self.schema.database_collation())) {
                     let Some(otherwise) = otherwise else { return Err("refused: no order".to_owned()) };
@@ -107,9 +108,18 @@ impl Stage {
                 }
                 let types: Vec<u32> = table.types.iter().map(|(oid, _)| *oid).collect();
                 table.rows = merge(sorted, keys, &types);
+                if let (true, Some(limit @ 1..)) = (*ties, count(limit, parameters)) {
+                    let mut end = count(offset, parameters).unwrap_or(0) + limit;
+                    let tied = |end: usize, rows: &Rows| compare(&rows[end], &rows[end - 1], keys, &types) == Ordering::Equal;
+                    while end < table.rows.len() && tied(end, &table.rows) {
+                        end += 1;
+                    }
+                    table.rows.truncate(end);
+                }
                 let shown = table.types.len() - hidden;
                 table.types.truncate(shown);
                 table.rows.iter_mut().for_each(|row| row.truncate(shown));
+                let limit = if *ties && count(limit, parameters) > Some(0) { &RowCount::None } else { limit };
                 table.rows = cut(table.rows, offset, limit, parameters);
                 Ok((table, "merge"))
             }

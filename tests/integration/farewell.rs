@@ -1,0 +1,90 @@
+//! A server that is told to end when a client's work is done and its answer is not: what it has committed was committed.
+
+use super::harness::client::{Protocol, RawClient, Reply};
+use super::harness::{Pgyard, config, eventually, own_fleet};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
+
+/// A way to a server that keeps back the Sync behind a COMMIT.
+struct Way {
+    port: u16,
+    has_kept: Arc<AtomicBool>,
+}
+
+impl Way {
+    fn to(server: u16) -> Way {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (port, has_kept) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)));
+        let told = has_kept.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
+                let (from, to, told) = (client.try_clone().unwrap(), server.try_clone().unwrap(), told.clone());
+                std::thread::spawn(move || pass(from, to, Some(&told)));
+                std::thread::spawn(move || pass(server, client, None));
+            }
+        });
+        Way { port, has_kept }
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, keeps: Option<&AtomicBool>) {
+    let mut chunk = [0; 16384];
+    while let Ok(count @ 1..) = from.read(&mut chunk) {
+        let mut bytes = &chunk[..count];
+        if let Some(told) = keeps
+            && bytes.windows(7).any(|window| window == b"COMMIT\0")
+            && let Some(head) = bytes.strip_suffix(&SYNC[..])
+        {
+            bytes = head;
+            told.store(true, Ordering::SeqCst);
+        }
+        if to.write_all(bytes).is_err() {
+            break;
+        }
+    }
+    // Either may be closed already.
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+fn tags(replies: &[Reply]) -> String {
+    replies.iter().map(|reply| char::from(reply.tag)).collect()
+}
+
+#[test]
+fn a_commit_whose_server_ends_before_its_sync_is_acknowledged() {
+    let fleet = own_fleet(0);
+    let primary = fleet.primary();
+    primary.sql("SET ROLE app; CREATE TABLE t (n int)").unwrap();
+    let way = Way::to(primary.port());
+    let text = config(&fleet, None, "").replace(&format!(":{}/", primary.port()), &format!(":{}/", way.port));
+    let yard = Pgyard::start_with_config(&fleet, &text);
+    let commit = |client: &mut RawClient, number: u32| {
+        client.column("BEGIN").unwrap();
+        client.column(&format!("INSERT INTO t VALUES ({number})")).unwrap();
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| {
+                let outcome = client.run(Protocol::Extended, "COMMIT");
+                outcome.map(|replies| tags(&replies)).map_err(|error| error.kind())
+            });
+            eventually("the Sync is kept back", Duration::from_secs(20), || way.has_kept.swap(false, Ordering::SeqCst));
+            let count = format!("SELECT count(*) FROM t WHERE n = {number}");
+            eventually("it is committed", Duration::from_secs(20), || primary.sql(&count).unwrap() == "1");
+            primary
+                .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND query = 'COMMIT'")
+                .unwrap();
+            answer.join().unwrap()
+        })
+    };
+    // PostgreSQL itself commits, says so, and goes without a ReadyForQuery.
+    let mut direct = RawClient::log_in(way.port, "app", fleet.app_password().reveal(), "app").unwrap();
+    assert_eq!(commit(&mut direct, 1), Err(std::io::ErrorKind::UnexpectedEof));
+    let mut client = yard.client();
+    assert_eq!(commit(&mut client, 2), Ok("12nCZ".to_owned()));
+    assert_eq!(client.column("SELECT n FROM t ORDER BY n").unwrap(), ["1", "2"], "the session goes on");
+}
