@@ -14,6 +14,7 @@ mod change;
 mod collect;
 mod conditions;
 mod copy;
+mod explain;
 mod from;
 mod functions;
 mod infer;
@@ -37,9 +38,11 @@ mod tests;
 mod tree;
 mod utility;
 
+pub use explain::PlanWords;
 pub use resolve::{Binding, key_columns};
-pub use schema::{SCHEMA_QUERY, Schema, SchemaRow};
-pub use statement::Planner;
+pub use schema::{SCHEMA_QUERY, SCHEMA_SCRIPT, Schema, SchemaRow};
+pub use select::refusal;
+pub use statement::{Planner, first_shard as first_shard_plan};
 pub use steps::{
     Combine, CopyPlan, CopyRows, CopySplit, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, Partial, Plan, Refusal,
     RowCount, SortKey, SplitInsert, WritePlan,

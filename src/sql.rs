@@ -28,6 +28,7 @@ pub mod words;
 pub use cache::FactsCache;
 pub use catalogue::{CATALOGUE_QUERY, Catalogue, CatalogueRow};
 pub use classify::classify;
+pub use cursor::identifiers;
 pub use explain::explain;
 pub use facts::*;
 pub use scan::Lexing;

@@ -5,9 +5,10 @@ use super::show_hosts::upstreams;
 use super::table::{Cell, cell, maybe};
 use crate::cluster::{Balancer, Fleet, HostSet, PickRequest, Want, pick};
 use crate::config::{DatabaseSettings, ReadsOnPrimary};
-use crate::database::Upstream;
+use crate::database::{ShardedDatabase, Upstream};
+use crate::plan::{PlanWords, Planner};
 use crate::route::{Need, SessionView, Target, decide};
-use crate::sql::{Catalogue, Isolation, Lexing, StatementFacts, classify, explain};
+use crate::sql::{Catalogue, Isolation, Lexing, StatementFacts, classify, explain, identifiers};
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ struct Surroundings {
     upstream: Arc<Upstream>,
     catalogue: Arc<Catalogue>,
     current: bool,
+    /// The database is sharded; the rest is its first shard's.
+    sharded: Option<Arc<ShardedDatabase>>,
 }
 
 pub(super) fn run(context: &ConsoleContext, sql: &str, database: Option<&str>) -> Result<Vec<Cell>, Report> {
@@ -46,9 +49,13 @@ pub(super) fn run(context: &ConsoleContext, sql: &str, database: Option<&str>) -
         );
     }
     let fleet = place.upstream.cluster.fleet().clone();
-    let (host, candidates) = match chosen(&fleet, &settings, need.target) {
-        Ok(found) => found,
-        Err(missing) => {
+    let (host, candidates) = match (&place.sharded, chosen(&fleet, &settings, need.target)) {
+        (Some(sharded), _) => {
+            lines.extend(shard_lines(sharded, sql));
+            (None, Vec::new())
+        }
+        (None, Ok(found)) => found,
+        (None, Err(missing)) => {
             lines.push(missing);
             (None, Vec::new())
         }
@@ -66,6 +73,22 @@ pub(super) fn run(context: &ConsoleContext, sql: &str, database: Option<&str>) -
         cell(candidates.join(", ")),
         cell(lines.join("\n")),
     ])
+}
+
+/// Which shards answer, why, and how their answers are put together.
+fn shard_lines(database: &ShardedDatabase, sql: &str) -> Vec<String> {
+    let Some(schema) = database.schema().get() else { return vec!["the shards' schema is not known yet".to_owned()] };
+    let (map, catalogue) = (database.map(), database.first().catalogue());
+    let path = ["pg_catalog", "public"].map(str::to_owned);
+    let planner = Planner { schema: &schema, catalogue: &catalogue, map: &map, search_path: &path, lexing: Lexing::default() };
+    let plan = planner.plan(sql);
+    let mut lines = PlanWords { map: &map, schema: &schema }.lines(&plan);
+    if identifiers(sql.as_bytes()).any(|name| schema.depends_on_path(&name)) {
+        lines.push(
+            "names without a schema are taken for those of public; a session's own search path may say otherwise".to_owned(),
+        );
+    }
+    lines
 }
 
 /// The host that such a request would get, and all that it might get. Takes no turn of the real balancer's.
@@ -96,6 +119,22 @@ fn chosen(fleet: &Fleet, settings: &DatabaseSettings, target: Target) -> Result<
 
 fn surroundings(context: &ConsoleContext, database: Option<&str>) -> Result<Surroundings, Report> {
     let all = context.directory.all();
+    let (sharded, plain) = (context.directory.all_sharded(), all.iter().filter(|database| !database.name.contains('/')).count());
+    let wanted = match database {
+        Some(name) => sharded.iter().find(|database| &*database.name == name),
+        None if plain == 0 && sharded.len() == 1 => sharded.first(),
+        None => None,
+    };
+    if let Some(wanted) = wanted {
+        let first = wanted.first();
+        return Ok(Surroundings {
+            name: wanted.name.to_string(),
+            upstream: first.upstream().clone(),
+            catalogue: first.catalogue(),
+            current: first.catalogue_is_current(),
+            sharded: Some(wanted.clone()),
+        });
+    }
     let found = match database {
         Some(name) => all.iter().find(|database| &*database.name == name),
         None if all.len() == 1 => all.first(),
@@ -107,6 +146,7 @@ fn surroundings(context: &ConsoleContext, database: Option<&str>) -> Result<Surr
             upstream: database.upstream().clone(),
             catalogue: database.catalogue(),
             current: database.catalogue_is_current(),
+            sharded: None,
         });
     }
     // A name that only `*` serves and that no client has used yet: its catalogue has not been read.
@@ -126,5 +166,5 @@ fn surroundings(context: &ConsoleContext, database: Option<&str>) -> Result<Surr
 }
 
 fn fresh(name: &str, upstream: Arc<Upstream>) -> Surroundings {
-    Surroundings { name: name.to_owned(), catalogue: upstream.builtin(), upstream, current: true }
+    Surroundings { name: name.to_owned(), catalogue: upstream.builtin(), upstream, current: true, sharded: None }
 }

@@ -33,6 +33,10 @@ const LOAD_GAP: Duration = Duration::from_millis(50);
 /// Databases whose catalogue is kept. Sessions of further ones get no catalogue, so that all they do goes to the primary.
 const DATABASES_MAX: usize = 1024;
 
+/// To show a view, PostgreSQL waits for those who change what is below it. A reading gives up long before PostgreSQL looks for deadlocks
+/// (`deadlock_timeout`, 1 s): none of those others shall fail for it. It is tried again.
+const BEFORE_READING: &str = "SET LOCAL lock_timeout = '200ms';";
+
 /// What is read, and how.
 pub struct CatalogueSource<T> {
     /// The query; its rows come as text.
@@ -132,6 +136,16 @@ impl<T> CatalogueSlot<T> {
         let mut loaded = self.loaded.subscribe();
         // The sender lives in the slot: it cannot be gone.
         let _ = loaded.wait_for(|_| self.is_current()).await;
+    }
+
+    /// Waits until a change that was marked is in what was read last; not for those that are marked meanwhile. The caller bounds the time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn containing(&self, change: u64) {
+        let mut loaded = self.loaded.subscribe();
+        // The sender lives in the slot: it cannot be gone.
+        let _ = loaded.wait_for(|_| self.contains(change)).await;
     }
 
     /// The changes that a reading which begins now will contain.
@@ -273,7 +287,7 @@ enum CatalogueError {
 
 /// The rows of a query by the simple protocol, as text.
 async fn text_rows(client: &tokio_postgres::Client, query: &str, bytes_max: usize) -> Result<Vec<TextRow>, ControlError> {
-    let stream = client.simple_query_raw(query).await?;
+    let stream = client.simple_query_raw(&format!("{BEFORE_READING}{query}")).await?;
     pin_mut!(stream);
     let (mut rows, mut bytes) = (Vec::new(), 0usize);
     while let Some(message) = stream.next().await {

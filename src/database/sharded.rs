@@ -4,7 +4,7 @@ use super::directory::Database;
 use crate::cluster::{CatalogueSlot, CatalogueSource};
 use crate::config::{DatabaseSettings, ShardingSettings};
 use crate::metrics::{Registry, ShardedMetrics};
-use crate::plan::{SCHEMA_QUERY, Schema, SchemaRow};
+use crate::plan::{SCHEMA_SCRIPT, Schema, SchemaRow};
 use crate::shard::ShardMap;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl ShardedDatabase {
             let row = |row: Vec<Option<String>>| row.try_into().map_err(|_| "a row of the schema has another shape".to_owned());
             Ok(Schema::from_rows(rows.into_iter().map(row).collect::<Result<Vec<SchemaRow>, String>>()?))
         };
-        let source = CatalogueSource { query: SCHEMA_QUERY, build: Arc::new(build) };
+        let source = CatalogueSource { query: SCHEMA_SCRIPT, build: Arc::new(build) };
         let schema = shards[0].upstream().cluster.catalogues(source).slot(&shards[0].server_name());
         Arc::new(ShardedDatabase {
             name,

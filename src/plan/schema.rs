@@ -3,7 +3,7 @@
 mod query;
 mod types;
 
-pub use query::SCHEMA_QUERY;
+pub use query::{SCHEMA_QUERY, SCHEMA_SCRIPT};
 
 use crate::shard::QualifiedName;
 use std::collections::{HashMap, HashSet};
@@ -12,6 +12,9 @@ use std::collections::{HashMap, HashSet};
 ///
 /// Rows of an unknown kind are passed over.
 pub type SchemaRow = [Option<String>; 9];
+
+/// The schema of pgyard's own tables.
+const OWN_SCHEMA: &str = "pgyard";
 
 /// Separates the columns of a key in a row of [`SCHEMA_QUERY`].
 const SEPARATOR: char = '\u{1}';
@@ -23,6 +26,8 @@ pub struct Schema {
     types: HashMap<u32, String>,
     aggregates: HashSet<String>,
     collation: String,
+    /// Names of tables of which `public` is not the only schema.
+    beside_public: HashSet<String>,
 }
 
 /// A table, view, foreign table or materialized view.
@@ -83,6 +88,8 @@ impl Schema {
     pub fn from_rows(rows: impl IntoIterator<Item = SchemaRow>) -> Self {
         let mut schema = Schema { collation: "unknown".to_owned(), ..Schema::default() };
         rows.into_iter().for_each(|row| schema.add(row));
+        let beside = schema.tables.keys().filter(|table| table.schema != "public" && table.schema != OWN_SCHEMA);
+        schema.beside_public = beside.map(|table| table.name.clone()).collect();
         schema
     }
 
@@ -145,6 +152,16 @@ impl Schema {
             Some(schema) => look(schema),
             None => search_path.iter().find_map(|schema| look(schema)),
         }
+    }
+
+    /// Whether the search path decides which table a name without a schema means, or whether it means one.
+    pub fn depends_on_path(&self, name: &str) -> bool {
+        self.beside_public.contains(name)
+    }
+
+    /// Whether the search path decides about any name.
+    pub fn has_names_beside_public(&self) -> bool {
+        !self.beside_public.is_empty()
     }
 
     /// All tables.
@@ -218,5 +235,12 @@ mod tests {
         assert_eq!(schema.type_name(1700, -1).as_deref(), Some("numeric"));
         assert_eq!(schema.type_name(1, -1), None);
         assert_eq!(schema.database_collation(), "C.UTF-8");
+        assert!(!schema.depends_on_path("t") && !schema.has_names_beside_public());
+        let two = Schema::from_rows([
+            row(["table", "public", "t", "r"]),
+            row(["table", "other", "t", "r"]),
+            row(["table", "pgyard", "u"]),
+        ]);
+        assert!(two.depends_on_path("t") && !two.depends_on_path("u"));
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn gather(question: &Question<'_>) -> Plan {
 }
 
 /// A refusal with the hint that fits most.
-pub(super) fn refusal(reason: &str) -> Refusal {
+pub fn refusal(reason: &str) -> Refusal {
     Refusal {
         reason: reason.to_owned(),
         hint: "Name one key of the sharded tables in WHERE, run the statement on each shard after SET pgyard.shard, or take it apart."

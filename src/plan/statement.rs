@@ -52,7 +52,7 @@ impl Planner<'_> {
             _ => self.by_words(statement, &seen, "the statement is not of a form that is planned for shards"),
         };
         // A name that is not known must not be a misread one: what it hides would be answered by one shard.
-        if plan == first_shard() && super::utility::names_tables_of_shards(self, statement) {
+        if plan == first_shard() && super::utility::names_listed_tables(self, statement) {
             return Plan::Refused(refusal("a relation of the statement is not known"));
         }
         plan
@@ -130,7 +130,7 @@ impl Planner<'_> {
 }
 
 /// The first shard, which has what only one can have: temporary tables, advisory locks.
-pub(super) fn first_shard() -> Plan {
+pub fn first_shard() -> Plan {
     Plan::Confined { shards: KeyCondition::Shards(ShardSet::one(0)), several: Box::new(Plan::Anywhere) }
 }
 

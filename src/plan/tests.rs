@@ -180,3 +180,28 @@ impl TablePlaceOf {
         ShardSet::one(self.0.shard_of(&[crate::shard::KeyValue::Integer(key)]).unwrap())
     }
 }
+
+#[test]
+fn plans_are_told_in_words() {
+    let check = |text: &str, parts: &[&str]| {
+        let said = super::PlanWords { map: &map(), schema: &schema() }.lines(&plan(text)).join("\n");
+        parts.iter().for_each(|part| assert!(said.contains(part), "{text}: {part} is not in\n{said}"));
+    };
+    check("SELECT 1", &["any one shard answers"]);
+    check("SELECT * FROM t WHERE k = 1", &["shard s", " as it is: public.t (k) = (1)"]);
+    check(
+        "SELECT * FROM t WHERE k = $1",
+        &["the shard of public.t (k) = ($1), when the parameters are known", "\n  the shards of public.t (k) = ($1): SELECT"],
+    );
+    check(
+        "SELECT * FROM t ORDER BY a DESC LIMIT 3 OFFSET 1",
+        &["all shards: SELECT", "merged by column 2 descending, nulls first", "without the first 1, up to 3 rows"],
+    );
+    check("SELECT count(*) FROM t", &["all shards: SELECT", "one shard's server finishes the answer"]);
+    check("INSERT INTO t VALUES (1, 1), (2, 1), (3, 1), (4, 1)", &["each of the 4 rows goes to the shard of its key"]);
+    check("UPDATE t SET a = 1", &["all shards each change their own rows"]);
+    check("UPDATE r SET name = 1", &["every shard changes its copy"]);
+    check("SELECT * FROM single", &["shard s2 as it is"]);
+    check("SELECT ctid FROM t", &["the shards refuse it: system columns", "the coordinator answers it if there is one"]);
+    check("ALTER TABLE t ADD c int", &["every shard carries it out"]);
+}

@@ -75,10 +75,13 @@ fn names_spread(planner: &Planner<'_>, text: &[u8], tokens: &[Token]) -> bool {
     tokens.iter().filter_map(|token| identifier(text, *token)).any(|name| spread(&name))
 }
 
-/// As above, for a whole text.
-pub(super) fn names_tables_of_shards(planner: &Planner<'_>, text: &str) -> bool {
+/// As above, for a whole text, with the reference tables that the settings name and the schema has not: a statement about one of them
+/// would change one copy only.
+pub(super) fn names_listed_tables(planner: &Planner<'_>, text: &str) -> bool {
     let tokens: Vec<Token> = Scanner::new(text.as_bytes(), Lexing::default()).collect();
+    let missing = |name: &str| planner.map.tables.keys().any(|table| table.name == name && planner.schema.table(table).is_none());
     names_spread(planner, text.as_bytes(), &tokens)
+        || tokens.iter().filter_map(|token| identifier(text.as_bytes(), *token)).any(|name| missing(&name))
 }
 
 /// EXPLAIN of a statement that one shard answers is that shard's.

@@ -166,6 +166,9 @@ impl ShardedSession {
         let unit = self.side().inbox.as_slice()[..length].to_vec();
         self.side().inbox.consume(length);
         let ends_in_sync = last_tag(&unit) == Some(b'S');
+        if !self.skipping {
+            self.prepare_pipeline().await?;
+        }
         if ends_in_sync
             && !self.skipping
             && matches!(self.block.state, BlockState::None | BlockState::Explicit)
@@ -288,7 +291,7 @@ impl ShardedSession {
         if !statement.is_plain() {
             return Ok(false);
         }
-        match statement.plan.target(self, statement.statement(), Some(parameters))? {
+        match self.plan_of(&statement)?.target(self, statement.statement(), Some(parameters))? {
             ShardTarget::Any(_) => {}
             ShardTarget::One(shard) if course.shard.is_none_or(|known| known == shard) => course.shard = Some(shard),
             ShardTarget::One(_) | ShardTarget::Several(_) => return Ok(false),

@@ -1,5 +1,6 @@
 //! Reads over several shards: each shard's rows as they come, or finished by one shard over what all of them answered.
 
+use super::own_types::portable;
 use super::partial_rows::{PartialRows, TEXT, TEXT_ARRAY, described_types};
 use super::planning::BoundParameters;
 use super::session::ShardedSession;
@@ -102,7 +103,9 @@ impl ShardedSession {
         (parameters, results): (Option<BoundParameters<'_>>, &[i16]),
         portal: LegPortal<'_>,
     ) {
-        let (types, values) = parameters.map_or((&[][..], &[][..]), |parameters| (parameters.types, parameters.values));
+        let portable = parameters.and_then(|parameters| portable(sql, parameters));
+        let portable = portable.as_ref().map(|(types, values)| BoundParameters { types, values });
+        let (types, values) = portable.or(parameters).map_or((&[][..], &[][..]), |sent| (sent.types, sent.values));
         let mut out = Vec::new();
         put_message(&mut out, b'P', |body| {
             body.push(0);
@@ -183,7 +186,9 @@ impl ShardedSession {
         for partial in partials {
             let shards = self.shards_of(partial, question.parameters);
             self.ask_all(&shards, &partial.sql, question, &[]).await?;
-            brought.push(self.bring(&shards, &mut bytes).await?);
+            let mut rows = self.bring(&shards, &mut bytes).await?;
+            self.in_terms_of_the_schema(&mut rows, (shards[0], &partial.sql), question.parameters).await?;
+            brought.push(rows);
         }
         let (sql, arrays) = self.finishing_query(question, finish, &brought)?;
         let parameters = question.parameters;

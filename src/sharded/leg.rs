@@ -11,6 +11,7 @@ use crate::session::{ClientSide, EntryPlace, Placement, Session, ShardedClient};
 use crate::types::SqlState;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{Frame, frame_at, header};
+use crate::wire::reply::Report;
 use futures_util::FutureExt;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -187,5 +188,14 @@ impl LegGone {
         let state = said.as_ref().map_or(SqlState::CONNECTION_FAILURE, |fields| fields.state);
         let message = said.map_or_else(|| "its session ended".to_owned(), |fields| fields.text());
         Trouble::error(state, format!("shard {shard}: {message}"))
+    }
+
+    /// What the client is told when the coordinator's leg has ended: what the shards can't answer is refused then, as it is without a
+    /// coordinator, whatever the coordinator has against the session.
+    pub fn coordinator_trouble(last_words: Option<&[u8]>) -> Trouble {
+        let said = last_words.map_or_else(|| "its session ended".to_owned(), |words| ErrorFields::read(words).text());
+        let message = format!("the shards cannot answer this statement, and the coordinator does not: {said}");
+        let report = Report::error(SqlState::FEATURE_NOT_SUPPORTED, message);
+        report.hint("The coordinator needs the same roles as the shards; \"pgyard coordinator\" brings it into step.").into()
     }
 }

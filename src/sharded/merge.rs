@@ -161,7 +161,8 @@ impl ShardedSession {
         self.database.metrics.finished.increment();
         let shards = self.shards_of(wanted.partial, question.parameters);
         self.ask_all(&shards, &wanted.partial.sql, question, &[]).await?;
-        let rows = self.bring(&shards, &mut 0).await?;
+        let mut rows = self.bring(&shards, &mut 0).await?;
+        self.in_terms_of_the_schema(&mut rows, (shards[0], &wanted.partial.sql), question.parameters).await?;
         let sql = self.sorting_query(&rows, wanted)?;
         let arrays = rows.arrays();
         drop(rows);

@@ -1,5 +1,6 @@
 //! From a text and its parameters to the shards that are asked.
 
+use super::extended::ShardedStatement;
 use super::leg::LegTransaction;
 use super::merge::SortSettings;
 use super::session::ShardedSession;
@@ -12,12 +13,9 @@ use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Plans that a session keeps.
 const PLANS_MAX: usize = 256;
-/// Longest wait for the schema to be read, at the first statement and after DDL.
-const SCHEMA_WAIT: Duration = Duration::from_secs(5);
 
 /// What is done with one statement whose parameters are known.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +33,8 @@ pub enum ShardTarget<'a> {
 pub struct PlannedStatement {
     /// What is done.
     pub plan: Arc<Plan>,
+    /// The shelf's generation when it was made; 0: it holds for this time only.
+    made: u64,
 }
 
 /// The parameters of a Bind.
@@ -61,6 +61,10 @@ pub struct PlanShelf {
     plans: HashMap<Box<[u8]>, Arc<Plan>>,
     schema: Option<Arc<Schema>>,
     meaning: String,
+    /// Changes of the session's parameters and names that are in `meaning`.
+    seen: (u64, u64),
+    /// One more whenever plans made before hold no longer. The first is 1.
+    generation: u64,
     /// What a shard said of queries.
     pub(super) described: HashMap<Box<str>, QueryDescription>,
     /// How servers write values, and the number of the last SET before.
@@ -82,6 +86,9 @@ impl ShardedSession {
     /// The coordinator's leg, if the coordinator may answer a statement that the shards can't: it is a read, and the session has not written
     /// in its transaction, which the coordinator would not see.
     fn coordinator_for(&self, statement: Option<&StatementFacts>) -> Option<usize> {
+        if self.block.changed_schema {
+            return None;
+        }
         self.database.coordinator_in_step()?;
         let asks = |command: &Command| matches!(command, Command::Query | Command::CopyOut);
         let reads = statement.is_some_and(|facts| asks(&facts.command) && !matches!(facts.access, Access::Write(_)));
@@ -89,44 +96,59 @@ impl ShardedSession {
         (reads && !written).then_some(self.map.shards.len())
     }
 
-    /// Waits until the schema is known, for a while; statements are refused without it.
-    pub(super) async fn schema_read(&mut self) {
-        let slot = self.database.schema();
-        if !slot.is_current() {
-            // Then it is as it was.
-            let _ = tokio::time::timeout(SCHEMA_WAIT, slot.current()).await;
-        }
+    /// The plan of a prepared statement: the one that was made with it, if it still holds.
+    pub(super) fn plan_of(&mut self, statement: &ShardedStatement) -> Result<PlannedStatement, Trouble> {
+        let (shelf, made) = (&self.plans, statement.plan.made);
+        let schema = self.planning_schema();
+        let holds = made == shelf.generation
+            && made > 0
+            && shelf.seen == (self.sets.changes(), self.names.changes)
+            && shelf.schema.as_ref().zip(schema.as_ref()).is_some_and(|(known, now)| Arc::ptr_eq(known, now));
+        if holds { Ok(statement.plan.clone()) } else { self.plan(statement.text()) }
     }
 
     /// The plan of a statement.
     pub(super) fn plan(&mut self, text: &[u8]) -> Result<PlannedStatement, Trouble> {
         if let Some(shard) = self.override_shard(text)? {
             let shards = KeyCondition::Shards(ShardSet::one(shard));
-            return Ok(PlannedStatement { plan: Arc::new(Plan::Confined { shards, several: Box::new(Plan::Anywhere) }) });
+            let plan = Arc::new(Plan::Confined { shards, several: Box::new(Plan::Anywhere) });
+            return Ok(PlannedStatement { plan, made: 0 });
         }
-        let Some(schema) = self.database.schema().get() else {
+        let Some(schema) = self.planning_schema() else {
             let report = Report::error(SqlState::CANNOT_CONNECT_NOW, "the schema of the shards is not known yet");
             return Err(report.hint("The first shard's primary has to be reachable.").into());
         };
         let lexing = self.lexing();
         let search_path = self.search_path();
-        let meaning = format!("{lexing:?}{search_path:?}");
+        let meaning = format!("{lexing:?}{search_path:?}{}", self.names.changes);
         let same = self.plans.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, &schema)) && self.plans.meaning == meaning;
+        let seen = (self.sets.changes(), self.names.changes);
         if !same || self.plans.plans.len() >= PLANS_MAX {
-            self.plans = PlanShelf { schema: Some(schema.clone()), meaning, ..PlanShelf::default() };
+            let generation = self.plans.generation + 1;
+            self.plans = PlanShelf { schema: Some(schema.clone()), meaning, seen, generation, ..PlanShelf::default() };
         }
+        self.plans.seen = seen;
         if let Some(known) = self.plans.plans.get(text) {
-            return Ok(PlannedStatement { plan: known.clone() });
+            return Ok(PlannedStatement { plan: known.clone(), made: self.plans.generation });
         }
         let Ok(sql) = std::str::from_utf8(text) else { return Err(super::simple::not_utf8()) };
         let catalogue = self.database.first().catalogue();
         let planner = Planner { schema: &schema, catalogue: &catalogue, map: &self.map, search_path: &search_path, lexing };
-        let plan = Arc::new(planner.plan(sql));
+        let plan = planner.plan(sql);
+        let before = self.names.changes;
+        let plan = Arc::new(self.beside_temporary_tables(sql, &schema, plan));
+        if self.names.changes != before {
+            // A temporary table that was not known hides others from now on.
+            return Ok(PlannedStatement { plan, made: 0 });
+        }
         self.plans.plans.insert(text.into(), plan.clone());
-        Ok(PlannedStatement { plan })
+        Ok(PlannedStatement { plan, made: self.plans.generation })
     }
 
     fn search_path(&self) -> Vec<String> {
+        if let Some(path) = self.names.path() {
+            return path.to_vec();
+        }
         let set = self.sets.set_value("search_path").map(str::to_owned);
         let path = set.or_else(|| self.client.startup.get("search_path").map(str::to_owned));
         let path = path.filter(|path| !path.eq_ignore_ascii_case("default")).unwrap_or_else(|| "\"$user\", public".to_owned());

@@ -46,7 +46,10 @@ enum PortalRows {
 #[derive(Debug, Default)]
 struct BufferedRows {
     rows: std::collections::VecDeque<Vec<u8>>,
+    /// The command's tag with the number of all rows.
     tag: String,
+    /// There was a row in it. A command without rows counts those that it changed.
+    gives_rows: bool,
 }
 
 /// The client's portals by their names.
@@ -89,11 +92,16 @@ impl ShardedSession {
         }
         self.skipping = false;
         if self.block.state == BlockState::None {
-            self.portals.clear();
-            self.leg_portals.clear();
+            self.end_portals();
         }
         self.put_ready();
         Ok(())
+    }
+
+    /// Portals live as long as their transaction.
+    pub(super) fn end_portals(&mut self) {
+        self.portals.clear();
+        self.leg_portals.clear();
     }
 
     async fn parse(&mut self, body: &[u8]) -> Result<(), Trouble> {
@@ -105,6 +113,7 @@ impl ShardedSession {
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
+        self.prepare_to_plan(Some(message.text)).await?;
         let statement = self.parsed(&message)?;
         if statement.facts.statements.len() > 1 {
             return Err(Trouble::error(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement"));
@@ -293,7 +302,9 @@ impl ShardedSession {
         let Some(facts) = statement.statement() else { return Ok(()) };
         let types = statement.types();
         let parameters = BoundParameters { types: &types, values: &portal.parts.values };
-        match statement.plan.target(self, Some(facts), Some(parameters))? {
+        // In a pipeline, the statements before it may have changed what it means.
+        self.prepare_to_plan(Some(statement.text())).await?;
+        match self.plan_of(&statement)?.target(self, Some(facts), Some(parameters))? {
             ShardTarget::Any(shard) | ShardTarget::One(shard) => {
                 self.database.metrics.confined.increment();
                 self.enter(shard, writes(facts)).await?;
@@ -301,6 +312,12 @@ impl ShardedSession {
                 self.execute_on(shard, portal, limit, true).await
             }
             ShardTarget::Several(plan) => {
+                // Not every query that answers it names every parameter: their types must be known.
+                if statement.description.get().is_none() && !portal.parts.values.is_empty() {
+                    self.describe_on_leg(&portal.statement_name, &statement).await?;
+                }
+                let types = statement.types();
+                let parameters = BoundParameters { types: &types, values: &portal.parts.values };
                 let question =
                     Question { sql, facts, parameters: Some(parameters), results: &portal.parts.results, describes: false };
                 // A command that is no query knows no limit.
@@ -348,6 +365,7 @@ impl ShardedSession {
             }
             rest = behind;
         }
+        buffered.gives_rows = !buffered.rows.is_empty();
         buffered
     }
 
@@ -363,7 +381,13 @@ impl ShardedSession {
                 let out = self.client.client.outbox.writer();
                 held.rows.drain(..count).for_each(|row| out.extend_from_slice(&row));
                 // As PostgreSQL, which finds the end only when it looks for one row more.
-                (count, limit > 0 && count == limit, held.tag.rsplit_once(' ').map_or("", |(words, _)| words))
+                let more = limit > 0 && count == limit;
+                if !more && !held.gives_rows {
+                    // A command without rows counts those that it changed.
+                    put_command_complete(self.client.client.outbox.writer(), &held.tag);
+                    return Ok(());
+                }
+                (count, more, held.tag.rsplit_once(' ').map_or("", |(words, _)| words))
             }
         };
         match more {

@@ -1,6 +1,7 @@
 //! The session's loop: a request in, its answer out; and the waiting for legs.
 
 use super::extended::ShardedStatements;
+use super::knowledge::SessionNames;
 use super::leg::{Leg, LegGone};
 use super::planning::PlanShelf;
 use super::portals::ShardedPortals;
@@ -45,6 +46,7 @@ pub struct ShardedSession {
     /// The pipeline under way executes several statements: they are one transaction.
     pub(super) several_executes: bool,
     pub(super) plans: PlanShelf,
+    pub(super) names: SessionNames,
     pub(super) statements: ShardedStatements,
     pub(super) portals: ShardedPortals,
     /// Portals that a pipeline has left on a leg, by its shard.
@@ -79,6 +81,7 @@ impl ShardedSession {
             copied_in: false,
             several_executes: false,
             plans: PlanShelf::default(),
+            names: SessionNames::default(),
             statements: HashMap::new(),
             portals: HashMap::new(),
             leg_portals: HashMap::new(),
@@ -106,9 +109,6 @@ impl ShardedSession {
         self.client.entry.set_state(ClientState::Active);
         let inbox = self.side().inbox.as_slice();
         let tag = inbox[0];
-        if !self.database.schema().is_current() {
-            self.schema_read().await;
-        }
         match tag {
             b'X' => return Err(ShardedEnd::ClientGone),
             b'Q' => {
@@ -301,7 +301,10 @@ impl ShardedSession {
     }
 
     pub(super) fn leg_gone(&mut self, shard: usize, last_words: Option<&[u8]>) -> Trouble {
-        let trouble = LegGone::trouble(self.leg_name(shard), last_words);
+        let trouble = match shard < self.map.shards.len() {
+            true => LegGone::trouble(self.leg_name(shard), last_words),
+            false => LegGone::coordinator_trouble(last_words),
+        };
         self.lose_leg(shard);
         trouble
     }

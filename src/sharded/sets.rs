@@ -7,6 +7,8 @@ use crate::sql::SessionEffect;
 pub struct SetLog {
     committed: Vec<ParameterChange>,
     version: u64,
+    /// Of any kind, also those that were undone.
+    changes: u64,
     /// In the open transaction, in order.
     pending: Vec<PendingChange>,
     /// Names of its savepoints, with the number of pending changes before each.
@@ -29,6 +31,7 @@ struct PendingChange {
 impl SetLog {
     /// Notes what a statement did. `sql` is its text, for those whose values the effect does not say.
     pub fn note(&mut self, effect: &SessionEffect, sql: &str) {
+        self.changes += 1;
         let (name, sql, local) = match effect {
             SessionEffect::Set { name, value } => {
                 let value = value.as_deref().unwrap_or("DEFAULT");
@@ -61,6 +64,7 @@ impl SetLog {
 
     /// What came after the last savepoint of this name is undone; it stays.
     pub fn roll_back_to(&mut self, name: &str) {
+        self.changes += 1;
         if let Some(place) = self.savepoints.iter().rposition(|(known, _)| **known == *name) {
             self.pending.truncate(self.savepoints[place].1);
             self.savepoints.truncate(place + 1);
@@ -70,6 +74,7 @@ impl SetLog {
     /// The transaction has been committed. Answers whether that changed anything.
     pub fn commit(&mut self) {
         self.savepoints.clear();
+        self.changes += u64::from(!self.pending.is_empty());
         let mut changed = false;
         for PendingChange { change, local } in std::mem::take(&mut self.pending) {
             if local {
@@ -88,6 +93,7 @@ impl SetLog {
     /// The transaction has been rolled back.
     pub fn roll_back(&mut self) {
         self.savepoints.clear();
+        self.changes += u64::from(!self.pending.is_empty());
         self.pending.clear();
     }
 
@@ -102,6 +108,11 @@ impl SetLog {
         let all = pending.chain(self.committed.iter().rev());
         let last = all.into_iter().find(|change| *change.name == *name || change.name.is_empty())?;
         value_of(&last.sql)
+    }
+
+    /// The number of changes of any kind so far, made or undone.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The number of committed changes so far.

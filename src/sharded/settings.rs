@@ -66,6 +66,7 @@ impl ShardedSession {
         }
         for effect in &statement.effects {
             self.sets.note(effect, sql);
+            self.names.note(effect, self.block.state != BlockState::None);
             if matches!(effect, SessionEffect::DiscardAll) {
                 self.forget_statements();
             }

@@ -5,9 +5,10 @@ use super::session::ShardedSession;
 use super::simple::writes;
 use super::transaction::BlockState;
 use super::trouble::Trouble;
-use crate::plan::{CopyPlan, Plan};
+use crate::plan::{Combine, CopyPlan, Plan};
 use crate::sql::StatementFacts;
 use crate::types::SqlState;
+use crate::wire::frame::{put_message, put_string};
 
 /// A statement on its way to several shards.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,11 @@ impl ShardedSession {
     pub(super) async fn run_several(&mut self, question: Question<'_>, plan: &Plan) -> Result<(), Trouble> {
         match plan {
             Plan::Gather(gather) => {
+                let described = question.describes && !matches!(gather.combine, Combine::Concat { .. });
+                if described {
+                    self.describe_as_written(question.sql).await?;
+                }
+                let question = Question { describes: question.describes && !described, ..question };
                 let count = self.gather(question, gather).await?;
                 self.put_tag(&format!("SELECT {count}"));
                 Ok(())
@@ -63,6 +69,34 @@ impl ShardedSession {
                 Err(Trouble::error(SqlState::INTERNAL_ERROR, "a statement for one shard was sent to several"))
             }
         }
+    }
+
+    /// Tells the client what the rows of a statement look like as a server describes them: the queries that answer it have other
+    /// names for their columns.
+    async fn describe_as_written(&mut self, sql: &str) -> Result<(), Trouble> {
+        let shard = self.any_shard();
+        if let Some(description) = self.description_of(shard, sql, &[]).await? {
+            put_message(self.side().outbox.writer(), b'T', |body| body.extend_from_slice(&description));
+        }
+        Ok(())
+    }
+
+    /// The body of the RowDescription that a shard has for a text, if it returns rows. `types`: those of its parameters.
+    pub(super) async fn description_of(&mut self, shard: usize, sql: &str, types: &[u32]) -> Result<Option<Vec<u8>>, Trouble> {
+        self.enter(shard, false).await?;
+        let mut messages = Vec::new();
+        put_message(&mut messages, b'P', |body| {
+            body.push(0);
+            put_string(body, sql.as_bytes());
+            body.extend_from_slice(&(types.len() as u16).to_be_bytes());
+            types.iter().for_each(|oid| body.extend_from_slice(&oid.to_be_bytes()));
+        });
+        put_message(&mut messages, b'D', |body| body.extend_from_slice(b"S\0"));
+        put_message(&mut messages, b'S', |_| {});
+        let leg = self.leg(shard);
+        leg.statements.remove(&b""[..]);
+        leg.send(&messages);
+        Ok(self.finish(shard, false).await?.check()?.description)
     }
 
     async fn copy(&mut self, question: Question<'_>, plan: &CopyPlan) -> Result<String, Trouble> {
@@ -95,11 +129,12 @@ impl ShardedSession {
     async fn everywhere(&mut self, question: Question<'_>) -> Result<(), Trouble> {
         let own = self.open_block();
         self.block.changed_schema = true;
-        self.schema_changed();
+        self.names.forget_schema();
         let tag = match self.each_in_turn(question.sql).await {
             Err(trouble) if own && trouble.state() == Some(SqlState::ACTIVE_SQL_TRANSACTION) => {
                 // It can't run in a transaction block: each shard carries it out for itself.
                 self.roll_back().await?;
+                self.schema_changed();
                 let tag = self.each_in_turn(question.sql).await;
                 self.schema_changed();
                 tag?

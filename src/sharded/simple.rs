@@ -65,6 +65,7 @@ impl ShardedSession {
 
     /// Several statements: one transaction, but for what BEGIN and COMMIT among them make of it.
     async fn several_statements(&mut self, text: &[u8], statements: &[StatementFacts]) -> Result<ReadySaid, Trouble> {
+        self.prepare_to_plan(Some(text)).await?;
         if let Some(shard) = self.only_shard(text, statements)? {
             self.enter(shard, statements.iter().any(writes)).await?;
             return self.ask_one(shard, text, true).await;
@@ -122,6 +123,7 @@ impl ShardedSession {
         if !statement.effects.is_empty() && self.session_statement(sql, statement).await? {
             return Ok(false);
         }
+        self.prepare_to_plan(Some(text)).await?;
         let plan = self.plan(text)?;
         match plan.target(self, Some(statement), None)? {
             ShardTarget::Any(shard) | ShardTarget::One(shard) => {

@@ -209,6 +209,8 @@ impl ShardedSession {
         let begun = self.shards_that(|leg| leg != LegTransaction::Outside);
         self.portals.clear();
         self.sets.roll_back();
+        self.end_portals();
+        self.names.turn_back(true);
         self.block.state = BlockState::None;
         self.block.changed_schema = false;
         self.end_on(&begun, "ROLLBACK").await
@@ -239,6 +241,10 @@ impl ShardedSession {
             [writer] => self.commit_one(writer).await,
             _ => self.commit_several(&writers).await,
         };
+        if std::mem::take(&mut self.block.changed_schema) {
+            // Also if it failed: whether it did on every shard may not be known.
+            self.schema_changed();
+        }
         if let Err(trouble) = outcome {
             self.roll_back().await?;
             return Err(trouble);
@@ -246,15 +252,14 @@ impl ShardedSession {
         let readers = self.shards_that(|leg| leg != LegTransaction::Outside);
         self.portals.clear();
         self.sets.commit();
+        self.end_portals();
+        self.names.turn_back(true);
         let version = self.sets.version();
         self.block.state = BlockState::None;
         for &shard in readers.iter().chain(&writers) {
             if let Some(leg) = self.legs[shard].as_mut() {
                 leg.sets_seen = version;
             }
-        }
-        if std::mem::take(&mut self.block.changed_schema) {
-            self.schema_changed();
         }
         self.end_on(&readers, "COMMIT").await
     }
@@ -390,6 +395,7 @@ impl ShardedSession {
             SavepointStep::Release(name) => self.sets.release(name),
             SavepointStep::RollBackTo(name) => {
                 self.sets.roll_back_to(name);
+                self.names.turn_back(false);
                 self.block.state = BlockState::Explicit;
             }
         }

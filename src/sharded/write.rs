@@ -228,11 +228,17 @@ impl ShardedSession {
                     None => return Box::pin(self.read_all(question, several, sql)).await,
                 }
             }
-            Plan::Gather(gather) => return self.gathered_rows(question, gather).await,
+            Plan::Gather(gather) => {
+                let mut rows = self.gathered_rows(question, gather).await?;
+                self.in_terms_of_the_schema(&mut rows, (usize::MAX, sql), question.parameters).await?;
+                return Ok(rows);
+            }
             _ => return Err(Trouble::error(SqlState::FEATURE_NOT_SUPPORTED, "the rows of this SELECT can't be read exactly")),
         };
         self.ask_all(&shards, sql, question, &[]).await?;
-        self.bring(&shards, &mut 0).await
+        let mut rows = self.bring(&shards, &mut 0).await?;
+        self.in_terms_of_the_schema(&mut rows, (shards[0], sql), question.parameters).await?;
+        Ok(rows)
     }
 
     /// Rows as the texts of a VALUES list, each value with its type, without the first columns.

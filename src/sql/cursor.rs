@@ -162,6 +162,11 @@ pub(crate) fn identifier(text: &[u8], token: Token) -> Option<String> {
     Some(name)
 }
 
+/// All identifiers and keywords of a text, as PostgreSQL stores them.
+pub fn identifiers(text: &[u8]) -> impl Iterator<Item = String> {
+    Scanner::new(text, Lexing::default()).filter_map(|token| identifier(text, token))
+}
+
 /// The value of a string literal; `None` if it has escapes or is no plain string.
 pub(crate) fn literal_value(text: &[u8], token: Token) -> Option<String> {
     let bytes = token.bytes(text);

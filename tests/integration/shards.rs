@@ -5,8 +5,13 @@
 
 mod execute;
 mod generate;
+mod kinds;
 mod named;
+mod names;
 mod stage;
+mod through;
+mod wire;
+mod writes;
 
 use execute::{Outcome, with_literals};
 use generate::{Case, Dice, FORMS};

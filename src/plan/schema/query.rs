@@ -1,11 +1,9 @@
 //! The query that reads a schema.
 
-/// Reads everything that a [`Schema`](super::Schema) holds: nine text columns, see [`SchemaRow`](super::SchemaRow). Runs on
-/// PostgreSQL 12 to 18, as any role, on primaries and replicas.
-///
-/// A collation is named as SQL names it, in quotes and with its schema, unless it is the database's. Unique indexes with a
-/// condition, over expressions, or not valid are left out: they promise nothing for all rows.
-pub const SCHEMA_QUERY: &str = r#"
+/// The query's text, which two constants need.
+macro_rules! schema_query {
+    () => {
+        r#"
 SELECT 'database', CASE coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c')
                      WHEN 'i' THEN 'icu:' || coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale', '')
                      WHEN 'b' THEN 'builtin:' || coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', '')
@@ -67,4 +65,16 @@ UNION ALL
 SELECT 'type', t.oid::text, pg_catalog.format_type(t.oid, NULL), NULL, NULL, NULL, NULL, NULL, NULL
   FROM pg_catalog.pg_type t
  WHERE t.typtype IN ('b', 'e', 'r', 'm', 'd') OR t.typtype = 'c' AND t.oid >= 16384
-"#;
+"#
+    };
+}
+
+/// Reads everything that a [`Schema`](super::Schema) holds: nine text columns, see [`SchemaRow`](super::SchemaRow). Runs on
+/// PostgreSQL 12 to 18, as any role, on primaries and replicas.
+///
+/// A collation is named as SQL names it, in quotes and with its schema, unless it is the database's. Unique indexes with a
+/// condition, over expressions, or not valid are left out: they promise nothing for all rows.
+pub const SCHEMA_QUERY: &str = schema_query!();
+
+/// The same as a script of a connection's own: names of types and in views have their schemas, whatever the connection's search path.
+pub const SCHEMA_SCRIPT: &str = concat!("SET LOCAL search_path = pg_catalog;", schema_query!());

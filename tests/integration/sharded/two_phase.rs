@@ -12,15 +12,12 @@ use std::time::Duration;
 
 const RECOVERED: Duration = Duration::from_secs(40);
 const MONEY: i64 = 1000;
+const MAKE_MONEY: &str =
+    "CREATE TABLE money (id int PRIMARY KEY, v bigint); INSERT INTO money SELECT i, 1000 FROM generate_series(1, 20) i";
 
 fn make_accounts(fleet: &LocalFleet) {
     for shard in SHARDS {
-        psql(
-            &app_url(fleet, shard),
-            &format!(
-                "CREATE TABLE money (id int PRIMARY KEY, v bigint); INSERT INTO money SELECT i, {MONEY} FROM generate_series(1, 20) i"
-            ),
-        );
+        psql(&app_url(fleet, shard), MAKE_MONEY);
     }
 }
 
@@ -90,16 +87,12 @@ fn a_pgyard_that_dies_at_any_step_leaves_whole_transfers() {
     assert_eq!(prepared(&fleet), 0);
 }
 
-#[test]
-fn shards_that_die_under_load_leave_whole_transfers() {
-    let fleet = server();
-    make_accounts(&fleet);
-    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, "failover_wait = \"5s\""));
-    wait_for_decisions(&fleet);
+/// Four sessions make transfers while `trouble` goes on; it is told how many were made.
+fn under_transfers(yard: &Pgyard, trouble: impl FnOnce(&AtomicU64)) {
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for number in 0..4_usize {
-            let (yard, stop, done) = (&yard, &stop, &done);
+            let (stop, done) = (&stop, &done);
             scope.spawn(move || {
                 let mut client = None;
                 let mut turn = number;
@@ -120,15 +113,78 @@ fn shards_that_die_under_load_leave_whole_transfers() {
                 }
             });
         }
+        let stops = StopsOnDrop(&stop);
+        trouble(&done);
+        drop(stops);
+    });
+}
+
+/// Ends the sessions, also when the test fails meanwhile.
+struct StopsOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopsOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn more_transfers(done: &AtomicU64) {
+    let before = done.load(Ordering::Relaxed);
+    eventually("transfers are made", Duration::from_secs(60), || done.load(Ordering::Relaxed) > before + 50);
+}
+
+#[test]
+fn shards_that_die_one_at_a_time_leave_whole_transfers() {
+    let fleets = one_server_each();
+    let url = |place: usize| fleets[place].primary().superuser_url();
+    let shards: String = (0..SHARDS.len())
+        .map(|place| format!("[[databases.app.shards]]\nname = \"s{place}\"\nprimary = {:?}\n", url(place)))
+        .collect();
+    let head = "listen = \"{listen}\"\nhttp = \"{http}\"\n[databases.app]\nunlisted_tables = \"s0\"\nfailover_wait = \"5s\"\n";
+    let yard = Pgyard::start_with_config(&fleets[0], &format!("{head}{shards}"));
+    let asked = |place: usize, sql: &str| psql(&url(place), sql);
+    let there = "SELECT to_regclass('pgyard.decisions') IS NOT NULL";
+    eventually("the tables of decisions are made", RECOVERED, || (0..3).all(|place| asked(place, there) == "t"));
+    under_transfers(&yard, |done| {
+        for place in [1, 0, 2, 1] {
+            more_transfers(done);
+            fleets[place].primary().kill().unwrap();
+            fleets[place].primary().start().unwrap();
+        }
+        more_transfers(done);
+    });
+    let left = "SELECT count(*) FROM pg_prepared_xacts";
+    eventually("no prepared transaction is left", RECOVERED, || (0..3).all(|place| asked(place, left) == "0"));
+    let sum: i64 = (0..3).map(|place| asked(place, "SELECT sum(v) FROM money").parse::<i64>().unwrap()).sum();
+    assert_eq!(sum, SHARDS.len() as i64 * 20 * MONEY);
+}
+
+/// A server for each shard. The application's role has one password on all of them.
+fn one_server_each() -> Vec<LocalFleet> {
+    let settings = vec!["max_prepared_transactions = 50".to_owned()];
+    let options = || FleetOptions { replicas: 0, settings: settings.clone(), ..FleetOptions::default() };
+    let fleets: Vec<LocalFleet> = SHARDS.iter().map(|_| LocalFleet::start(options(), &mut |_| ()).unwrap()).collect();
+    let verifier = psql(&fleets[0].primary().superuser_url(), "SELECT rolpassword FROM pg_authid WHERE rolname = 'app'");
+    for fleet in &fleets {
+        psql(&fleet.primary().superuser_url(), &format!("ALTER ROLE app PASSWORD '{verifier}'"));
+        psql(&fleet.primary().superuser_url(), &format!("{MAKE_MONEY}; GRANT ALL ON money TO app"));
+    }
+    fleets
+}
+
+#[test]
+fn shards_that_die_under_load_leave_whole_transfers() {
+    let fleet = server();
+    make_accounts(&fleet);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, "failover_wait = \"5s\""));
+    wait_for_decisions(&fleet);
+    under_transfers(&yard, |done| {
         for _ in 0..2 {
-            let before = done.load(Ordering::Relaxed);
-            eventually("transfers are made", Duration::from_secs(30), || done.load(Ordering::Relaxed) > before + 50);
+            more_transfers(done);
             fleet.primary().kill().unwrap();
             fleet.primary().start().unwrap();
         }
-        let before = done.load(Ordering::Relaxed);
-        eventually("transfers are made again", Duration::from_secs(30), || done.load(Ordering::Relaxed) > before + 50);
-        stop.store(true, Ordering::Relaxed);
+        more_transfers(done);
     });
     eventually("no prepared transaction is left", RECOVERED, || prepared(&fleet) == 0);
     assert_eq!(sums(&fleet).iter().sum::<i64>(), SHARDS.len() as i64 * 20 * MONEY);

@@ -29,7 +29,7 @@ impl Dice {
 }
 
 /// Makes a statement of one form.
-type Maker = fn(&mut Dice) -> Case;
+pub type Maker = fn(&mut Dice) -> Case;
 
 /// The forms, each with its maker.
 pub const FORMS: &[(&str, Maker)] = &[
