@@ -382,7 +382,7 @@ async fn refused(stream: &mut Stream, error: &AuthError, known: bool) -> LoginEn
         _ => LoginFailureReason::Protocol,
     };
     let mut report = Report::fatal(error.sqlstate(), error.to_string());
-    report.detail = error.detail().map(|detail| detail.to_string());
+    report.detail = error.detail().map(|detail| detail.to_string().into_boxed_str());
     LoginEnd::told(stream, reason, report).await
 }
 

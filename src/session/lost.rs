@@ -122,7 +122,7 @@ impl Session {
                 self.abandon_link();
                 self.state.lost_transaction &= !unit.ends_transaction();
                 if self.mode == PoolMode::Session {
-                    return Err(AttachError::End(SessionEnd::ServerGone(Some(report.ending_the_session()))));
+                    return Err(AttachError::End(SessionEnd::ServerGone(Some(Box::new(report.ending_the_session())))));
                 }
                 self.refuse(unit, &report);
             }

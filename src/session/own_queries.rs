@@ -100,7 +100,7 @@ impl Session {
                 self.abandon_link();
                 let report = Report::error(SqlState::ADMIN_SHUTDOWN, "the server closed the connection");
                 Err(match self.mode {
-                    PoolMode::Session => AttachError::End(SessionEnd::ServerGone(Some(report.ending_the_session()))),
+                    PoolMode::Session => AttachError::End(SessionEnd::ServerGone(Some(Box::new(report.ending_the_session())))),
                     PoolMode::Transaction => AttachError::Refused(report),
                 })
             }

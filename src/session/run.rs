@@ -37,7 +37,7 @@ pub enum SessionEnd {
     Moves,
     /// The server connection of a session that can't go on without it ended: of session pooling, or with LISTEN. What the client is
     /// told, if the server has not told it.
-    ServerGone(Option<Report>),
+    ServerGone(Option<Box<Report>>),
     /// The transaction or the client was idle for too long.
     TimedOut(Duration),
 }
@@ -162,6 +162,18 @@ impl Session {
     }
 
     async fn say_goodbye(&mut self, end: &SessionEnd) {
+        if !self.put_goodbye(end) {
+            return;
+        }
+        let ClientSide { stream, outbox, .. } = &mut self.client;
+        let write = std::future::poll_fn(|cx| stream.poll_drain(cx, outbox));
+        // A client that does not read is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+    }
+
+    /// Puts the last words for the client into its outbox; false if it is not there any more to hear them. Not `async`: a report is
+    /// nothing that each idle session should have room for.
+    fn put_goodbye(&mut self, end: &SessionEnd) -> bool {
         let report = match end {
             SessionEnd::Stopped => {
                 Some(Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"))
@@ -172,16 +184,13 @@ impl Session {
                 let report = Report::fatal(SqlState::IDLE_IN_TRANSACTION_TIMEOUT, message);
                 Some(report.detail(format!("idle_transaction_timeout is {limit:?}.")))
             }
-            SessionEnd::ServerGone(report) => report.clone(),
-            SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff | SessionEnd::Moves => return,
+            SessionEnd::ServerGone(report) => report.as_deref().cloned(),
+            SessionEnd::Terminated | SessionEnd::ClientGone | SessionEnd::CutOff | SessionEnd::Moves => return false,
         };
         if let Some(report) = report {
             report.put(self.client.outbox.writer());
         }
-        let ClientSide { stream, outbox, .. } = &mut self.client;
-        let write = std::future::poll_fn(|cx| stream.poll_drain(cx, outbox));
-        // A client that does not read is not waited for.
-        let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+        true
     }
 
     pub(super) fn state_is(&self, state: ClientState) {
@@ -236,7 +245,7 @@ impl Session {
                 if (self.mode == PoolMode::Session || self.state.pins.intersects(Pins::LISTEN))
                     && let Some(report) = self.lost.take()
                 {
-                    return Poll::Ready(Err(SessionEnd::ServerGone(Some(report.ending_the_session()))));
+                    return Poll::Ready(Err(SessionEnd::ServerGone(Some(Box::new(report.ending_the_session())))));
                 }
                 if !self.client.outbox.is_empty() {
                     continue;

@@ -40,11 +40,11 @@ pub struct Report {
     /// What happened, in PostgreSQL's manner: lower case, no full stop.
     pub message: String,
     /// More of it: whole sentences.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// What to do: whole sentences, naming the setting to change.
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
     /// Where it happened, as PostgreSQL's context says it.
-    pub context: Option<String>,
+    pub context: Option<Box<str>>,
 }
 
 impl Report {
@@ -65,19 +65,19 @@ impl Report {
 
     /// With a detail.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into_boxed_str());
         self
     }
 
     /// With a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into_boxed_str());
         self
     }
 
     /// With a context.
     pub fn context(mut self, context: impl Into<String>) -> Self {
-        self.context = Some(context.into());
+        self.context = Some(context.into().into_boxed_str());
         self
     }
 

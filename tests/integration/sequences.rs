@@ -42,8 +42,17 @@ fn sessions_find_their_own_sequences_again() {
     let password = fleet.app_password().reveal();
     let mut direct = [(); 3].map(|()| RawClient::log_in(fleet.primary().port(), "app", password, "app").unwrap());
     let expected = play(&mut direct, &script());
-    fleet.primary().sql("ALTER SEQUENCE counter RESTART; TRUNCATE serials RESTART IDENTITY; UPDATE plain SET n = 0").unwrap();
-    fleet.wait_for_replay(fleet.primary(), &fleet.replicas()[0]).unwrap();
-    let through = play(&mut [(); 3].map(|()| yard.client()), &script());
-    assert_eq!(through, expected);
+    // On a machine that stands still for a while the servers' probes fail, and idle connections are closed with what they know:
+    // then there is no value, but never a wrong one.
+    for _ in 0..10 {
+        let again = "ALTER SEQUENCE counter RESTART; TRUNCATE serials RESTART IDENTITY; UPDATE plain SET n = 0";
+        fleet.primary().sql(again).unwrap();
+        let through = play(&mut [(); 3].map(|()| yard.client()), &script());
+        let differing: Vec<_> = through.iter().zip(&expected).filter(|(through, expected)| through != expected).collect();
+        if differing.is_empty() {
+            return;
+        }
+        assert!(differing.iter().all(|(through, _)| through.contains("E:55000")), "{differing:#?}");
+    }
+    panic!("sessions never find their sequences");
 }
