@@ -17,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A role that the server turns away.
 const NOBODY: &str = "nobody";
 
+/// A role whose connections the server ends at once.
+const SHORT_LIVED: &str = "short_lived";
+
 /// A server for all tests; ends with the process.
 fn server() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
@@ -45,6 +48,9 @@ fn log_in(mut stream: TcpStream) {
         false => b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I",
     };
     stream.write_all(answer).unwrap();
+    if String::from_utf8_lossy(&packet).contains(SHORT_LIVED) {
+        return;
+    }
     // Until the other side closes it.
     let _ = stream.read(&mut [0]);
 }
@@ -309,6 +315,22 @@ async fn a_connection_is_kept_for_its_session_as_long_as_others_can_do_without_i
     pool.give_back(other);
     pool.give_back(made);
     assert_eq!((pool.stats().idle, pool.stats().open), (3, 3));
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_its_server_ends_is_closed() {
+    let permits = Arc::new(HostPermits::new(1));
+    let pool = pool(SHORT_LIVED, &permits, limits(1));
+    let connection = pool.checkout(&Arc::default(), 0).await.unwrap();
+    pool.give_back(connection);
+    let is_closed = async {
+        while pool.stats().open > 0 {
+            pool.maintain();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within("nobody had to ask for it", is_closed).await;
+    assert_eq!(permits.open(), 0);
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ impl Pool {
         self.limits.load().checkout_timeout
     }
 
-    /// Closes connections that were idle for too long or are too old, and opens those that `min_idle` wants. Called every second or so.
+    /// Closes connections that were idle for too long, are too old or have been ended by their server, and opens those that `min_idle` wants. Called every second or so.
     pub fn maintain(self: &Arc<Self>) {
         let limits = self.limits.load_full();
         let now = Instant::now();
@@ -46,7 +46,8 @@ impl Pool {
             let max_age = state.max_age;
             let aged = |c: &ServerConnection| !max_age.is_zero() && now.saturating_duration_since(c.aged_from) > max_age;
             for idle in &mut state.idle {
-                expired.extend(idle.extract_if(.., |connection| aged(connection)));
+                // Those that their server has ended are of no use to anybody.
+                expired.extend(idle.extract_if(.., |connection| aged(connection) || connection.has_spoken()));
             }
             if !limits.idle_timeout.is_zero() {
                 let mut may_go = state.idle().saturating_sub(limits.min_idle);

@@ -1,6 +1,7 @@
 //! A logged-in connection to a server.
 
 use super::{OwnNames, ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
+use crate::net::stream::Socket;
 use crate::net::{Buffer, Stream};
 use crate::types::SqlState;
 use crate::wire::Cursor;
@@ -8,10 +9,12 @@ use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, header, put_message, put_string};
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Context;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Largest message in the answer to a query of pgyard's own. Bytes.
 const OWN_ANSWER_MAX: usize = 1024 * 1024;
@@ -218,6 +221,29 @@ impl ServerConnection {
             && self.incoming.status == TransactionStatus::Idle
             && self.incoming.is_quiet()
             && self.outbox.is_empty()
+    }
+
+    /// Whether the server has closed the connection or said anything while nobody asked it: either way it is not used. The socket
+    /// is not read: the reactor knows.
+    pub fn has_spoken(&mut self) -> bool {
+        let waker = futures_util::task::noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        match &mut self.stream {
+            Stream::Plain(Socket::Tcp(stream)) => {
+                let ready = stream.poll_read_ready(&mut cx);
+                ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+            }
+            Stream::Plain(Socket::Unix(stream)) => {
+                let ready = stream.poll_read_ready(&mut cx);
+                ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+            }
+            // No server is reached this way.
+            Stream::Plain(Socket::Memory(_)) => false,
+            // TLS sends records of its own (session tickets), so it has to take in what came to know whether the server said anything.
+            tls @ (Stream::ClientTls(_) | Stream::ServerTls(_)) => {
+                Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
+            }
+        }
     }
 
     /// Registers the socket with the reactor of the calling thread.

@@ -8,8 +8,6 @@ use crate::cluster::{Fleet, Host, NoHost};
 use crate::config::{PoolMode, ReadsOnPrimary};
 use crate::database::{ClientState, DatabaseView, HeldStatement, HoldLimits, StopRequest, with_view};
 use crate::metrics::{QueryReason, QueryRoute};
-use crate::net::Stream;
-use crate::net::stream::Socket;
 use crate::pool::{CheckoutError, Pool};
 use crate::route::Need;
 use crate::server::ServerConnection;
@@ -17,12 +15,11 @@ use crate::sql::TableSet;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, ReadBuf};
 
 /// Between two attempts to reach a primary that does not take connections.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -142,13 +139,13 @@ impl Session {
                 },
             };
             attempt.need.reason = place.reason;
-            let mut server = server;
-            server.is_kept = server.id == self.state.sequence_server;
             let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
             link.needs_reset = self.mode == PoolMode::Session;
             attempt.held = None;
             link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
-            put_parameters(link.server(), &self.state);
+            let server = link.server();
+            server.is_kept = server.id == self.state.sequence_server;
+            put_parameters(server, &self.state);
             self.link = Some(link);
             return Ok(());
         }
@@ -219,11 +216,7 @@ impl Session {
         same: bool,
     ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
         loop {
-            let wanted = match (same, self.state.sequence_server) {
-                (false, _) => None,
-                (true, 0) => pool.try_checkout_exactly(self.state.last_server),
-                (true, kept) => pool.try_checkout_exactly(kept),
-            };
+            let wanted = if same { pool.try_checkout_exactly(self.state.own_server()) } else { None };
             let server = match wanted {
                 Some(server) => server,
                 None => {
@@ -337,34 +330,11 @@ fn adopt(pool: &Arc<Pool>, mut server: Box<ServerConnection>, worker: usize) -> 
         tracing::debug!(%error, "a server connection could not be moved to another thread");
         server.broken = true;
     }
-    if server.broken || has_spoken(&mut server) {
+    if server.broken || server.has_spoken() {
         pool.discard(server);
         return None;
     }
     Some(server)
-}
-
-/// Whether the server has closed the connection or said anything while nobody asked it: either way it is not used. The socket
-/// is not read: the reactor knows.
-fn has_spoken(server: &mut ServerConnection) -> bool {
-    let waker = futures_util::task::noop_waker();
-    let mut cx = Context::from_waker(&waker);
-    match &mut server.stream {
-        Stream::Plain(Socket::Tcp(stream)) => {
-            let ready = stream.poll_read_ready(&mut cx);
-            ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-        }
-        Stream::Plain(Socket::Unix(stream)) => {
-            let ready = stream.poll_read_ready(&mut cx);
-            ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-        }
-        // No server is reached this way.
-        Stream::Plain(Socket::Memory(_)) => false,
-        // TLS sends records of its own (session tickets), so it has to take in what came to know whether the server said anything.
-        tls @ (Stream::ClientTls(_) | Stream::ServerTls(_)) => {
-            Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
-        }
-    }
 }
 
 fn no_pool(host: &str) -> Report {

@@ -10,6 +10,7 @@ use crate::database::ClientState;
 use crate::metrics::{PinCause, QueryRoute};
 use crate::server::TransactionStatus;
 use crate::sql::{Access, Pins, WriteReason};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// What `DISCARD ALL` does not take away: loaded libraries, the temporary schema, and what nobody can see.
@@ -83,7 +84,7 @@ impl Session {
     /// has made functions or triggers that have not been read.
     #[cold]
     fn pin_what_is_not_known(&mut self, unit: &Unit) {
-        let unread = |change| !self.database.catalogue_contains(change);
+        let unread = |change: NonZeroU64| !self.database.catalogue_contains(change.get());
         let in_transaction = self.state.transaction.as_ref().is_some_and(|transaction| transaction.defined_code);
         let own = unit.defines_code || in_transaction || self.state.unread_code.is_some_and(unread);
         let hides = |access| match access {
@@ -145,7 +146,7 @@ impl Session {
         if changed_catalogue {
             let change = self.database.catalogue_changed();
             if defined_code {
-                self.state.unread_code = Some(change);
+                self.state.unread_code = NonZeroU64::new(change);
             }
         }
         if status == TransactionStatus::Idle {

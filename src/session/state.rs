@@ -9,6 +9,7 @@ use crate::server::{ParameterSet, ParameterSets, TransactionStatus};
 use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
 use crate::types::{Floor, Lsn, Timeline};
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -172,7 +173,7 @@ pub struct SessionState {
     /// last of each.
     pub named_pins: Option<Box<NamedPins>>,
     /// The change of the catalogue, by its number, with which it last made or changed functions, triggers and the like.
-    pub unread_code: Option<u64>,
+    pub unread_code: Option<NonZeroU64>,
     /// The server connection that it used last, by id.
     pub last_server: u64,
     /// The one whose memory of sequences is its own, by id; 0 is none.
@@ -257,6 +258,11 @@ impl SessionState {
             (Some(_), false) => TransactionStatus::Open,
             (None, false) => TransactionStatus::Idle,
         }
+    }
+
+    /// The server connection that it would like to have again, by id: where its sequences are, else the one that it used last.
+    pub fn own_server(&self) -> u64 {
+        if self.sequence_server == 0 { self.last_server } else { self.sequence_server }
     }
 
     /// A named statement.
