@@ -236,10 +236,10 @@ fn shards_are_told_to_stop_when_enough_is_shown() {
 fn a_cancel_request_reaches_all_shards() {
     let Beside { yard, .. } = beside();
     let mut client = yard.client();
-    let long = "SELECT s.id FROM sorted s, generate_series(1, 1000000000) AS g WHERE g < 0 ORDER BY s.id";
+    let long = "SELECT s.id, (SELECT count(*) FROM (SELECT generate_series(1, 100000000000)) AS g) FROM sorted s ORDER BY s.id";
     client.send(&query(long)).unwrap();
     let active = || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND datname LIKE 'part%' AND query LIKE '%1000000000%' \
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND datname LIKE 'part%' AND query LIKE '%100000000000%' \
                    AND backend_type = 'client backend'";
         super::super::harness::programs::psql(&stage().fleet.primary().superuser_url(), sql)
     };
