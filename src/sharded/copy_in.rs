@@ -336,8 +336,7 @@ impl ShardedSession {
 
     /// Gives the shards the rows that are whole.
     async fn pass_rows_on(&mut self, copy: &mut CopyIn<'_>) -> Result<(), Trouble> {
-        loop {
-            let Division::Rows { splitter, layout, key } = &mut copy.division else { break };
+        while let Division::Rows { splitter, layout, key } = &mut copy.division {
             let part = match splitter.next_part() {
                 Ok(Some(part)) => part,
                 Ok(None) => break,
