@@ -118,7 +118,7 @@ impl Session {
         exchange.movable = movable;
         let limit = with_view(&self.database, |view| view.settings().pool.query_timeout);
         match self.exchange(&mut exchange, limit).await {
-            ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error {
+            ExchangeEnd::Done | ExchangeEnd::Refused => match exchange.answer.own_error.map(|failed| *failed) {
                 Some((message, body)) => Err(OwnError::Failed { message, body }),
                 None => Ok(()),
             },

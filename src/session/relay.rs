@@ -67,7 +67,7 @@ pub struct Answer {
     /// The server reported an error when nothing was asked of it: it is going away.
     pub unsolicited: bool,
     /// A query of pgyard's own failed: its message, and the whole body of the error.
-    pub own_error: Option<(String, Vec<u8>)>,
+    pub own_error: Option<Box<(String, Vec<u8>)>>,
     /// All of it is pgyard's own: nothing is forwarded.
     pub hidden: bool,
     /// The unit's Sync counts for nothing, since a COPY's data comes behind it; or it is held back until that is known.
@@ -405,7 +405,7 @@ fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     answer.fatal |= fields.is_fatal();
     answer.farewell |= fields.is_fatal() && fields.state.class() == *b"57";
     if answer.hidden || server.replies.front() == Some(Expected::Own) {
-        answer.own_error.get_or_insert_with(|| (fields.text(), body.to_vec()));
+        answer.own_error.get_or_insert_with(|| Box::new((fields.text(), body.to_vec())));
         return;
     }
     answer.error = Some(fields.state);

@@ -16,18 +16,22 @@ use lines::{LineScan, Lines};
 pub use numbers::LineNumbers;
 use tuples::Tuples;
 
-/// How many lines a row of the data is, as a server counts them: those within quotes too.
+/// How many lines a row of the data is, as a server counts them: those within quotes too. `first`: the server has got no line before it;
+/// `open`: it ends within quotes.
 ///
 /// Spec: `cur_lineno` in `src/backend/commands/copyfromparse.c`.
-pub fn lines_of(row: &[u8], layout: &CopyLayout) -> u64 {
+pub fn lines_of(row: &[u8], layout: &CopyLayout, (first, open): (bool, bool)) -> u64 {
     if !matches!(layout, CopyLayout::Csv(_)) {
         return 1;
     }
     let (end, terminated) = match row {
+        _ if open => (b'\n', false),
         [.., b'\r', b'\n'] | [.., b'\r'] => (b'\r', true),
-        [.., b'\n'] => (b'\n', true),
+        [.., b'\n'] => (b'\n', !first),
         _ => (b'\n', false),
     };
+    // Before the first line has ended, only carriage returns within quotes are counted.
+    let end = if first { b'\r' } else { end };
     row.iter().filter(|byte| **byte == end).count() as u64 + u64::from(!terminated)
 }
 
@@ -101,6 +105,8 @@ pub enum CopyPart {
     Row {
         /// Its bytes, with its line end.
         bytes: BytesMut,
+        /// It ends within quotes.
+        open: bool,
         /// Its key columns' values in the order of the key, `None` for NULL: as texts without quotes and escapes, or in the binary format.
         /// `None` when the row lacks one of them, or is not whole: any shard's server will say what is wrong with it.
         key: Option<Vec<CopyField>>,
@@ -247,7 +253,7 @@ impl CopySplitter {
             CopyLayout::Csv(csv) if whole => csv_fields(line, csv, &self.key),
             CopyLayout::Csv(_) | CopyLayout::Binary => None,
         };
-        Ok(Some(CopyPart::Row { bytes, key }))
+        Ok(Some(CopyPart::Row { bytes, open: !whole, key }))
     }
 
     fn next_tuple(&mut self) -> Result<Option<CopyPart>, CopyDataError> {
@@ -265,13 +271,13 @@ impl CopySplitter {
             Some(length) => {
                 let bytes = self.buffer.split_to(length);
                 let key = tuples.key_of(&bytes, &self.key);
-                Ok(Some(CopyPart::Row { bytes, key }))
+                Ok(Some(CopyPart::Row { bytes, open: false, key }))
             }
             None if self.finished && self.buffer.has_remaining() => {
                 // A server says what is wrong with a part of a row, or of the header.
                 let bytes = self.buffer.split();
                 self.ended = true;
-                Ok(Some(if header { CopyPart::Header(bytes) } else { CopyPart::Row { bytes, key: None } }))
+                Ok(Some(if header { CopyPart::Header(bytes) } else { CopyPart::Row { bytes, open: false, key: None } }))
             }
             None => Ok(None),
         }

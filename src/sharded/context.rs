@@ -1,7 +1,21 @@
 //! The context of a server's error about a line of COPY data, as if it had seen all the data.
 
+use crate::shard::CopyDataError;
+use crate::types::SqlState;
 use crate::wire::Cursor;
 use crate::wire::frame::{HEADER_LEN, put_message, put_string};
+use crate::wire::reply::Report;
+
+/// What is told of data that can't be taken apart, without its place.
+pub(super) fn bad_data(error: CopyDataError) -> Report {
+    let of = |state| Report::error(state, error.to_string());
+    let bad_format = SqlState(*b"22P04");
+    match error {
+        CopyDataError::RowTooLong { .. } => of(SqlState::PROGRAM_LIMIT_EXCEEDED).hint("gather_memory is the limit."),
+        CopyDataError::MixedLineEnds(mixed) => of(bad_format).hint(mixed.hint()),
+        CopyDataError::Signature | CopyDataError::BehindEnd => of(bad_format),
+    }
+}
 
 /// The ErrorResponse `message` with the numbers of lines that `find` gives; what it does not know is left out.
 pub(super) fn relocated(message: &[u8], relation: &str, find: impl Fn(u64) -> Option<u64>) -> Vec<u8> {

@@ -49,6 +49,7 @@ struct CopyIn<'q> {
     targets: BTreeMap<usize, CopyTarget>,
     /// What every shard gets before its first row.
     header: Vec<u8>,
+    header_lines: u64,
     /// Lines of the data that were taken apart.
     lines: u64,
     /// The command itself may write, through triggers.
@@ -83,8 +84,15 @@ impl RowKey {
 }
 
 impl CopyIn<'_> {
-    fn put(&mut self, shard: usize, bytes: &[u8]) {
-        self.targets.entry(shard).or_default().pending.extend_from_slice(bytes);
+    /// A shard gets a row.
+    fn note(&mut self, shard: usize, row: &[u8], open: bool) {
+        let Division::Rows { layout, .. } = &self.division else { return };
+        let target = self.targets.entry(shard).or_default();
+        let own = lines_of(row, layout, (target.numbers.is_empty(), open));
+        let lines = lines_of(row, layout, (self.lines == 0, open));
+        target.numbers.note(self.lines, (own, lines));
+        target.pending.extend_from_slice(row);
+        self.lines += lines;
     }
 
     /// An error of a shard's as if it had got all the data.
@@ -97,14 +105,7 @@ impl CopyIn<'_> {
     }
 
     fn bad_data(&self, error: CopyDataError) -> Trouble {
-        let report = match error {
-            CopyDataError::RowTooLong { .. } => {
-                let report = Report::error(SqlState::PROGRAM_LIMIT_EXCEEDED, error.to_string());
-                report.hint("gather_memory is the limit.")
-            }
-            CopyDataError::MixedLineEnds(mixed) => Report::error(SqlState(*b"22P04"), error.to_string()).hint(mixed.hint()),
-            CopyDataError::Signature | CopyDataError::BehindEnd => Report::error(SqlState(*b"22P04"), error.to_string()),
-        };
+        let report = super::context::bad_data(error);
         match error {
             // As PostgreSQL, which has not begun to count.
             CopyDataError::Signature => report.into(),
@@ -144,7 +145,16 @@ impl ShardedSession {
         };
         let triggers = schema.and_then(|schema| schema.table(table).map(|table| table.triggers)).unwrap_or(true);
         let relation = table.name.clone();
-        Ok(CopyIn { sql: question.sql, relation, division, targets: BTreeMap::new(), header: Vec::new(), lines: 0, triggers })
+        Ok(CopyIn {
+            sql: question.sql,
+            relation,
+            division,
+            targets: BTreeMap::new(),
+            header: Vec::new(),
+            header_lines: 0,
+            lines: 0,
+            triggers,
+        })
     }
 
     fn row_division(&self, split: &CopySplit) -> Result<Division, Trouble> {
@@ -326,8 +336,7 @@ impl ShardedSession {
 
     /// Gives the shards the rows that are whole.
     async fn pass_rows_on(&mut self, copy: &mut CopyIn<'_>) -> Result<(), Trouble> {
-        loop {
-            let Division::Rows { splitter, layout, key } = &mut copy.division else { break };
+        while let Division::Rows { splitter, layout, key } = &mut copy.division {
             let part = match splitter.next_part() {
                 Ok(Some(part)) => part,
                 Ok(None) => break,
@@ -336,22 +345,22 @@ impl ShardedSession {
             match part {
                 CopyPart::Header(bytes) => {
                     // The binary format's has no number.
-                    let lines = if *layout == CopyLayout::Binary { 0 } else { lines_of(&bytes, layout) };
+                    let lines = if *layout == CopyLayout::Binary { 0 } else { lines_of(&bytes, layout, (true, false)) };
                     copy.lines += lines;
+                    copy.header_lines = lines;
                     copy.header = bytes.to_vec();
                     for target in copy.targets.values_mut() {
                         target.pending.extend_from_slice(&bytes);
-                        target.numbers.note(0, lines);
+                        target.numbers.note(0, (lines, lines));
                     }
                 }
                 CopyPart::Trailer(bytes) => {
                     copy.targets.values_mut().for_each(|target| target.pending.extend_from_slice(&bytes));
                 }
-                CopyPart::Row { bytes, key: fields } => {
-                    let (shard, lines) = (fields.and_then(|fields| key.shard(&fields)), lines_of(&bytes, layout));
-                    let Some(shard) = shard else { return Err(self.unplaced(copy, &bytes, lines).await?) };
-                    self.give_row(copy, shard, (&bytes, lines)).await?;
-                }
+                CopyPart::Row { bytes, open, key: fields } => match fields.and_then(|fields| key.shard(&fields)) {
+                    Some(shard) => self.give_row(copy, shard, &bytes).await?,
+                    None => return Err(self.unplaced(copy, &bytes, open).await?),
+                },
             }
         }
         let shards: Vec<usize> = copy.targets.keys().copied().collect();
@@ -361,22 +370,18 @@ impl ShardedSession {
         Ok(())
     }
 
-    async fn give_row(&mut self, copy: &mut CopyIn<'_>, shard: usize, (bytes, lines): (&[u8], u64)) -> Result<(), Trouble> {
+    async fn give_row(&mut self, copy: &mut CopyIn<'_>, shard: usize, bytes: &[u8]) -> Result<(), Trouble> {
         if !copy.targets.contains_key(&shard) {
             self.start_copy(copy, shard, true).await?;
-            if copy.lines > 0 && !copy.header.is_empty() {
-                let Division::Rows { layout, .. } = &copy.division else { return Ok(()) };
-                let header_lines = if *layout == CopyLayout::Binary { 0 } else { lines_of(&copy.header, layout) };
-                copy.targets.entry(shard).or_default().numbers.note(0, header_lines);
+            let lines = copy.header_lines;
+            if lines > 0 {
+                copy.targets.entry(shard).or_default().numbers.note(0, (lines, lines));
             }
         } else if self.legs[shard].as_ref().is_some_and(|leg| leg.transaction == super::leg::LegTransaction::Reading) {
             // It takes part in the commit from its first row on.
             self.enter(shard, true).await?;
         }
-        let target = copy.targets.entry(shard).or_default();
-        target.numbers.note(copy.lines, lines);
-        target.pending.extend_from_slice(bytes);
-        copy.lines += lines;
+        copy.note(shard, bytes, false);
         Ok(())
     }
 
@@ -390,15 +395,15 @@ impl ShardedSession {
     }
 
     /// A row's key can't be read: a server is asked what is wrong with the row. What it has been given is rolled back in any case.
-    async fn unplaced(&mut self, copy: &mut CopyIn<'_>, row: &[u8], lines: u64) -> Result<Trouble, Trouble> {
+    async fn unplaced(&mut self, copy: &mut CopyIn<'_>, row: &[u8], open: bool) -> Result<Trouble, Trouble> {
+        let shard = copy.targets.keys().next().copied();
+        if let Some(shard) = shard {
+            copy.note(shard, row, open);
+        }
         let own = Report::error(SqlState::FEATURE_NOT_SUPPORTED, "the key of a row can't be read, or no shard takes it")
             .hint("Write the key as its type's output has it.")
-            .context(format!("COPY {}, line {}", copy.relation, copy.lines + lines));
-        let Some(shard) = copy.targets.keys().next().copied() else { return Ok(own.into()) };
-        if let Some(target) = copy.targets.get_mut(&shard) {
-            target.numbers.note(copy.lines, lines);
-        }
-        copy.put(shard, row);
+            .context(format!("COPY {}, line {}", copy.relation, copy.lines));
+        let Some(shard) = shard else { return Ok(own.into()) };
         self.flush_target(copy, shard);
         put_bare(self.leg(shard).outbox.writer(), b'c');
         Ok(self.last_words(copy, shard).await?.unwrap_or_else(|| own.into()))

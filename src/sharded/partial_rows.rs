@@ -99,3 +99,20 @@ pub(super) fn described_types(description: &[u8]) -> Vec<(u32, i32)> {
     };
     (0..count).map_while(column).collect()
 }
+
+/// A RowDescription's body with the formats of a Bind: none is text, one is for all columns.
+pub(super) fn with_formats(rows: &[u8], formats: &[i16]) -> Vec<u8> {
+    let mut out = rows.to_vec();
+    let mut at = 2;
+    let mut column = 0;
+    while let Some(length) = out.get(at..).and_then(|rest| memchr::memchr(0, rest)) {
+        let code = at + length + 1 + 16;
+        let format = formats.get(column).or(formats.first().filter(|_| formats.len() == 1)).copied().unwrap_or(0);
+        if let Some(field) = out.get_mut(code..code + 2) {
+            field.copy_from_slice(&format.to_be_bytes());
+        }
+        at = code + 2;
+        column += 1;
+    }
+    out
+}

@@ -2,6 +2,7 @@
 
 use super::extended::{BindParts, ShardedStatement, StatementDescription, put_close};
 use super::gather::LegPortal;
+use super::partial_rows::with_formats;
 use super::planning::{BoundParameters, ShardTarget};
 use super::relay::Listening;
 use super::session::ShardedSession;
@@ -9,7 +10,7 @@ use super::several::Question;
 use super::simple::{not_utf8, writes};
 use super::stream::RowStream;
 use super::transaction::BlockState;
-use super::trouble::{ShardedEnd, Trouble};
+use super::trouble::{ShardedEnd, Trouble, no_portal, no_statement};
 use crate::plan::Plan;
 use crate::sql::Command;
 use crate::types::SqlState;
@@ -434,33 +435,4 @@ fn is_control(statement: &ShardedStatement) -> bool {
                 | Command::RollbackTo(_)
         )
     })
-}
-
-fn no_statement(name: &[u8]) -> Trouble {
-    let text = match name {
-        b"" => "unnamed prepared statement does not exist".to_owned(),
-        name => format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)),
-    };
-    Trouble::error(SqlState::INVALID_STATEMENT_NAME, text)
-}
-
-fn no_portal(name: &[u8]) -> Trouble {
-    Trouble::error(SqlState(*b"34000"), format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)))
-}
-
-/// A RowDescription's body with the formats of a Bind: none is text, one is for all columns.
-fn with_formats(rows: &[u8], formats: &[i16]) -> Vec<u8> {
-    let mut out = rows.to_vec();
-    let mut at = 2;
-    let mut column = 0;
-    while let Some(length) = out.get(at..).and_then(|rest| memchr::memchr(0, rest)) {
-        let code = at + length + 1 + 16;
-        let format = formats.get(column).or(formats.first().filter(|_| formats.len() == 1)).copied().unwrap_or(0);
-        if let Some(field) = out.get_mut(code..code + 2) {
-            field.copy_from_slice(&format.to_be_bytes());
-        }
-        at = code + 2;
-        column += 1;
-    }
-    out
 }

@@ -56,3 +56,17 @@ impl Trouble {
         }
     }
 }
+
+/// There is no prepared statement of this name.
+pub(super) fn no_statement(name: &[u8]) -> Trouble {
+    let text = match name {
+        b"" => "unnamed prepared statement does not exist".to_owned(),
+        name => format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)),
+    };
+    Trouble::error(SqlState::INVALID_STATEMENT_NAME, text)
+}
+
+/// There is no portal of this name.
+pub(super) fn no_portal(name: &[u8]) -> Trouble {
+    Trouble::error(SqlState(*b"34000"), format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)))
+}

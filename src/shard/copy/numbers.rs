@@ -18,14 +18,21 @@ pub struct LineNumbers {
 }
 
 impl LineNumbers {
-    /// The shard gets a row of so many lines that stands behind `before` lines of the data.
-    pub fn note(&mut self, before: u64, lines: u64) {
+    /// Whether the shard has got nothing yet.
+    pub fn is_empty(&self) -> bool {
+        self.last.0 == 0
+    }
+
+    /// The shard gets a row that stands behind `before` lines of the data: so many lines as it counts them, and as they are in the data.
+    pub fn note(&mut self, before: u64, (own, lines): (u64, u64)) {
         let gap = before.saturating_sub(self.last.1);
-        self.put(gap << 1 | u64::from(lines != 1));
-        if lines != 1 {
+        let several = own != 1 || lines != 1;
+        self.put(gap << 1 | u64::from(several));
+        if several {
+            self.put(own);
             self.put(lines);
         }
-        self.last = (self.last.0 + lines, before + lines);
+        self.last = (self.last.0 + own, before + lines);
         while self.notes.len() > NOTES_MAX {
             let mut length = 0;
             self.first = self.step(&mut length, self.first).1;
@@ -46,7 +53,8 @@ impl LineNumbers {
         while at < self.notes.len() {
             let (before, behind) = self.step(&mut at, so_far);
             if line <= behind.0 {
-                return Some(before + (line - so_far.0));
+                let same = behind.0 - so_far.0 == behind.1 - before;
+                return Some(if same { before + (line - so_far.0) } else { behind.1 });
             }
             so_far = behind;
         }
@@ -56,9 +64,9 @@ impl LineNumbers {
     /// Reads the note at `at`: the lines of the data before the row, and all lines behind it.
     fn step(&self, at: &mut usize, so_far: (u64, u64)) -> (u64, (u64, u64)) {
         let head = self.take(at);
-        let lines = if head & 1 == 1 { self.take(at) } else { 1 };
+        let (own, lines) = if head & 1 == 1 { (self.take(at), self.take(at)) } else { (1, 1) };
         let before = so_far.1 + (head >> 1);
-        (before, (so_far.0 + lines, before + lines))
+        (before, (so_far.0 + own, before + lines))
     }
 
     fn put(&mut self, mut number: u64) {
@@ -91,21 +99,26 @@ mod tests {
     fn lines_are_found_again() {
         let mut numbers = LineNumbers::default();
         // The header is line 1 of both.
-        numbers.note(0, 1);
-        numbers.note(1, 1);
-        numbers.note(4, 3);
-        numbers.note(1_000_000, 1);
+        numbers.note(0, (1, 1));
+        numbers.note(1, (1, 1));
+        numbers.note(4, (3, 3));
+        numbers.note(1_000_000, (1, 1));
         for (line, expect) in [(1, 1), (2, 2), (3, 5), (4, 6), (5, 7), (6, 1_000_001), (7, 1_000_011)] {
             assert_eq!(numbers.find(line, 1_000_010), Some(expect), "{line}");
         }
         assert_eq!(LineNumbers::default().find(1, 5), Some(6));
+        // What is one line for a shard can be several in the data.
+        let mut numbers = LineNumbers::default();
+        numbers.note(2, (1, 3));
+        numbers.note(5, (1, 1));
+        assert_eq!((numbers.find(1, 6), numbers.find(2, 6)), (Some(5), Some(6)));
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut numbers = LineNumbers::default();
         for row in 0..1_000_000 {
-            numbers.note(row * 3, 1);
+            numbers.note(row * 3, (1, 1));
         }
         assert!(numbers.notes.len() <= NOTES_MAX);
         assert_eq!(numbers.find(1, 3_000_000), None);

@@ -63,7 +63,17 @@ fn csv() -> CopyLayout {
 
 #[test]
 fn lines_are_counted() {
-    let check = |layout: &CopyLayout, row: &str, expect: u64| assert_eq!(lines_of(row.as_bytes(), layout), expect, "{row:?}");
+    let check = |layout: &CopyLayout, row: &str, expect: u64| {
+        assert_eq!(lines_of(row.as_bytes(), layout, (false, false)), expect, "{row:?}");
+    };
+    let check_first = |row: &str, expect: u64| assert_eq!(lines_of(row.as_bytes(), &csv(), (true, false)), expect, "{row:?}");
+    check_first("a\n", 1);
+    check_first("\"a\nb\"\n", 1);
+    check_first("\"a\r\nb\"\r\n", 2);
+    check_first("\"a\rb\"\n", 2);
+    check_first("\"a\rb\"", 2);
+    assert_eq!(lines_of(b"\"a\nb\n", &csv(), (false, true)), 3);
+    assert_eq!(lines_of(b"\"a\nb\n", &csv(), (true, true)), 1);
     check(&text(), "a\tb\n", 1);
     check(&text(), "a\\\nb\n", 1);
     check(&csv(), "a,b\n", 1);

@@ -225,7 +225,9 @@ fn shards_are_told_to_stop_when_enough_is_shown() {
             assert_eq!(through.column("SELECT count(*) FROM sorted").unwrap(), ["600"]);
         }
         for client in [&mut through, &mut whole] {
-            begin.map(|_| assert_eq!(status(&run(client, "COMMIT")), 'I'));
+            if begin.is_some() {
+                assert_eq!(status(&run(client, "COMMIT")), 'I');
+            }
         }
     }
     let replies = run(&mut through, &sql.replace("LIMIT 3000", ""));
@@ -236,10 +238,12 @@ fn shards_are_told_to_stop_when_enough_is_shown() {
 fn a_cancel_request_reaches_all_shards() {
     let Beside { yard, .. } = beside();
     let mut client = yard.client();
-    let long = "SELECT s.id FROM sorted s, generate_series(1, 1000000000) AS g WHERE g < 0 ORDER BY s.id";
+    // The rows of a key joined seven times: hours of work, of which nothing is kept.
+    let joins: String = "bcdefgh".chars().map(|alias| format!(" JOIN sorted {alias} USING (k)")).collect();
+    let long = &format!("SELECT a.id, 'a long one' FROM sorted a{joins} ORDER BY a.id, b.id LIMIT 5");
     client.send(&query(long)).unwrap();
     let active = || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND datname LIKE 'part%' AND query LIKE '%1000000000%' \
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND datname LIKE 'part%' AND query LIKE '%a long one%' \
                    AND backend_type = 'client backend'";
         super::super::harness::programs::psql(&stage().fleet.primary().superuser_url(), sql)
     };
