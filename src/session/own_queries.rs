@@ -23,7 +23,8 @@ impl Session {
         if held && !self.state.pipeline_open {
             put_parameters(server, &self.state);
         }
-        if link.route == QueryRoute::Primary && self.mode == PoolMode::Transaction && unit.may_write() {
+        let may_write = || unit.may_write() || !held && unit.needs_care && self.role.asks_for_sequences();
+        if link.route == QueryRoute::Primary && self.mode == PoolMode::Transaction && may_write() {
             self.see_to_sequences(unit);
         }
         let Some(link) = self.link.as_mut() else { return false };
@@ -42,14 +43,21 @@ impl Session {
     /// writes stands alone there.
     #[inline(never)]
     fn see_to_sequences(&mut self, unit: &Unit) {
-        if unit.pins.intersects(Pins::SEQUENCE) {
+        let asks = unit.pins.intersects(Pins::SEQUENCE);
+        if asks {
             self.role.note_asking_for_sequences();
         }
         let (keeps, process) = (self.role.asks_for_sequences(), self.entry.process);
         let Some(link) = self.link.as_mut() else { return };
         let server = link.server();
         let mut is_strange = keeps && server.last_writer != NO_WRITER && server.last_writer != process;
-        if is_strange && !self.state.pipeline_open && server.incoming.status != TransactionStatus::Failed {
+        // In a transaction it might be one query too many, in front of `SET TRANSACTION`: it is seen to at its beginning.
+        let may_run = match server.incoming.status {
+            TransactionStatus::Idle => true,
+            TransactionStatus::Open => asks,
+            TransactionStatus::Failed => false,
+        };
+        if is_strange && may_run && !self.state.pipeline_open {
             put_own_query(server, "DISCARD SEQUENCES");
             is_strange = false;
         }
