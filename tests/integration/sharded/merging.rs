@@ -225,7 +225,9 @@ fn shards_are_told_to_stop_when_enough_is_shown() {
             assert_eq!(through.column("SELECT count(*) FROM sorted").unwrap(), ["600"]);
         }
         for client in [&mut through, &mut whole] {
-            begin.map(|_| assert_eq!(status(&run(client, "COMMIT")), 'I'));
+            if begin.is_some() {
+                assert_eq!(status(&run(client, "COMMIT")), 'I');
+            }
         }
     }
     let replies = run(&mut through, &sql.replace("LIMIT 3000", ""));

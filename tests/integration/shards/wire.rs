@@ -180,7 +180,7 @@ fn parameterised(sql: &str, given: Given) -> (String, Vec<(u32, Vec<u8>, bool)>)
             parameters.push(match given {
                 Given::Integers => (23, i32::try_from(value).unwrap().to_be_bytes().to_vec(), true),
                 Given::Bigints => (20, value.to_be_bytes().to_vec(), true),
-                Given::Untyped | Given::Literals => (0, rest[..digits].as_bytes().to_vec(), false),
+                Given::Untyped | Given::Literals => (0, rest.as_bytes()[..digits].to_vec(), false),
             });
             rest = &rest[digits..];
         } else if let Some(text) = rest.strip_prefix('\'').and_then(|text| text.split_once('\'')).map(|(text, _)| text) {
