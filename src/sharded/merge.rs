@@ -2,6 +2,7 @@
 //! answered.
 
 use super::gather::{LegPortal, WHOLE_ANSWER, window};
+use super::own_types::portable_types;
 use super::partial_rows::{PartialRows, TEXT_ARRAY, described_names, described_types};
 use super::planning::{BoundParameters, QueryDescription};
 use super::session::ShardedSession;
@@ -95,7 +96,7 @@ impl ShardedSession {
 
     /// The body of a query's RowDescription, as a shard says; asked for once.
     pub(super) async fn described(&mut self, question: Question<'_>, shard: usize, sql: &str) -> Result<Arc<[u8]>, Trouble> {
-        let parameters = question.parameters.map_or(&[][..], |parameters| parameters.types);
+        let parameters = portable_types(sql, question.parameters);
         if let Some(known) = self.plans.described.get(sql)
             && *known.parameters == *parameters
         {

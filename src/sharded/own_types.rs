@@ -40,6 +40,13 @@ pub(super) fn portable(sql: &str, parameters: BoundParameters<'_>) -> Option<(Ve
     Some((types, values))
 }
 
+/// The types of parameters as any shard understands them.
+pub(super) fn portable_types(sql: &str, parameters: Option<BoundParameters<'_>>) -> Vec<u32> {
+    let types =
+        |parameters: BoundParameters<'_>| portable(sql, parameters).map_or_else(|| parameters.types.to_vec(), |(types, _)| types);
+    parameters.map(types).unwrap_or_default()
+}
+
 impl ShardedSession {
     /// Makes the description of rows that a shard gave one whose types the schema knows.
     pub(super) async fn in_terms_of_the_schema(
@@ -51,9 +58,8 @@ impl ShardedSession {
         if shard == SCHEMA_SHARD || described_types(&rows.description).iter().all(|(oid, _)| *oid < FIRST_OWN) {
             return Ok(());
         }
-        let types =
-            parameters.map(|parameters| portable(sql, parameters).map_or_else(|| parameters.types.to_vec(), |(types, _)| types));
-        if let Some(description) = self.description_of(SCHEMA_SHARD, sql, &types.unwrap_or_default()).await? {
+        let types = portable_types(sql, parameters);
+        if let Some(description) = self.description_of(SCHEMA_SHARD, sql, &types).await? {
             rows.description = description;
         }
         Ok(())

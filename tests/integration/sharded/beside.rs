@@ -98,9 +98,11 @@ impl Beside {
         RawClient::log_in(fleet.primary().port(), "app", fleet.app_password().reveal(), WHOLE).unwrap()
     }
 
-    /// A URL of the database with all rows.
-    pub fn whole_url(&self) -> String {
-        app_url(&stage().fleet, WHOLE)
+    /// A client of each part, past pgyard.
+    pub fn parts(&self) -> Vec<RawClient> {
+        let fleet = &stage().fleet;
+        let log_in = |part: &&str| RawClient::log_in(fleet.primary().port(), "app", fleet.app_password().reveal(), part).unwrap();
+        PARTS.iter().map(log_in).collect()
     }
 
     /// How many statements were carried out so: `gathered`, `finished` ...

@@ -1,7 +1,6 @@
 //! COPY over several shards: the rows, messages and errors of one PostgreSQL with all rows.
 
 use super::super::harness::client::{RawClient, Reply, bind, execute, frame, parse, query, sync};
-use super::super::harness::programs::psql;
 use super::beside::{Beside, beside, rows_of};
 use super::{error_of, run, status, tags};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,42 +47,53 @@ fn shown(replies: &[Reply]) -> Vec<String> {
     replies.iter().map(text).collect()
 }
 
-/// What a table has, in the database with all rows and on the shards.
-fn contents(table: &str) -> (Vec<String>, Vec<String>) {
-    let sql = format!("SELECT t.*::text FROM {table} AS t");
-    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    let mut whole = lines(&psql(&beside().whole_url(), &sql));
-    let mut parts: Vec<String> = beside().on_parts(&sql).iter().flat_map(|part| lines(part)).collect();
-    whole.sort();
-    parts.sort();
-    (parts, whole)
+/// Connections of a test: through pgyard, to the database with all rows, and to the shards.
+struct Connections {
+    through: RawClient,
+    whole: RawClient,
+    parts: Vec<RawClient>,
 }
 
-/// The same COPY through pgyard and directly: the same messages and rows, by both protocols, in and outside a transaction.
-fn check(sql: &str, table: &str, data: &[u8]) {
-    for (extended, chunk, block) in [(false, 7, false), (true, 60_000, false), (false, 1000, true)] {
-        let (mut through, mut whole) = (beside().yard.client(), beside().whole());
-        let mut answers = Vec::new();
-        for client in [&mut through, &mut whole] {
-            run(client, &format!("TRUNCATE {table}"));
-            if block {
-                run(client, "BEGIN");
-            }
-            let mut answer = shown(&copy_in(client, (sql, extended), data, (chunk, false)));
-            if block {
-                answer.extend(shown(&run(client, "COMMIT")));
-            }
-            // The session goes on.
-            answer.extend(shown(&run(client, "SELECT 1")));
-            answers.push(answer);
-        }
-        let text = String::from_utf8_lossy(data).chars().take(200).collect::<String>();
-        assert_eq!(answers[0], answers[1], "{sql} in chunks of {chunk}, extended: {extended}: {text:?}");
-        let (parts, rows) = contents(table);
-        assert_eq!(parts, rows, "{sql} in chunks of {chunk}: {text:?}");
+impl Connections {
+    fn new() -> Connections {
+        Connections { through: beside().yard.client(), whole: beside().whole(), parts: beside().parts() }
     }
-    let left = beside().on_parts("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()");
-    assert_eq!(left, ["0", "0", "0"]);
+
+    /// What the shards' tables have together, and that of the database with all rows.
+    fn contents(&mut self, table: &str) -> (Vec<String>, Vec<String>) {
+        let sql = format!("SELECT t.*::text FROM {table} AS t");
+        let mut parts: Vec<String> = self.parts.iter_mut().flat_map(|part| part.column(&sql).unwrap()).collect();
+        let mut whole = self.whole.column(&sql).unwrap();
+        whole.sort();
+        parts.sort();
+        (parts, whole)
+    }
+
+    /// The same COPY through pgyard and directly: the same messages and rows, by both protocols, in and outside a transaction.
+    fn check(&mut self, sql: &str, table: &str, data: &[u8]) {
+        for (extended, chunk, block) in [(false, 7, false), (true, 60_000, false), (false, 1000, true)] {
+            let mut answers = Vec::new();
+            for client in [&mut self.through, &mut self.whole] {
+                run(client, &format!("TRUNCATE {table}"));
+                if block {
+                    run(client, "BEGIN");
+                }
+                let mut answer = shown(&copy_in(client, (sql, extended), data, (chunk, false)));
+                if block {
+                    answer.extend(shown(&run(client, "COMMIT")));
+                }
+                // The session goes on.
+                answer.extend(shown(&run(client, "SELECT 1")));
+                answers.push(answer);
+            }
+            let text = String::from_utf8_lossy(data).chars().take(200).collect::<String>();
+            assert_eq!(answers[0], answers[1], "{sql} in chunks of {chunk}, extended: {extended}: {text:?}");
+            let (parts, rows) = self.contents(table);
+            assert_eq!(parts, rows, "{sql} in chunks of {chunk}: {text:?}");
+        }
+        let left = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
+        assert!(self.parts.iter_mut().all(|part| part.column(left).unwrap() == ["0"]), "{sql}");
+    }
 }
 
 fn lines(count: usize, line: impl Fn(usize) -> String) -> Vec<u8> {
@@ -93,8 +103,9 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> Vec<u8> {
 #[test]
 fn rows_of_text_are_shared_out() {
     let _alone = alone();
+    let mut all = Connections::new();
     let rows = lines(300, |i| format!("{i}\tnote {i}\t{}.5\t2024-01-{:02}\n", i % 900, i % 28 + 1));
-    check("COPY copied FROM STDIN", "copied", &rows);
+    all.check("COPY copied FROM STDIN", "copied", &rows);
     let counts = beside().on_parts("SELECT count(*) FROM copied");
     assert!(counts.iter().all(|count| count.parse::<u32>().unwrap() > 50), "{counts:?}");
     // Each row is where reading looks for it.
@@ -114,14 +125,15 @@ fn rows_of_text_are_shared_out() {
         ("COPY copied (k, note) FROM STDIN", "1\ta\\\nb\n2\tc\\\\\n3\td\n"),
         ("COPY copied (k) FROM STDIN", "-5\n +7 \n9223372036854775807\n"),
     ] {
-        check(sql, "copied", data.as_bytes());
+        all.check(sql, "copied", data.as_bytes());
     }
-    check("COPY copied (k, note) FROM STDIN (ENCODING 'LATIN1')", "copied", b"1\tcaf\xe9\n2\t\xfc\n3\tx\n");
+    all.check("COPY copied (k, note) FROM STDIN (ENCODING 'LATIN1')", "copied", b"1\tcaf\xe9\n2\t\xfc\n3\tx\n");
 }
 
 #[test]
 fn rows_of_csv_are_shared_out() {
     let _alone = alone();
+    let mut all = Connections::new();
     for (options, data) in [
         ("CSV", "1,\"a,b\"\n2,\"line\nbreak\"\n3,\"say \"\"hi\"\"\"\n4,\n5,\"\"\n"),
         ("(FORMAT csv, HEADER true)", "k,\"no\nte\"\n1,a\n2,\"b\nc\"\n3,d\n"),
@@ -133,7 +145,7 @@ fn rows_of_csv_are_shared_out() {
         ("CSV", "1,a\n\\.\n2,b\n"),
         ("CSV", "1,\\.\n2,b"),
     ] {
-        check(&format!("COPY copied (k, note) FROM STDIN {options}"), "copied", data.as_bytes());
+        all.check(&format!("COPY copied (k, note) FROM STDIN {options}"), "copied", data.as_bytes());
     }
 }
 
@@ -151,38 +163,40 @@ fn data_of(replies: &[Reply]) -> Vec<u8> {
 #[test]
 fn binary_rows_are_shared_out() {
     let _alone = alone();
+    let mut all = Connections::new();
     let mut whole = beside().whole();
     let select =
         "SELECT i::bigint, 'note ' || i, (i % 900)::numeric(10,2), date '2024-01-01' + i FROM generate_series(1, 200) AS i";
     let data = data_of(&copy_out(&mut whole, &format!("COPY ({select}) TO STDOUT (FORMAT binary)"), false));
-    check("COPY copied FROM STDIN (FORMAT binary)", "copied", &data);
-    check("COPY BINARY copied FROM STDIN", "copied", &data);
-    check("COPY copied FROM STDIN BINARY", "copied", &data[..data.len() - 2]);
+    all.check("COPY copied FROM STDIN (FORMAT binary)", "copied", &data);
+    all.check("COPY BINARY copied FROM STDIN", "copied", &data);
+    all.check("COPY copied FROM STDIN BINARY", "copied", &data[..data.len() - 2]);
     // Cut within a row, another signature, something behind the trailer, a field too many.
-    check("COPY copied FROM STDIN BINARY", "copied", &data[..data.len() / 2]);
-    check("COPY copied FROM STDIN BINARY", "copied", b"PGCOPX\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff");
+    all.check("COPY copied FROM STDIN BINARY", "copied", &data[..data.len() / 2]);
+    all.check("COPY copied FROM STDIN BINARY", "copied", b"PGCOPX\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff");
     let wide = data_of(&copy_out(&mut whole, "COPY (SELECT 1::bigint, 'x', 5) TO STDOUT BINARY", false));
-    check("COPY copied (k, note) FROM STDIN BINARY", "copied", &wide);
+    all.check("COPY copied (k, note) FROM STDIN BINARY", "copied", &wide);
     let data = data_of(&copy_out(
         &mut whole,
         "COPY (SELECT 'p' || i, date '2024-01-01' + i, i FROM generate_series(1, 50) AS i) TO STDOUT BINARY",
         false,
     ));
-    check("COPY pairs FROM STDIN (FORMAT binary)", "pairs", &data);
+    all.check("COPY pairs FROM STDIN (FORMAT binary)", "pairs", &data);
 }
 
 #[test]
 fn keys_of_several_columns() {
     let _alone = alone();
+    let mut all = Connections::new();
     let rows = lines(100, |i| format!("place {}\t2024-02-{:02}\t{i}\n", i % 9, i % 29 + 1));
-    check("COPY pairs FROM STDIN", "pairs", &rows);
-    check(
+    all.check("COPY pairs FROM STDIN", "pairs", &rows);
+    all.check(
         "COPY pairs (x, day, place) FROM STDIN CSV",
         "pairs",
         "1,2024-01-01,\"a,b\"\n2,2024-01-02,é\n3,infinity,c\n".as_bytes(),
     );
     // A key that pgyard can't read is the server's error, or refused; in no case is the row put anywhere.
-    check("COPY pairs FROM STDIN", "pairs", b"a\t2024-01-01\t1\nb\tno date\t2\nc\t2024-01-01\t3\n");
+    all.check("COPY pairs FROM STDIN", "pairs", b"a\t2024-01-01\t1\nb\tno date\t2\nc\t2024-01-01\t3\n");
     for block in [false, true] {
         let mut client = beside().yard.client();
         run(&mut client, "TRUNCATE pairs");
@@ -201,6 +215,7 @@ fn keys_of_several_columns() {
 #[test]
 fn errors_are_those_of_one_server_with_the_line_of_the_whole() {
     let _alone = alone();
+    let mut all = Connections::new();
     let bad = |at: usize, line: &'static str| {
         lines(100, move |i| if i == at { line.to_owned() } else { format!("{i}\tn{i}\t1\t\\N\n") })
     };
@@ -223,8 +238,8 @@ fn errors_are_those_of_one_server_with_the_line_of_the_whole() {
         ("COPY copied (k, note) FROM STDIN CSV", b"1,a\n2,b,c\n3,d\n".to_vec()),
         ("COPY copied (k, note) FROM STDIN CSV", b"1,a\r\n2,b\n".to_vec()),
     ] {
-        check(sql, "copied", &data);
-        assert_eq!(contents("copied").0, Vec::<String>::new(), "{sql}");
+        all.check(sql, "copied", &data);
+        assert_eq!(all.contents("copied").0, Vec::<String>::new(), "{sql}");
     }
 }
 

@@ -218,7 +218,9 @@ fn shards_are_told_to_stop_when_enough_is_shown() {
     let unordered = "SELECT repeat('y', 1000) FROM sorted s, generate_series(1, 40) AS g LIMIT 3000";
     for begin in [None, Some("BEGIN")] {
         for client in [&mut through, &mut whole] {
-            begin.map(|begin| run(client, begin));
+            if let Some(begin) = begin {
+                run(client, begin);
+            }
         }
         for sql in [sql, unordered] {
             assert!(rows_of(&run(&mut through, sql)) == rows_of(&run(&mut whole, sql)), "{sql}");
