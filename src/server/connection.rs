@@ -16,6 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Largest message in the answer to a query of pgyard's own. Bytes.
 const OWN_ANSWER_MAX: usize = 1024 * 1024;
 
+/// Spec: PostgreSQL documentation, "Message Formats", Terminate.
+const TERMINATE: [u8; HEADER_LEN] = [b'X', 0, 0, 0, 4];
+
 /// The status byte of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -256,6 +259,15 @@ impl ServerConnection {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Says Terminate, as far as the server can still hear it: it takes an end without a word for a client that was lost, and logs that.
+impl Drop for ServerConnection {
+    fn drop(&mut self) {
+        if !self.broken && !self.mid_request && self.outbox.is_empty() {
+            self.stream.say_last(&TERMINATE);
         }
     }
 }
