@@ -33,6 +33,7 @@ pub mod relay;
 pub mod relocate;
 pub mod replication;
 pub mod reset;
+pub mod results;
 pub mod run;
 pub mod send;
 pub mod serve;

@@ -77,6 +77,12 @@ pub struct Incoming {
     pub reported: ReportedParameters,
     /// Named statements that it holds.
     pub prepared: PreparedSet,
+    /// What it has said of the rows of named statements in the unit under way: id and [`result_shape`].
+    ///
+    /// [`result_shape`]: crate::wire::row_description::result_shape
+    pub described: Vec<(u64, u64)>,
+    /// The catalogue's last change before it was asked for them.
+    pub described_at: u64,
 }
 
 impl Incoming {
@@ -89,6 +95,8 @@ impl Incoming {
             status: TransactionStatus::Idle,
             reported,
             prepared: PreparedSet::default(),
+            described: Vec::new(),
+            described_at: 0,
         }
     }
 
@@ -131,6 +139,8 @@ pub struct ServerConnection {
     pub valid: Instant,
     /// Where it leads; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
+    /// How often what new server sessions begin with had changed before it was opened.
+    pub defaults: u32,
     /// When it was last returned.
     pub returned: Instant,
     /// Why it must not be used again.
@@ -179,6 +189,7 @@ impl ServerConnection {
             aged_from: now,
             valid: now,
             peer,
+            defaults: 0,
             returned: now,
             broken: false,
             mid_request: false,

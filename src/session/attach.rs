@@ -146,6 +146,9 @@ impl Session {
             link.needs_reset = self.mode == PoolMode::Session;
             attempt.held = None;
             link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
+            if link.server().defaults != self.state.defaults {
+                self.state.keep_told(link.server());
+            }
             put_parameters(link.server(), &self.state);
             self.link = Some(link);
             return Ok(());

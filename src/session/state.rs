@@ -5,12 +5,15 @@ use crate::cluster::Ticket;
 use crate::config::{Consistency, parse_duration};
 use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
-use crate::server::{ParameterSet, ParameterSets, TransactionStatus};
+use crate::server::{ParameterSet, ParameterSets, ReportedParameters, ServerConnection, TransactionStatus};
 use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
 use crate::types::{Floor, Lsn, Timeline};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Parameters by which drivers read and write values, of those that servers report.
+const KEPT_FROM_LOGIN: [&str; 5] = ["client_encoding", "datestyle", "intervalstyle", "timezone", "standard_conforming_strings"];
 
 /// What a read of this session must see.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,10 +153,17 @@ pub struct SessionState {
     pub parameters: Arc<ParameterSet>,
     /// What it asked for in its start-up packet: RESET goes back to this.
     pub startup: Arc<ParameterSet>,
+    /// What the client was told at its log-in.
+    pub told: Option<Arc<ReportedParameters>>,
+    /// How often what new server sessions begin with had changed when that was true.
+    pub defaults: u32,
     /// The sets that sessions of the database have: equal ones are one.
     known_parameters: Arc<ParameterSets>,
     /// Named statements.
     pub statements: Option<Box<NamedStatements>>,
+    /// The oldest change of the catalogue behind which its client was told of the rows of a statement; without one the greatest
+    /// number.
+    pub told_since: u64,
     /// The unnamed statement.
     pub unnamed: UnnamedStatement,
     /// The one before it, while the unit that replaces it may fail first.
@@ -173,6 +183,8 @@ pub struct SessionState {
     pub named_pins: Option<Box<NamedPins>>,
     /// The change of the catalogue, by its number, with which it last made or changed functions, triggers and the like.
     pub unread_code: Option<u64>,
+    /// It has changed what new sessions of servers begin with, in the transaction under way.
+    pub changed_defaults: bool,
     /// The server connection that it used last, by id.
     pub last_server: u64,
     /// Its transaction block, if one is open.
@@ -210,8 +222,11 @@ impl SessionState {
         let mut state = SessionState {
             parameters: startup.clone(),
             startup,
+            told: None,
+            defaults: 0,
             known_parameters,
             statements: None,
+            told_since: u64::MAX,
             unnamed: UnnamedStatement::default(),
             unnamed_before: None,
             journal: Vec::new(),
@@ -221,6 +236,7 @@ impl SessionState {
             write_mark: None,
             named_pins: None,
             unread_code: None,
+            changed_defaults: false,
             last_server: 0,
             transaction: None,
             lost_transaction: false,
@@ -244,6 +260,32 @@ impl SessionState {
         };
         state.parameters_changed();
         state
+    }
+
+    /// The server's sessions begin otherwise than when the client logged in. What the client was told of how values are written
+    /// stays as it is, as it would in a session of its own.
+    #[cold]
+    pub fn keep_told(&mut self, server: &ServerConnection) {
+        self.defaults = server.defaults;
+        let Some(told) = &self.told else { return };
+        let is_default = |name: &str| server.parameters.get(name).is_none();
+        let mut startup = self.startup.clone();
+        for name in KEPT_FROM_LOGIN {
+            let value_of = |reported: &ReportedParameters| {
+                reported.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+            };
+            let Some(value) = value_of(told) else { continue };
+            let same = is_default(name) && value_of(&server.incoming.reported).as_ref() == Some(&value);
+            if same || startup.get(name).is_some() {
+                continue;
+            }
+            Arc::make_mut(&mut startup).set_text(name, &value);
+            if self.parameters.get(name).is_none() {
+                Arc::make_mut(&mut self.parameters).set_text(name, &value);
+            }
+        }
+        self.startup = self.known_parameters.intern(&startup);
+        self.parameters_changed();
     }
 
     /// The status that the client believes in.
