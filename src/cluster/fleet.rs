@@ -320,7 +320,6 @@ impl HostState {
 mod tests {
     use super::*;
     use crate::cluster::fixtures;
-    use crate::cluster::snapshot::ServerDefaults;
     use crate::types::{Lsn, SystemId};
 
     /// A fleet under a simulated clock: time passes only by `wait`.
@@ -394,17 +393,7 @@ mod tests {
     }
 
     fn said(in_recovery: bool, timeline: u32, lsn: u64, receiver: WalReceiver) -> Sample {
-        let (system, timeline, lsn) = (SystemId(7), Timeline(timeline), Lsn(lsn));
-        Sample {
-            asked: Instant::now(),
-            in_recovery,
-            system,
-            timeline,
-            lsn,
-            receiver,
-            started_us: 1,
-            defaults: ServerDefaults::default(),
-        }
+        Sample { timeline: Timeline(timeline), receiver, ..fixtures::sample(in_recovery, lsn) }
     }
 
     use Standing::*;

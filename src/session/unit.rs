@@ -1,18 +1,21 @@
 //! Cutting the client's bytes into units, and what a unit needs.
 
-mod end;
 mod messages;
 
-use self::end::{End, end_of, streamed_bind};
 use self::messages::{add_bind, add_named, add_parse};
 use super::state::SessionState;
 use crate::database::{Database, classify, classify_prepared};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::bind::BindMessage;
-use crate::wire::frame::{HEADER_LEN, client_header};
+use crate::wire::frame::{HEADER_LEN, Header, client_header};
 use crate::wire::{Cursor, WireError};
 use std::sync::Arc;
+
+/// A pipeline that grows beyond this before its Sync is sent in parts, to the primary. Bytes.
+const PIPELINE_MAX: usize = 1024 * 1024;
+/// A Bind longer than this, and than `retry_buffer`, is passed on as it comes, once its names are there. Bytes.
+const STREAM_MIN: usize = 256 * 1024;
 
 /// How a unit ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,17 +340,11 @@ pub fn cut(
     }
     match header.tag {
         b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
-            let end = end_of(input, scanned, database, max_message)?;
-            if end == End::Missing {
-                return Ok(Cut::NeedMore);
-            }
-            let cut = cut_pipeline(input, state, database)?;
-            let writes = matches!(&cut, Cut::Whole(unit) if matches!(unit.access, Access::Write(_)));
-            if end == End::IfItWrites && !writes {
+            if !has_end(input, scanned, database, max_message)? {
                 return Ok(Cut::NeedMore);
             }
             *scanned = 0;
-            return Ok(cut);
+            return cut_pipeline(input, state, database);
         }
         // Data of a COPY that has failed: PostgreSQL drops it too.
         b'd' | b'c' | b'f' => return Ok(Cut::Ignore(header.total)),
@@ -373,6 +370,32 @@ pub fn cut(
         tag => return Err(WireError::Type(tag)),
     }
     Ok(Cut::Whole(unit))
+}
+
+/// Whether the pipeline at the front of `input` can be cut: its Sync or Flush is there, or it is too long to wait for it.
+fn has_end(input: &[u8], scanned: &mut usize, database: &Database, max_message: usize) -> Result<bool, WireError> {
+    loop {
+        let rest = &input[(*scanned).min(input.len())..];
+        match client_header(rest)? {
+            Some(header) if header.total > max_message => {
+                return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
+            }
+            Some(header) if rest.len() >= header.total => {
+                if !matches!(header.tag, b'P' | b'B' | b'D' | b'E' | b'C') {
+                    return Ok(true);
+                }
+                *scanned += header.total;
+            }
+            Some(header) => return Ok(*scanned >= PIPELINE_MAX || streamed_bind(header, rest, database).is_some()),
+            None => return Ok(*scanned >= PIPELINE_MAX),
+        }
+    }
+}
+
+/// The head of a Bind that is passed on as it comes: too long to be sent again, and its names are there.
+fn streamed_bind<'a>(header: Header, message: &'a [u8], database: &Database) -> Option<BindMessage<'a>> {
+    let long = header.tag == b'B' && header.total > STREAM_MIN.max(database.settings().routing.retry_buffer);
+    if long { BindMessage::read(&message[HEADER_LEN..]).ok() } else { None }
 }
 
 fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Result<Cut, WireError> {

@@ -170,6 +170,8 @@ impl RawClient {
             }
             // The other side closed while bytes of ours were still unread.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+            // A machine that stood still and goes on may end a read that waits.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.fill(),
             Err(error) => Err(error),
         }
     }
