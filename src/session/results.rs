@@ -15,7 +15,7 @@ use super::state::SessionState;
 use super::unit::Unit;
 use crate::config::PoolMode;
 use crate::database::PreparedStatement;
-use crate::metrics::{QueryRoute, RetryReason};
+use crate::metrics::{QueryReason, QueryRoute, RetryReason};
 use crate::route::Target;
 use crate::server::prepared::server_name;
 use crate::server::{Expected, Incoming, ServerConnection, TransactionStatus};
@@ -126,6 +126,7 @@ impl Session {
     fn go_to_primary(&mut self, attempt: &mut Attempt) -> bool {
         self.start_again(RetryReason::StalePlan);
         attempt.need.target = Target::Primary;
+        attempt.need.reason = QueryReason::Retry;
         false
     }
 }
