@@ -5,20 +5,15 @@ Each runs on a fresh primary with replicas, once against PostgreSQL itself and o
 test fails through pgyard that passes directly, but for those that tests/drivers/known_differences.toml lists.
 """
 
-import argparse
 import json
 import shutil
-import sys
-import tempfile
 import tomllib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from bench_process import BenchFailed
 from bench_servers import ROOT, postgresql_directory
 from drivers_run import SUITES, DriverRun, Outcome
 from drivers_source import Sources
-from regress import reads_on_replicas
+from foreign_suites import exit_with, parser, reads_on_replicas, run_directory
 
 KNOWN = ROOT / "tests" / "drivers" / "known_differences.toml"
 CACHE = ROOT / "target" / "drivers"
@@ -31,25 +26,15 @@ def main():
     kept = CACHE / "results"
     kept.mkdir(parents=True, exist_ok=True)
     sources = Sources(postgresql_directory(), CACHE / "cache").prepare()
-    options.directory = Path(tempfile.mkdtemp(prefix="pgyard-drivers-"))
-    options.directory.chmod(0o711)
-    try:
+    with run_directory("drivers") as options.directory:
         reports = [report for suite in options.suites for report in run_suite(sources, suite, options, kept)]
-    finally:
-        shutil.rmtree(options.directory, ignore_errors=True)
     return show(reports)
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pgyard", type=Path, default=ROOT / "target" / "debug" / "pgyard", help="the program (default: %(default)s)")
-    parser.add_argument("--suite", dest="suites", action="append", choices=list(SUITES), help="only this suite")
-    parser.add_argument("--mode", dest="modes", action="append", choices=["transaction", "session-reused", "session"],
-                        help="(default: transaction)")
-    parser.add_argument("--replicas", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="compare with the last direct run instead of running directly again")
-    parser.add_argument("tests", nargs="*", help="what of the suite to run, as its own runner understands it")
-    options = parser.parse_args()
+    shared = parser(__doc__, SUITES, ["transaction", "session-reused", "session"], replicas=2)
+    shared.add_argument("tests", nargs="*", help="what of the suite to run, as its own runner understands it")
+    options = shared.parse_args()
     options.suites = options.suites or list(SUITES)
     options.modes = options.modes or ["transaction"]
     return options
@@ -128,9 +113,4 @@ def show(reports):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchFailed as failure:
-        sys.exit(f"drivers: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    exit_with("drivers", main)

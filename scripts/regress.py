@@ -5,18 +5,14 @@ What a file prints through pgyard is compared with what it prints on the same ma
 those that tests/regress/known_differences.toml lists.
 """
 
-import argparse
 import difflib
-import re
 import shutil
-import sys
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench_process import BenchFailed
 from bench_servers import ROOT, postgresql_directory
+from foreign_suites import exit_with, parser, reads_on_replicas, run_directory
 from regress_run import Run
 from regress_source import Suites
 
@@ -33,24 +29,15 @@ def main():
     kept = CACHE / "results"
     kept.mkdir(parents=True, exist_ok=True)
     suites = Suites(postgresql_directory(), CACHE / "cache").prepare()
-    options.directory = Path(tempfile.mkdtemp(prefix="pgyard-regress-"))
-    options.directory.chmod(0o711)
-    try:
+    with run_directory("regress") as options.directory:
         reports = [report for suite in options.suites for report in run_suite(suites, suite, options, kept)]
-    finally:
-        shutil.rmtree(options.directory, ignore_errors=True)
     return show(reports, suites.version)
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pgyard", type=Path, default=ROOT / "target" / "debug" / "pgyard", help="the program (default: %(default)s)")
-    parser.add_argument("--suite", dest="suites", action="append", choices=list(MODES), help="only this suite")
-    parser.add_argument("--mode", dest="modes", action="append", choices=MODES["regress"], help="only this mode")
-    parser.add_argument("--replicas", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="compare with the last direct run instead of running directly again")
-    parser.add_argument("files", nargs="*", help="files to run in this order, instead of the schedule")
-    options = parser.parse_args()
+    shared = parser(__doc__, MODES, MODES["regress"], replicas=1)
+    shared.add_argument("files", nargs="*", help="files to run in this order, instead of the schedule")
+    options = shared.parse_args()
     options.suites = options.suites or list(MODES)
     return options
 
@@ -96,11 +83,6 @@ def execute(run, folder):
     return results
 
 
-def reads_on_replicas(metrics):
-    counts = re.findall(r'^pgyard_queries_total\{[^}]*route="replica"[^}]*\} (\d+)', metrics, re.M)
-    return sum(map(int, counts))
-
-
 def show(reports, version):
     """The table, and every file that differs. The exit status: 0 if nothing differs that is not known."""
     entries = tomllib.loads(KNOWN.read_text()).get("difference", [])
@@ -134,9 +116,4 @@ def excerpt(report, name):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BenchFailed as failure:
-        sys.exit(f"regress: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    exit_with("regress", main)

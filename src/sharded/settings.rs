@@ -128,17 +128,7 @@ impl ShardedSession {
             self.put_tag("SET");
             return Ok(());
         }
-        let begun: Vec<usize> =
-            (0..self.legs.len()).filter(|shard| self.legs[*shard].as_ref().is_some_and(|leg| leg.has_begun())).collect();
-        for &shard in &begun {
-            self.leg(shard).query(sql);
-        }
-        let mut outcome = Ok(());
-        for &shard in &begun {
-            let answer = self.finish(shard, false).await.and_then(|answer| answer.check());
-            outcome = outcome.and(answer.map(drop));
-        }
-        outcome?;
+        self.tell_begun(sql).await?;
         self.block.also(sql, modes.isolation);
         self.put_tag("SET");
         Ok(())

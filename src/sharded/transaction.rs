@@ -380,16 +380,7 @@ impl ShardedSession {
         if !makes && !self.sets.has_savepoint(name) {
             return Err(Trouble::error(SqlState(*b"3B001"), format!("savepoint {} does not exist", quote_name(name))));
         }
-        let begun = self.shards_that(|leg| leg != LegTransaction::Outside);
-        for &shard in &begun {
-            self.leg(shard).query(sql);
-        }
-        let mut outcome = Ok(());
-        for &shard in &begun {
-            let answer = self.finish(shard, false).await.and_then(|answer| answer.check());
-            outcome = outcome.and(answer.map(drop));
-        }
-        outcome?;
+        self.tell_begun(sql).await?;
         match step {
             SavepointStep::Make(name) => self.sets.savepoint(name),
             SavepointStep::Release(name) => self.sets.release(name),
@@ -401,6 +392,20 @@ impl ShardedSession {
         }
         self.put_tag(tag);
         Ok(())
+    }
+
+    /// Sends a statement to every leg that has begun, and waits for all the answers, also behind one that failed.
+    pub(super) async fn tell_begun(&mut self, sql: &str) -> Result<(), Trouble> {
+        let begun = self.shards_that(|leg| leg != LegTransaction::Outside);
+        for &shard in &begun {
+            self.leg(shard).query(sql);
+        }
+        let mut outcome = Ok(());
+        for &shard in &begun {
+            let answer = self.finish(shard, false).await.and_then(|answer| answer.check());
+            outcome = outcome.and(answer.map(drop));
+        }
+        outcome
     }
 
     pub(super) fn in_failed_block(&self) -> Trouble {
