@@ -11,7 +11,7 @@
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
 //! | 6 | [`database`], [`coordinator`], [`twophase`] |
-//! | 7 | [`session`], [`http`], [`demo`] |
+//! | 7 | [`session`], [`http`], [`demo`], [`inspection`] |
 //! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
 
@@ -25,6 +25,7 @@ pub mod database;
 pub mod demo;
 pub mod gather;
 pub mod http;
+pub mod inspection;
 pub mod metrics;
 pub mod net;
 pub mod plan;

@@ -6,6 +6,7 @@ mod integration {
     mod access;
     mod begun;
     mod chaos;
+    mod check_live;
     mod console;
     mod coordinator;
     mod drivers;
@@ -45,4 +46,5 @@ mod integration {
     mod stubborn;
     mod tls;
     mod tls_server;
+    mod tpch;
 }

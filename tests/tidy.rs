@@ -35,6 +35,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("admin", 8),
     ("http", 7),
     ("demo", 7),
+    ("inspection", 7),
     ("app", 9),
 ];
 /// Uses within a layer: the console serves what a session has logged in, and settings say where rows live.

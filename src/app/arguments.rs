@@ -26,6 +26,7 @@ Examples:
 
   # serve with a file, and check it first
   pgyard check pgyard.toml
+  pgyard check --live pgyard.toml
   pgyard --config pgyard.toml
 
   # where would this go, and why?
@@ -131,6 +132,9 @@ pub struct CheckArguments {
     /// Configuration file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Look at the servers too: hosts and their roles; of shards, whether definitions, copies and keys agree with the settings and with each other
+    #[arg(long)]
+    pub live: bool,
 }
 
 /// Which running pgyard is meant.
