@@ -10,6 +10,7 @@ pub mod finding;
 pub mod hosts;
 pub mod look;
 pub mod map;
+pub mod numbers;
 pub mod read;
 pub mod shape;
 

@@ -10,7 +10,7 @@
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`], [`coordinator`], [`twophase`] |
+//! | 6 | [`database`], [`coordinator`], [`twophase`], [`sequences`] |
 //! | 7 | [`session`], [`http`], [`demo`], [`inspection`] |
 //! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
@@ -31,6 +31,7 @@ pub mod net;
 pub mod plan;
 pub mod pool;
 pub mod route;
+pub mod sequences;
 pub mod server;
 pub mod session;
 pub mod shard;

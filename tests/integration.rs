@@ -37,6 +37,7 @@ mod integration {
     mod sequences;
     mod shard_keys;
     mod shard_order;
+    mod shard_writes;
     mod sharded;
     mod shards;
     mod slow_hosts;

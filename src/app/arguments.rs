@@ -84,6 +84,8 @@ pub enum Invocation {
     Undrain(UndrainArguments),
     /// Make a sharded database's coordinator show what its shards have
     Coordinator(CoordinatorArguments),
+    /// Have the sequences of sharded tables give every value on one shard only, and install pgyard.unique_id()
+    Sequences(SequencesArguments),
     /// Start a local primary, replicas, and pgyard in front of them
     Demo(DemoArguments),
 }
@@ -124,6 +126,20 @@ pub struct CoordinatorArguments {
     /// Which database, if the file has several that are sharded
     #[arg(short, long, value_name = "NAME")]
     pub database: Option<String>,
+}
+
+/// Options of `sequences`.
+#[derive(Args, Clone, Debug)]
+pub struct SequencesArguments {
+    /// Configuration file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which database, if the file has several that are sharded
+    #[arg(short, long, value_name = "NAME")]
+    pub database: Option<String>,
+    /// Do it; else it is only shown what would be done
+    #[arg(long)]
+    pub apply: bool,
 }
 
 /// Options of `check`.
@@ -296,7 +312,7 @@ fn read(line: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments,
         | Invocation::Drain(DrainArguments { target, .. })
         | Invocation::Undrain(UndrainArguments { target, .. }) => settle_target(target, matches),
         Invocation::Route(route) if route.config.is_some() && !is_typed(matches, "admin") => route.admin = None,
-        Invocation::Route(_) | Invocation::Check(_) | Invocation::Coordinator(_) | Invocation::Demo(_) => {}
+        Invocation::Route(_) | Invocation::Check(_) | Invocation::Coordinator(_) | Invocation::Sequences(_) | Invocation::Demo(_) => {}
     }
     Ok(Arguments { command: invocation })
 }

@@ -10,6 +10,7 @@ pub mod pause;
 pub mod reload;
 pub mod resume;
 pub mod route;
+pub mod sequences;
 pub mod status;
 pub mod undrain;
 
@@ -23,6 +24,7 @@ pub fn run(invocation: &Invocation) -> Option<ExitCode> {
         Invocation::Serve(_) | Invocation::Demo(_) => return None,
         Invocation::Check(arguments) => check::run(arguments),
         Invocation::Coordinator(arguments) => coordinator::run(arguments),
+        Invocation::Sequences(arguments) => sequences::run(arguments),
         Invocation::Route(arguments) => route::run(arguments),
         Invocation::Status(arguments) => status::run(arguments),
         Invocation::Reload(arguments) => reload::run(arguments),

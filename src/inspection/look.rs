@@ -4,13 +4,14 @@ use super::compare::compare;
 use super::finding::{Finding, Inspection};
 use super::hosts::{HOST_QUERY, HostDemands, HostFacts, SeenHost};
 use super::map::{ReadShard, full_name, key_columns, without_place};
-use super::read::{column, open, rows};
+use super::read::{TextRow, column, open, rows};
 use super::shape::{SHAPE_QUERY, Shape};
-use super::{contents, coordinator, hosts, map};
+use super::{contents, coordinator, hosts, map, numbers};
 use crate::cluster::control::{ControlConnection, describe_error};
 use crate::config::{COORDINATOR, DatabaseSettings, ShardingSettings};
 use crate::coordinator::ShardServer;
 use crate::plan::{SCHEMA_QUERY, Schema, SchemaRow};
+use crate::sequences::apply::{SEQUENCES_QUERY, facts_query, names, read_facts};
 use crate::shard::{KeySession, QualifiedName, TablePlace};
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
@@ -120,6 +121,7 @@ async fn look_at_shards(database: &DatabaseSettings, sharding: &ShardingSettings
     inspection.findings.extend(same_servers(database, sharding, &shards));
     look_at_rights(database, &shards, &mut inspection.findings).await;
     look_at_rows(sharding, &shards, &mut inspection.findings).await;
+    look_at_sequences(sharding, &shards, &mut inspection.findings).await;
     if let Some(settings) = &sharding.coordinator {
         let primary = look_at_hosts(COORDINATOR, settings, false, inspection).await;
         if let (Some((connection, ..)), Some(Some(first))) = (primary, shards.first()) {
@@ -245,6 +247,22 @@ async fn look_at_rows(sharding: &ShardingSettings, shards: &[Option<SeenShard>],
             }
             _ => {}
         }
+    }
+}
+
+/// Whether sequences of sharded tables may give the same values on two shards.
+async fn look_at_sequences(sharding: &ShardingSettings, shards: &[Option<SeenShard>], findings: &mut Vec<Finding>) {
+    let text = |row: &TextRow| (0..row.len()).map(|place| column(row, place).to_owned()).collect::<Vec<_>>();
+    let Some(first) = shards.iter().flatten().next() else { return };
+    let Ok(found) = rows(&first.connection.client, SEQUENCES_QUERY).await else { return };
+    for sequence in names(&found.iter().map(text).collect::<Vec<_>>(), &sharding.map) {
+        let mut facts = Vec::new();
+        for shard in shards.iter().flatten() {
+            // One that is not there is told with its column's default.
+            let Ok(found) = rows(&shard.connection.client, &facts_query(&sequence.sequence)).await else { continue };
+            facts.extend(found.first().and_then(|row| Some((shard.name.as_str(), read_facts(&text(row))?))));
+        }
+        findings.extend(numbers::judge(&sequence, &facts));
     }
 }
 
