@@ -35,7 +35,8 @@ pub fn judge(first: &Shape, own: &Shape, servers: &[TextRow], wanted: &[ShardSer
         let Some(row) = known.get(layout::server_name(&shard.name).as_str()) else { return true };
         let hosts: Vec<&str> = shard.hosts.iter().map(|(host, _)| host.as_str()).collect();
         let ports: Vec<String> = shard.hosts.iter().map(|(_, port)| port.to_string()).collect();
-        (column(row, 1), column(row, 2), column(row, 3)) != (&hosts.join(","), &ports.join(","), &shard.database)
+        let wanted = [hosts.join(","), ports.join(","), shard.database.clone()];
+        wanted.iter().enumerate().any(|(place, wanted)| column(row, place + 1) != wanted)
     };
     let shards: Vec<&str> = wanted.iter().filter(strange).map(|shard| shard.name.as_str()).collect();
     if !shards.is_empty() {
@@ -67,4 +68,53 @@ pub fn reach_queries(first: &Shape, map: &ShardMap) -> Vec<(String, String)> {
     let sharded = first.tables().find(|table| matches!(map.place(table), Some(TablePlace::Sharded(_))));
     let query = |shard: &String| Some((shard.clone(), format!("SELECT 1 FROM {} LIMIT 1", layout::foreign_table(shard, sharded?))));
     map.shards.iter().filter_map(query).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspection::shape::ShapeItem;
+    use crate::shard::QualifiedName;
+
+    fn shape(locale: &str, columns: &[(&str, &str, &str)]) -> Shape {
+        let name = |table: &str| QualifiedName { schema: "public".into(), name: table.into() };
+        let none = QualifiedName { schema: String::new(), name: String::new() };
+        let mut shape = Shape::default();
+        shape.items.insert(ShapeItem { table: none, kind: "locale".into(), name: String::new() }, locale.into());
+        for (table, column, definition) in columns {
+            let relation = ShapeItem { table: name(table), kind: "relation".into(), name: String::new() };
+            shape.items.insert(relation, "table".into());
+            let column = ShapeItem { table: name(table), kind: "column".into(), name: (*column).into() };
+            shape.items.insert(column, (*definition).into());
+        }
+        shape
+    }
+
+    #[test]
+    fn coordinators() {
+        let map = ShardMap { shards: vec!["s0".into()], unlisted: Some(TablePlace::Reference), ..ShardMap::default() };
+        let server = ShardServer {
+            name: "s0".into(),
+            hosts: vec![("a".into(), 5432), ("b".into(), 5433)],
+            database: "shop".into(),
+            ssl_mode: "prefer",
+            user: "u".into(),
+            password: None,
+        };
+        let servers = |host: &str| vec![["pgyard_s0", host, "5432,5433", "shop"].map(|text| Some(text.to_owned())).to_vec()];
+        let check = |own: &Shape, servers: &[TextRow], expect: &[&str]| {
+            let first = shape("UTF8 C C", &[("t", "a", "text NOT NULL DEFAULT 'x'::text")]);
+            let found = judge(&first, own, servers, std::slice::from_ref(&server), &map);
+            assert_eq!(found.len(), expect.len(), "{found:?}");
+            found.iter().zip(expect).for_each(|(finding, part)| assert!(finding.says.contains(part), "{part}: {finding}"));
+        };
+        let good = shape("UTF8 C C", &[("t", "a", "text")]);
+        check(&good, &servers("a,b"), &[]);
+        check(&good, &servers("a"), &["does not reach s0"]);
+        check(&good, &[], &["does not reach s0"]);
+        check(&shape("UTF8 C C", &[]), &servers("a,b"), &["does not show table public.t"]);
+        check(&shape("UTF8 C C", &[("t", "a", "integer")]), &servers("a,b"), &["table public.t with other columns"]);
+        check(&shape("UTF8 de_DE de_DE", &[("t", "a", "text")]), &servers("a,b"), &["encoding and locale UTF8 de_DE"]);
+        assert_eq!(reach_queries(&good, &map), []);
+    }
 }
