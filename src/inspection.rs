@@ -16,3 +16,4 @@ pub mod shape;
 
 pub use finding::{Finding, Gravity, Inspection};
 pub use look::inspect;
+pub use read::definitions;

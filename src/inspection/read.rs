@@ -4,6 +4,8 @@ use crate::cluster::control::{ControlConnection, ControlTarget, describe_error};
 use crate::cluster::{Host, ServerTlsLookup};
 use crate::config::{DatabaseSettings, HostSettings};
 use crate::net::tls::ServerTls;
+use crate::plan::{SCHEMA_QUERY, Schema, SchemaRow};
+use crate::sql::{CATALOGUE_QUERY, Catalogue, CatalogueRow};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -36,6 +38,31 @@ pub async fn open(database: &DatabaseSettings, host: &HostSettings) -> Result<Co
     };
     connection.client.batch_execute(BEGIN).await.map_err(|error| describe_error(&error))?;
     Ok(connection)
+}
+
+/// What planning knows of a sharded database, from the first host of a shard that answers.
+///
+/// # Errors
+/// What stood in the way, host by host.
+pub async fn definitions(shard: &DatabaseSettings) -> Result<(Schema, Catalogue), String> {
+    let mut reasons = Vec::new();
+    for host in &shard.hosts {
+        let read = async {
+            let connection = open(shard, host).await?;
+            let ask = async |query: &str| rows(&connection.client, query).await.map_err(|error| describe_error(&error));
+            let schema = ask(SCHEMA_QUERY).await?;
+            // Of views, names are looked for as their owners see them.
+            ask("RESET search_path").await?;
+            let catalogue = ask(CATALOGUE_QUERY).await?;
+            let schema = Schema::from_rows(schema.into_iter().filter_map(|row| SchemaRow::try_from(row).ok()));
+            Ok((schema, Catalogue::from_rows(catalogue.into_iter().filter_map(|row| CatalogueRow::try_from(row).ok()))))
+        };
+        match read.await {
+            Ok(found) => return Ok(found),
+            Err::<_, String>(reason) => reasons.push(format!("{}: {reason}", host.name)),
+        }
+    }
+    Err(reasons.join("\n"))
 }
 
 /// The rows of a query.
