@@ -46,6 +46,6 @@ pub use schema::{SCHEMA_QUERY, SCHEMA_SCRIPT, Schema, SchemaRow};
 pub use select::refusal;
 pub use statement::{Planner, first_shard as first_shard_plan};
 pub use steps::{
-    Combine, CopyPlan, CopyRows, CopySplit, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, MovePlan, Partial, Plan, Refusal,
-    RowCount, SortKey, SplitInsert, WritePlan,
+    Combine, CopyPlan, CopyRows, CopySplit, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, MovePlan, Partial, Plan,
+    Refusal, RowCount, SortKey, SplitInsert, WritePlan,
 };

@@ -7,6 +7,6 @@ pub mod apply;
 pub mod stride;
 pub mod unique_id;
 
-pub use apply::{SequencePlan, SequenceError, arrange};
+pub use apply::{SequenceError, SequencePlan, arrange};
 pub use stride::{SequenceFacts, SequenceName, overlap};
 pub use unique_id::unique_id_script;

@@ -312,7 +312,11 @@ fn read(line: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments,
         | Invocation::Drain(DrainArguments { target, .. })
         | Invocation::Undrain(UndrainArguments { target, .. }) => settle_target(target, matches),
         Invocation::Route(route) if route.config.is_some() && !is_typed(matches, "admin") => route.admin = None,
-        Invocation::Route(_) | Invocation::Check(_) | Invocation::Coordinator(_) | Invocation::Sequences(_) | Invocation::Demo(_) => {}
+        Invocation::Route(_)
+        | Invocation::Check(_)
+        | Invocation::Coordinator(_)
+        | Invocation::Sequences(_)
+        | Invocation::Demo(_) => {}
     }
     Ok(Arguments { command: invocation })
 }

@@ -18,7 +18,8 @@ pub fn compare(shapes: &[Option<NamedShape<'_>>], map: &ShardMap) -> Vec<Finding
     for item in items {
         let concerned: Vec<&NamedShape<'_>> = concerned(item, shapes, map);
         // A table that is missing is told once, not column by column.
-        let has_table = |shape: &Shape| item.table.name.is_empty() || item.kind == "relation" || shape.relation(&item.table).is_some();
+        let has_table =
+            |shape: &Shape| item.table.name.is_empty() || item.kind == "relation" || shape.relation(&item.table).is_some();
         let concerned: Vec<&NamedShape<'_>> = concerned.into_iter().filter(|(_, shape)| has_table(shape)).collect();
         findings.extend(difference(item, &concerned));
     }
@@ -40,7 +41,12 @@ fn concerned<'a, 's>(item: &ShapeItem, shapes: &'a [Option<NamedShape<'s>>], map
         // Statements are planned by the first shard's definitions.
         Some(TablePlace::Single(shard)) => {
             let wanted = [0, *shard];
-            shapes.iter().enumerate().filter(|(place, _)| wanted.contains(place)).filter_map(|(_, shape)| shape.as_ref()).collect()
+            shapes
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| wanted.contains(place))
+                .filter_map(|(_, shape)| shape.as_ref())
+                .collect()
         }
         None => Vec::new(),
     }
@@ -146,10 +152,19 @@ mod tests {
         check([one, one, &[]], &[]);
         check([&[], one, &[]], &[(problem, "table public.one is missing on s0")]);
         // Views are everybody's.
-        check([&[("relation", "v", "", "view"), ("view", "v", "", " SELECT 1;")], &[], &[]], &[(problem, "table public.v is missing")]);
+        check(
+            [&[("relation", "v", "", "view"), ("view", "v", "", " SELECT 1;")], &[], &[]],
+            &[(problem, "table public.v is missing")],
+        );
         check([&[("index", "t", "i", "CREATE INDEX i ON t")], &[], &[]], &[(warning, "there: CREATE INDEX i")]);
-        check([&[("index", "t", "i", "CREATE UNIQUE INDEX i ON t")], &[], &[]], &[(problem, "index i of public.t is missing on s1, s2")]);
+        check(
+            [&[("index", "t", "i", "CREATE UNIQUE INDEX i ON t")], &[], &[]],
+            &[(problem, "index i of public.t is missing on s1, s2")],
+        );
         let long: &[_] = &[("function", "", "f()", "BEGIN\nEND")];
-        check([long, long, &[("function", "", "f()", "BEGIN\n\nEND")]], &[(problem, "function public.f() differs between s2 and s0, s1")]);
+        check(
+            [long, long, &[("function", "", "f()", "BEGIN\n\nEND")]],
+            &[(problem, "function public.f() differs between s2 and s0, s1")],
+        );
     }
 }

@@ -12,10 +12,7 @@ pub const SAMPLE_ROWS: usize = 1000;
 
 /// Counts a table's rows and adds up hashes of them, whatever their order.
 pub fn copy_query(table: &QualifiedName) -> String {
-    format!(
-        "SELECT count(*), coalesce(sum(hashtextextended(CAST(t.* AS text), 0)::numeric), 0) FROM {} AS t",
-        quote_table(table)
-    )
+    format!("SELECT count(*), coalesce(sum(hashtextextended(CAST(t.* AS text), 0)::numeric), 0) FROM {} AS t", quote_table(table))
 }
 
 /// Reads some keys of a sharded table.
@@ -32,7 +29,10 @@ pub fn judge_copies(table: &QualifiedName, copies: &[(&str, (u64, String))]) -> 
     let advice = "choose the right one, and copy it to the others";
     if counts.len() > 1 {
         let parts: Vec<String> = counts.iter().map(|(rows, shards)| format!("{rows} on {}", shards.join(", "))).collect();
-        return Some(Finding::problem(format!("reference table {name} has not the same rows everywhere: {}", parts.join("; ")), advice));
+        return Some(Finding::problem(
+            format!("reference table {name} has not the same rows everywhere: {}", parts.join("; ")),
+            advice,
+        ));
     }
     let mut sums: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     copies.iter().for_each(|(shard, (_, sum))| sums.entry(sum).or_default().push(shard));
@@ -123,6 +123,9 @@ mod tests {
         assert_eq!(judge_sample((&table, &columns), &shards, 0, &at_home(0), session), None);
         let strangers = at_home(1).len();
         let found = judge_sample((&table, &columns), &shards, 0, &rows, session).unwrap();
-        assert!(found.says.contains(&format!("of 20 rows of public.t looked at on s0")) && found.says.ends_with(&format!("{strangers} to s1")), "{found}");
+        assert!(
+            found.says.contains("of 20 rows of public.t looked at on s0") && found.says.ends_with(&format!("{strangers} to s1")),
+            "{found}"
+        );
     }
 }

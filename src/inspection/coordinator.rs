@@ -48,7 +48,8 @@ pub fn judge(first: &Shape, own: &Shape, servers: &[TextRow], wanted: &[ShardSer
         let types = |shape: &Shape| -> Vec<(String, String)> {
             // Defaults and keys are the shards' own.
             let bare = |definition: &str| {
-                let end = [" NOT NULL", " DEFAULT ", " GENERATED ", " COLLATE "].iter().filter_map(|word| definition.find(word)).min();
+                let end =
+                    [" NOT NULL", " DEFAULT ", " GENERATED ", " COLLATE "].iter().filter_map(|word| definition.find(word)).min();
                 definition[..end.unwrap_or(definition.len())].to_owned()
             };
             shape.of_table("column", table).map(|(name, definition)| (name.to_owned(), bare(definition))).collect()
@@ -57,7 +58,10 @@ pub fn judge(first: &Shape, own: &Shape, servers: &[TextRow], wanted: &[ShardSer
         if own.relation(table).is_none() {
             findings.push(Finding::problem(format!("the coordinator does not show table {name}"), SYNC));
         } else if types(first) != types(own) {
-            findings.push(Finding::problem(format!("the coordinator shows table {name} with other columns than the shards have"), SYNC));
+            findings.push(Finding::problem(
+                format!("the coordinator shows table {name} with other columns than the shards have"),
+                SYNC,
+            ));
         }
     }
     findings
@@ -66,7 +70,8 @@ pub fn judge(first: &Shape, own: &Shape, servers: &[TextRow], wanted: &[ShardSer
 /// A query of the coordinator that reads something of each shard: the shard's name, and the query.
 pub fn reach_queries(first: &Shape, map: &ShardMap) -> Vec<(String, String)> {
     let sharded = first.tables().find(|table| matches!(map.place(table), Some(TablePlace::Sharded(_))));
-    let query = |shard: &String| Some((shard.clone(), format!("SELECT 1 FROM {} LIMIT 1", layout::foreign_table(shard, sharded?))));
+    let query =
+        |shard: &String| Some((shard.clone(), format!("SELECT 1 FROM {} LIMIT 1", layout::foreign_table(shard, sharded?))));
     map.shards.iter().filter_map(query).collect()
 }
 

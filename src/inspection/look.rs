@@ -113,10 +113,14 @@ async fn look_at_shards(database: &DatabaseSettings, sharding: &ShardingSettings
         .flatten()
         .map(|shard| ReadShard { shape: (shard.name.as_str(), &shard.shape), schema: &shard.schema })
         .collect();
-    inspection.findings.extend(map::judge(&read, &sharding.map));
+    if read.len() == shards.len() {
+        inspection.findings.extend(map::judge(&read, &sharding.map));
+    }
     let without = without_place(&read, &sharding.map);
     if !without.is_empty() {
-        inspection.seen.push(format!("tables without a place in the settings, which statements can't name: {}", without.join(", ")));
+        inspection
+            .seen
+            .push(format!("tables without a place in the settings, which statements can't name: {}", without.join(", ")));
     }
     inspection.findings.extend(same_servers(database, sharding, &shards));
     look_at_rights(database, &shards, &mut inspection.findings).await;
@@ -191,7 +195,9 @@ async fn look_at_rights(database: &DatabaseSettings, shards: &[Option<SeenShard>
             }
         }
     }
-    let configured = |role: &str| database.users.iter().any(|user| user.name == role && (user.server_password.is_some() || user.secret.is_some()));
+    let configured = |role: &str| {
+        database.users.iter().any(|user| user.name == role && (user.server_password.is_some() || user.secret.is_some()))
+    };
     for (role, proofs) in roles.iter().filter(|(role, _)| !configured(role)) {
         let there: usize = proofs.values().map(Vec::len).sum();
         let advice = "copy it from the first shard with its verifier: pg_dumpall --roles-only; or give pgyard its password";

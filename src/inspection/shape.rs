@@ -7,25 +7,25 @@ use std::collections::BTreeMap;
 /// Reads a [`Shape`]: kind, schema, relation, name, definition. The search path must be `pg_catalog` alone, so that definitions name schemas.
 pub const SHAPE_QUERY: &str = r"
 WITH tables AS (
-  SELECT c.*, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  SELECT c.*, n.nspname AS space FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE c.oid >= 16384 AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgyard')
      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 SELECT 'locale', '', '', '', pg_encoding_to_char(encoding) || ' ' || datcollate || ' ' || datctype FROM pg_database WHERE datname = current_database()
 UNION ALL
-SELECT 'relation', nspname, relname, '',
+SELECT 'relation', space, relname, '',
        CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table partitioned by ' || pg_get_partkeydef(oid) WHEN 'v' THEN 'view'
                     WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END
        || CASE WHEN relpersistence = 'u' THEN ', unlogged' ELSE '' END || CASE WHEN relrowsecurity THEN ', with row security' ELSE '' END
        || CASE WHEN relispartition THEN ', a partition ' || pg_get_expr(relpartbound, oid) ELSE '' END
   FROM tables WHERE relkind IN ('r', 'p', 'v', 'm', 'f')
 UNION ALL
-SELECT 'view', nspname, relname, '', pg_get_viewdef(oid) FROM tables WHERE relkind IN ('v', 'm')
+SELECT 'view', space, relname, '', pg_get_viewdef(oid) FROM tables WHERE relkind IN ('v', 'm')
 UNION ALL
-SELECT 'order of columns', nspname, relname, '', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
+SELECT 'order of columns', space, relname, '', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)
   FROM tables JOIN pg_attribute a ON a.attrelid = tables.oid
- WHERE relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped GROUP BY nspname, relname
+ WHERE relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped GROUP BY space, relname
 UNION ALL
-SELECT 'column', nspname, relname, a.attname,
+SELECT 'column', space, relname, a.attname,
        format_type(a.atttypid, a.atttypmod)
        || CASE WHEN a.attcollation NOT IN (0, t.typcollation) THEN ' COLLATE ' || (SELECT quote_ident(o.collname) FROM pg_collation o WHERE o.oid = a.attcollation) ELSE '' END
        || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
@@ -36,20 +36,20 @@ SELECT 'column', nspname, relname, a.attname,
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE relkind IN ('r', 'p', 'f') AND a.attnum > 0 AND NOT a.attisdropped
 UNION ALL
-SELECT 'constraint', nspname, relname, k.conname, pg_get_constraintdef(k.oid) || CASE WHEN k.convalidated THEN '' ELSE ' NOT VALID' END
+SELECT 'constraint', space, relname, k.conname, pg_get_constraintdef(k.oid) || CASE WHEN k.convalidated THEN '' ELSE ' NOT VALID' END
   FROM tables JOIN pg_constraint k ON k.conrelid = tables.oid WHERE k.contype IN ('c', 'f', 'p', 'u', 'x')
 UNION ALL
-SELECT 'index', nspname, relname, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisvalid THEN '' ELSE ' (not valid)' END
+SELECT 'index', space, relname, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisvalid THEN '' ELSE ' (not valid)' END
   FROM tables JOIN pg_index i ON i.indrelid = tables.oid
  WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid)
 UNION ALL
-SELECT 'unique', nspname, relname, i.indexrelid::regclass::text,
+SELECT 'unique', space, relname, i.indexrelid::regclass::text,
        (SELECT coalesce(string_agg(a.attname, chr(1) ORDER BY a.attnum), '')
           FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u(number, place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.number
          WHERE u.place <= i.indnkeyatts)
   FROM tables JOIN pg_index i ON i.indrelid = tables.oid WHERE i.indisunique OR i.indisexclusion
 UNION ALL
-SELECT 'reference', nspname, relname, k.conname,
+SELECT 'reference', space, tables.relname, k.conname,
        rn.nspname || chr(2) || r.relname || chr(2)
        || (SELECT string_agg(a.attname, chr(1) ORDER BY u.place) FROM unnest(k.conkey) WITH ORDINALITY AS u(number, place)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.number) || chr(2)
@@ -58,11 +58,11 @@ SELECT 'reference', nspname, relname, k.conname,
   FROM tables JOIN pg_constraint k ON k.conrelid = tables.oid JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace
  WHERE k.contype = 'f' AND k.conparentid = 0
 UNION ALL
-SELECT 'trigger', nspname, relname, g.tgname, pg_get_triggerdef(g.oid) || CASE g.tgenabled WHEN 'O' THEN '' ELSE ' (' || g.tgenabled || ')' END
+SELECT 'trigger', space, relname, g.tgname, pg_get_triggerdef(g.oid) || CASE g.tgenabled WHEN 'O' THEN '' ELSE ' (' || g.tgenabled::text || ')' END
   FROM tables JOIN pg_trigger g ON g.tgrelid = tables.oid WHERE NOT g.tgisinternal
 UNION ALL
-SELECT 'policy', nspname, relname, p.polname,
-       p.polcmd || ' ' || coalesce(pg_get_expr(p.polqual, p.polrelid), '') || ' ' || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '')
+SELECT 'policy', space, relname, p.polname,
+       p.polcmd::text || ' ' || coalesce(pg_get_expr(p.polqual, p.polrelid), '') || ' ' || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '')
   FROM tables JOIN pg_policy p ON p.polrelid = tables.oid
 UNION ALL
 SELECT 'type', n.nspname, '', t.typname,
@@ -151,13 +151,19 @@ impl Shape {
         let is_table = |definition: &str| {
             (definition.starts_with("table") || definition.starts_with("foreign")) && !definition.contains(", a partition ")
         };
-        self.items.iter().filter(move |(item, definition)| item.kind == "relation" && is_table(definition)).map(|(item, _)| &item.table)
+        self.items
+            .iter()
+            .filter(move |(item, definition)| item.kind == "relation" && is_table(definition))
+            .map(|(item, _)| &item.table)
     }
 
     /// What a table has of one kind: names and definitions.
     pub fn of_table<'s>(&'s self, kind: &'s str, table: &'s QualifiedName) -> impl Iterator<Item = (&'s str, &'s str)> {
         let wanted = move |item: &ShapeItem| item.kind == kind && item.table == *table;
-        self.items.iter().filter(move |(item, _)| wanted(item)).map(|(item, definition)| (item.name.as_str(), definition.as_str()))
+        self.items
+            .iter()
+            .filter(move |(item, _)| wanted(item))
+            .map(|(item, definition)| (item.name.as_str(), definition.as_str()))
     }
 }
 

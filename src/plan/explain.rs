@@ -92,7 +92,9 @@ impl PlanWords<'_> {
             }
             WritePlan::Move(plan) => {
                 let shards = self.resolved(&plan.shards).map_or_else(|| self.why(&plan.shards), |set| self.names(set));
-                format!("rows on {shards} whose new key belongs elsewhere are deleted there and inserted where they belong, all of them or none")
+                format!(
+                    "rows on {shards} whose new key belongs elsewhere are deleted there and inserted where they belong, all of them or none"
+                )
             }
             WritePlan::InsertRows { select, select_sql, .. } => {
                 let mut lines = vec![format!("rows are read: {select_sql}")];

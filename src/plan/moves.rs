@@ -34,6 +34,9 @@ impl KeyChange<'_> {
     /// The shards of the rows as they are and as they will be.
     pub(super) fn all_shards(&self, now: &KeyCondition) -> KeyCondition {
         let Ok(values) = self.new_values() else { return KeyCondition::All };
+        if *now == KeyCondition::All {
+            return KeyCondition::All;
+        }
         let key: Option<Vec<KeyTerm>> = self.table.key.iter().map(|column| term(values.get(column.as_str())?)).collect();
         match key {
             Some(values) => {
@@ -49,7 +52,9 @@ impl KeyChange<'_> {
             return Err("a row of a table with triggers or rules cannot be moved to another shard".to_owned());
         }
         if self.definition.guarded {
-            return Err("a row of a table to which foreign keys refer, or with row security, cannot be moved to another shard".to_owned());
+            return Err(
+                "a row of a table to which foreign keys refer, or with row security, cannot be moved to another shard".to_owned()
+            );
         }
         if !self.kinds.iter().all(|kind| matches!(kind, FunctionKind::Plain | FunctionKind::Clock)) {
             return Err("the new key of a row must be the same whenever it is computed".to_owned());
@@ -116,7 +121,8 @@ impl KeyChange<'_> {
                 _ => return Err("an assignment of this form cannot change the key of a sharded table".to_owned()),
             };
             for (column, value) in columns.into_iter().zip(parts) {
-                if matches!(peel(value), Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default")) {
+                if matches!(peel(value), Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default"))
+                {
                     return Err("DEFAULT cannot be given to a column of a row that moves to another shard".to_owned());
                 }
                 if has_queries(value) {
@@ -131,13 +137,17 @@ impl KeyChange<'_> {
     /// A value as it is handed to an INSERT, which converts it to the column's type as UPDATE would. What has no type of its own gets the
     /// column's, without its length: a text that is too long must not be cut by the cast.
     fn as_assigned(&self, value: &Expr, column: &ColumnDefinition) -> Result<String, String> {
-        let untyped = matches!(peel(value), Expr::Value(value) if !matches!(value.value, Value::Number(..) | Value::Boolean(_)));
-        if !untyped {
+        if !is_untyped(value) {
             return Ok(value.to_string());
         }
         let name = self.schema.type_name(column.type_oid, -1).ok_or("the type of a column is not known")?;
         Ok(format!("CAST({value} AS {name})"))
     }
+}
+
+/// Whether a value gets its type from what is done with it: a text in quotes, NULL, a parameter.
+pub(super) fn is_untyped(value: &Expr) -> bool {
+    matches!(peel(value), Expr::Value(value) if !matches!(value.value, Value::Number(..) | Value::Boolean(_)))
 }
 
 fn has_parameters(list: &[SelectItem]) -> bool {

@@ -93,7 +93,10 @@ mod tests {
         let check = |text: &str, expect: Option<&str>| assert_eq!(known(text).as_deref(), expect, "{text}");
         check("SELECT a FROM t LIMIT ALL OFFSET 3", Some("SELECT a FROM t  OFFSET 3"));
         check("SELECT a FROM t OFFSET 3 limit all", Some("SELECT a FROM t OFFSET 3 "));
-        check("SELECT a FROM t OFFSET 2 + (1) ROWS LIMIT $1 FOR UPDATE", Some("SELECT a FROM t LIMIT $1 OFFSET 2 + (1) ROWS FOR UPDATE"));
+        check(
+            "SELECT a FROM t OFFSET 2 + (1) ROWS LIMIT $1 FOR UPDATE",
+            Some("SELECT a FROM t LIMIT $1 OFFSET 2 + (1) ROWS FOR UPDATE"),
+        );
         check("SELECT (SELECT a OFFSET 1 LIMIT 2), b", Some("SELECT (SELECT a LIMIT 2 OFFSET 1), b"));
         check("SELECT a FROM t LIMIT 1 OFFSET 2", None);
         check("SELECT a FROM t OFFSET 2 ROWS FETCH FIRST ROW ONLY", None);

@@ -210,13 +210,22 @@ mod tests {
         let name = |name: &str| QualifiedName { schema: "public".into(), name: name.into() };
         let sharded = |table: &str| {
             let scheme = Scheme::Hash { shards: 3 };
-            TablePlace::Sharded(Arc::new(ShardedTable { table: name(table), key: vec!["k".into()], group: 0, types: None, scheme }))
+            TablePlace::Sharded(Arc::new(ShardedTable {
+                table: name(table),
+                key: vec!["k".into()],
+                group: 0,
+                types: None,
+                scheme,
+            }))
         };
         let tables = [(name("t"), sharded("t")), (name("u"), sharded("u")), (name("r"), TablePlace::Reference)];
         let map = ShardMap { shards: vec!["s0".into()], tables: tables.into(), unlisted: None };
         let row = |sequence: &str, table: &str| ["public", sequence, "public", table, "id"].map(str::to_owned).to_vec();
         let found = names(&[row("a", "t"), row("b", "r"), row("a", "u"), row("c", "gone")], &map);
-        assert_eq!(found, [SequenceName { sequence: name("a"), columns: vec![(name("t"), "id".into()), (name("u"), "id".into())] }]);
+        assert_eq!(
+            found,
+            [SequenceName { sequence: name("a"), columns: vec![(name("t"), "id".into()), (name("u"), "id".into())] }]
+        );
     }
 
     #[test]

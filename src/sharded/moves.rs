@@ -105,7 +105,8 @@ impl ShardedSession {
 fn named(before: &str, called: &str, rows: &[(String, String)], behind: &str) -> String {
     let places: Vec<String> = rows.iter().map(|(_, place)| format!("\"{place}\"")).collect();
     let condition = format!("{called}.ctid = ANY ('{{{}}}'::pg_catalog.tid[])", places.join(","));
-    let pairs: Vec<String> = rows.iter().map(|(table, place)| format!("({table}::pg_catalog.oid, '{place}'::pg_catalog.tid)")).collect();
+    let pairs: Vec<String> =
+        rows.iter().map(|(table, place)| format!("({table}::pg_catalog.oid, '{place}'::pg_catalog.tid)")).collect();
     let both = match pairs.as_slice() {
         [] => String::new(),
         pairs => format!(" AND ({called}.tableoid, {called}.ctid) IN ({})", pairs.join(", ")),

@@ -114,7 +114,8 @@ fn servers_that_cannot_prepare_and_hosts_that_do_not_belong_are_found() {
     }
     let (said, well) = look(&config(&fleet, ""));
     let port = fleet.primary().port();
-    let expected = format!("PROBLEM: shard s2: max_prepared_transactions is 0 on 127.0.0.1:{port}: every write to several shards fails");
+    let expected =
+        format!("PROBLEM: shard s2: max_prepared_transactions is 0 on 127.0.0.1:{port}: every write to several shards fails");
     assert!(!well && said.contains(&expected), "{said}");
     assert!(said.contains("-> ALTER SYSTEM SET max_prepared_transactions = 200, and restart the server"), "{said}");
 
@@ -131,7 +132,8 @@ fn servers_that_cannot_prepare_and_hosts_that_do_not_belong_are_found() {
     let (said, well) = look(&hosts(""));
     assert!(well && said.contains("OK: the servers are as the settings say"), "{said}");
     assert!(said.contains("primary, PostgreSQL ") && said.contains("replica, PostgreSQL "), "{said}");
-    let (said, well) = look(&hosts(&format!(", {:?}, \"postgres://postgres:x@127.0.0.1:1/app\"", fleet.primary().superuser_url())));
+    let (said, well) =
+        look(&hosts(&format!(", {:?}, \"postgres://postgres:x@127.0.0.1:1/app\"", fleet.primary().superuser_url())));
     assert!(!well, "{said}");
     for expected in ["host 127.0.0.1:1 can't be asked: ", "several hosts take writes: ", "is no copy of "] {
         assert!(said.contains(expected), "{expected} is not in\n{said}");

@@ -140,12 +140,8 @@ fn parts(chance: &mut Chance) -> String {
         }
         let mfgr = &brand[6..7];
         let price = cents(retail_price(key));
-        writeln!(
-            out,
-            "{key}\t{name}\tManufacturer#{mfgr}\t{brand}\t{kind}\t{size}\t{container}\t{price}\t{}",
-            chance.words(1)
-        )
-        .unwrap();
+        writeln!(out, "{key}\t{name}\tManufacturer#{mfgr}\t{brand}\t{kind}\t{size}\t{container}\t{price}\t{}", chance.words(1))
+            .unwrap();
     }
     out
 }
@@ -220,7 +216,7 @@ fn orders(chance: &mut Chance) -> (String, String) {
         let key = number / 8 * 32 + number % 8 + 1;
         let customer = loop {
             let customer = 1 + chance.below(CUSTOMERS);
-            if customer % 3 != 0 {
+            if !customer.is_multiple_of(3) {
                 break customer;
             }
         };
@@ -237,7 +233,11 @@ fn orders(chance: &mut Chance) -> (String, String) {
             let (promised, received) = (day + 30 + chance.below(61), shipped + 1 + chance.below(30));
             let returned = if received > TODAY { "N" } else { chance.of(&["R", "A"]) };
             let status = if shipped > TODAY { "O" } else { "F" };
-            if status == "O" { open += 1 } else { finished += 1 }
+            if status == "O" {
+                open += 1
+            } else {
+                finished += 1
+            }
             total += price * (100 - discount) * (100 + tax) / 10_000;
             writeln!(
                 lines,
