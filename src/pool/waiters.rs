@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// A waiter of another relay thread goes first if it has waited this much longer: a hand-off within a thread is cheaper, but
 /// must not starve the others.
-const FOREIGN_HEAD_START: Duration = Duration::from_millis(5);
+const FOREIGN_HEAD_START: Duration = Duration::from_millis(1);
 
 /// One waiting session.
 #[derive(Debug)]
