@@ -43,6 +43,7 @@ mod integration {
     mod strangers;
     mod streams;
     mod stubborn;
+    mod timeouts;
     mod tls;
     mod tls_server;
 }

@@ -125,10 +125,10 @@ mod tests {
     fn the_own_thread_goes_first_unless_another_has_waited_much_longer() {
         assert_eq!(order(0, &[]), [0; 0]);
         assert_eq!(order(0, &[(0, 30), (0, 20), (0, 10)]), [0, 1, 2]);
-        assert_eq!(order(0, &[(1, 10), (0, 8)]), [1, 0]);
+        assert_eq!(order(0, &[(1, 10), (0, 9)]), [1, 0]);
         assert_eq!(order(0, &[(1, 10), (0, 2)]), [0, 1]);
         assert_eq!(order(0, &[(1, 10), (2, 12)]), [1, 0]);
-        assert_eq!(order(5, &[(1, 10), (2, 9), (0, 11)]), [1, 2, 0]);
+        assert_eq!(order(5, &[(1, 10), (2, 10), (0, 11)]), [1, 2, 0]);
     }
 
     #[test]
