@@ -1,5 +1,9 @@
 //! The command line and its environment variables. What is typed wins over what the environment says.
 
+mod files;
+
+pub use files::{CheckArguments, CoordinatorArguments, SequencesArguments};
+
 use crate::config::{self, ConfigReport, Loaded, LogFormat, NamedChoice, QuickOptions};
 use crate::demo::DemoOptions;
 use clap::builder::TypedValueParser;
@@ -115,42 +119,6 @@ pub struct ServeArguments {
     /// Shape of log lines: text or json
     #[arg(long, value_name = "FORMAT", env = "PGYARD_LOG_FORMAT", value_parser = log_format)]
     pub log_format: Option<LogFormat>,
-}
-
-/// Options of `coordinator`.
-#[derive(Args, Clone, Debug)]
-pub struct CoordinatorArguments {
-    /// Configuration file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Which database, if the file has several that are sharded
-    #[arg(short, long, value_name = "NAME")]
-    pub database: Option<String>,
-}
-
-/// Options of `sequences`.
-#[derive(Args, Clone, Debug)]
-pub struct SequencesArguments {
-    /// Configuration file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Which database, if the file has several that are sharded
-    #[arg(short, long, value_name = "NAME")]
-    pub database: Option<String>,
-    /// Do it; else it is only shown what would be done
-    #[arg(long)]
-    pub apply: bool,
-}
-
-/// Options of `check`.
-#[derive(Args, Clone, Debug)]
-pub struct CheckArguments {
-    /// Configuration file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Look at the servers too: hosts and their roles; of shards, whether definitions, copies and keys agree with the settings and with each other
-    #[arg(long)]
-    pub live: bool,
 }
 
 /// Which running pgyard is meant.

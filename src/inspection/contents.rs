@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use super::map::full_name;
-use super::read::TextRow;
+use super::read::ReadRow;
 use crate::coordinator::layout::{quote_name, quote_table};
 use crate::shard::{KeyColumn, KeySession, KeyValue, QualifiedName, ShardedTable};
 use std::collections::BTreeMap;
@@ -47,10 +47,10 @@ pub fn judge_sample(
     (table, columns): (&ShardedTable, &[KeyColumn]),
     shards: &[String],
     shard: usize,
-    rows: &[TextRow],
+    rows: &[ReadRow],
     session: KeySession,
 ) -> Option<Finding> {
-    let own = |row: &TextRow| -> Option<Vec<KeyValue>> {
+    let own = |row: &ReadRow| -> Option<Vec<KeyValue>> {
         columns.iter().zip(row).map(|(column, text)| column.copied_text(text.as_deref().map(str::as_bytes), session)).collect()
     };
     let mut strangers: BTreeMap<Option<usize>, usize> = BTreeMap::new();
@@ -112,9 +112,9 @@ mod tests {
         let shards = ["s0".to_owned(), "s1".to_owned()];
         let session = KeySession::new("UTC", "UTF8", "UTF8");
         let columns = [KeyColumn::from(KeyType::Int8)];
-        let rows: Vec<TextRow> = (1..=20).map(|id: i64| vec![Some(id.to_string())]).collect();
+        let rows: Vec<ReadRow> = (1..=20).map(|id: i64| vec![Some(id.to_string())]).collect();
         let at_home = |shard: usize| {
-            let home = |row: &&TextRow| {
+            let home = |row: &&ReadRow| {
                 let id: i64 = row[0].as_deref().unwrap().parse().unwrap();
                 table.shard_of(&[KeyValue::Integer(id)]) == Some(shard)
             };

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use super::map::full_name;
-use super::read::{TextRow, column};
+use super::read::{ReadRow, column};
 use super::shape::Shape;
 use crate::coordinator::{ShardServer, layout};
 use crate::shard::{ShardMap, TablePlace};
@@ -19,7 +19,7 @@ SELECT s.srvname, o.host, o.port, o.dbname FROM pg_foreign_server s
 const SYNC: &str = "run: pgyard coordinator FILE (a running pgyard does it by itself within seconds)";
 
 /// What a coordinator lacks. `first` is the first shard's shape, `own` the coordinator's.
-pub fn judge(first: &Shape, own: &Shape, servers: &[TextRow], wanted: &[ShardServer], map: &ShardMap) -> Vec<Finding> {
+pub fn judge(first: &Shape, own: &Shape, servers: &[ReadRow], wanted: &[ShardServer], map: &ShardMap) -> Vec<Finding> {
     let mut findings = Vec::new();
     let locale = |shape: &Shape| shape.items.iter().find(|(item, _)| item.kind == "locale").map(|(_, locale)| locale.clone());
     if let (Some(shard), Some(coordinator)) = (locale(first), locale(own))
@@ -30,7 +30,7 @@ pub fn judge(first: &Shape, own: &Shape, servers: &[TextRow], wanted: &[ShardSer
             "make it anew with theirs: CREATE DATABASE ... TEMPLATE template0 ENCODING ... LOCALE ...",
         ));
     }
-    let known: BTreeMap<&str, &TextRow> = servers.iter().map(|row| (column(row, 0), row)).collect();
+    let known: BTreeMap<&str, &ReadRow> = servers.iter().map(|row| (column(row, 0), row)).collect();
     let strange = |shard: &&ShardServer| {
         let Some(row) = known.get(layout::server_name(&shard.name).as_str()) else { return true };
         let hosts: Vec<&str> = shard.hosts.iter().map(|(host, _)| host.as_str()).collect();
@@ -107,7 +107,7 @@ mod tests {
             password: None,
         };
         let servers = |host: &str| vec![["pgyard_s0", host, "5432,5433", "shop"].map(|text| Some(text.to_owned())).to_vec()];
-        let check = |own: &Shape, servers: &[TextRow], expect: &[&str]| {
+        let check = |own: &Shape, servers: &[ReadRow], expect: &[&str]| {
             let first = shape("UTF8 C C", &[("t", "a", "text NOT NULL DEFAULT 'x'::text")]);
             let found = judge(&first, own, servers, std::slice::from_ref(&server), &map);
             assert_eq!(found.len(), expect.len(), "{found:?}");

@@ -1,7 +1,7 @@
 //! The hosts of one cluster: who they are, and whether they belong together.
 
 use super::finding::Finding;
-use super::read::{TextRow, column};
+use super::read::{ReadRow, column};
 use crate::config::RoleSetting;
 
 /// What is asked of every host. One row; see [`HostFacts::read`].
@@ -34,7 +34,7 @@ pub struct HostFacts {
 
 impl HostFacts {
     /// From the row of [`HOST_QUERY`].
-    pub fn read(row: &TextRow) -> Self {
+    pub fn read(row: &ReadRow) -> Self {
         HostFacts {
             standby: column(row, 0) == "t",
             system: row.get(1).cloned().flatten(),

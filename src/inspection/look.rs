@@ -4,7 +4,7 @@ use super::compare::compare;
 use super::finding::{Finding, Inspection};
 use super::hosts::{HOST_QUERY, HostDemands, HostFacts, SeenHost};
 use super::map::{ReadShard, full_name, key_columns, without_place};
-use super::read::{TextRow, column, open, rows};
+use super::read::{ReadRow, column, open, rows};
 use super::shape::{SHAPE_QUERY, Shape};
 use super::{contents, coordinator, hosts, map, numbers};
 use crate::cluster::control::{ControlConnection, describe_error};
@@ -258,7 +258,7 @@ async fn look_at_rows(sharding: &ShardingSettings, shards: &[Option<SeenShard>],
 
 /// Whether sequences of sharded tables may give the same values on two shards.
 async fn look_at_sequences(sharding: &ShardingSettings, shards: &[Option<SeenShard>], findings: &mut Vec<Finding>) {
-    let text = |row: &TextRow| (0..row.len()).map(|place| column(row, place).to_owned()).collect::<Vec<_>>();
+    let text = |row: &ReadRow| (0..row.len()).map(|place| column(row, place).to_owned()).collect::<Vec<_>>();
     let Some(first) = shards.iter().flatten().next() else { return };
     let Ok(found) = rows(&first.connection.client, SEQUENCES_QUERY).await else { return };
     for sequence in names(&found.iter().map(text).collect::<Vec<_>>(), &sharding.map) {

@@ -19,7 +19,7 @@ const BEGIN: &str = "SET default_transaction_read_only = on; SET search_path = p
     SET row_security = off";
 
 /// A row's values as text.
-pub type TextRow = Vec<Option<String>>;
+pub type ReadRow = Vec<Option<String>>;
 
 /// Opens a connection to a host, in the database as the servers call it, and makes its session read-only.
 ///
@@ -69,7 +69,7 @@ pub async fn definitions(shard: &DatabaseSettings) -> Result<(Schema, Catalogue)
 ///
 /// # Errors
 /// Those of tokio-postgres.
-pub async fn rows(client: &Client, query: &str) -> Result<Vec<TextRow>, tokio_postgres::Error> {
+pub async fn rows(client: &Client, query: &str) -> Result<Vec<ReadRow>, tokio_postgres::Error> {
     let messages = client.simple_query(query).await?;
     let text = |message: SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|place| row.get(place).map(str::to_owned)).collect()),
@@ -79,6 +79,6 @@ pub async fn rows(client: &Client, query: &str) -> Result<Vec<TextRow>, tokio_po
 }
 
 /// A value of a row; empty for NULL.
-pub fn column(row: &TextRow, place: usize) -> &str {
+pub fn column(row: &ReadRow, place: usize) -> &str {
     row.get(place).and_then(Option::as_deref).unwrap_or_default()
 }

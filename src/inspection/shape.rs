@@ -1,6 +1,6 @@
 //! What a database is like: everything that has a name and must be alike on all shards.
 
-use super::read::{TextRow, column};
+use super::read::{ReadRow, column};
 use crate::shard::QualifiedName;
 use std::collections::BTreeMap;
 
@@ -120,8 +120,8 @@ pub struct Shape {
 
 impl Shape {
     /// From the rows of [`SHAPE_QUERY`].
-    pub fn from_rows(rows: &[TextRow]) -> Shape {
-        let item = |row: &TextRow| {
+    pub fn from_rows(rows: &[ReadRow]) -> Shape {
+        let item = |row: &ReadRow| {
             let text = |place| column(row, place).to_owned();
             let table = QualifiedName { schema: text(1), name: text(2) };
             (ShapeItem { table, kind: text(0), name: text(3) }, text(4))
