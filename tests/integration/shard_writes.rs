@@ -229,7 +229,11 @@ fn pgyard(arguments: &[&str], config: &str) -> (String, bool) {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), config.replace("{listen}", "127.0.0.1:1").replace("{http}", "off")).unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgyard"));
-    let output = command.arg(arguments[0]).arg(file.path()).args(&arguments[1..]).output().unwrap();
+    command.arg(arguments[0]);
+    if arguments[0] == "route" {
+        command.arg("--config");
+    }
+    let output = command.arg(file.path()).args(&arguments[1..]).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (said, output.status.success())
 }
@@ -297,4 +301,21 @@ fn sequences_give_every_value_on_one_shard_only() {
     assert_eq!(client.column(made).unwrap(), ["0"]);
     let shards: HashSet<i64> = all.iter().map(|id| id >> 16 & 63).collect();
     assert_eq!(shards, HashSet::from([0, 1, 2]));
+}
+
+#[test]
+fn a_statement_is_explained_without_a_running_pgyard() {
+    let stage = stage();
+    for (sql, parts) in [
+        ("SELECT * FROM moved WHERE k = 5", &[" as it is: public.moved (k) = (5)"][..]),
+        ("SELECT id FROM moved ORDER BY id LIMIT 3", &["all shards: SELECT ", "their sorted rows are merged by "]),
+        ("UPDATE moved SET k = k + 1", &["rows on all shards whose new key belongs elsewhere are deleted there"]),
+    ] {
+        let (said, well) = pgyard(&["route", sql], &stage.config);
+        assert!(well, "{said}");
+        parts.iter().for_each(|part| assert!(said.contains(part), "{sql}: {part} is not in\n{said}"));
+    }
+    let (said, well) =
+        pgyard(&["route", "SELECT 1"], &stage.config.replace(&format!(":{}/", stage.fleet.primary().port()), ":1/"));
+    assert!(!well && said.contains("a plan over shards needs the tables of the first one"), "{said}");
 }
