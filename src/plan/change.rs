@@ -128,7 +128,7 @@ fn key_change(
         kinds,
         table,
         definition,
-        schema: planner.schema,
+        planner,
     };
     confined_or(planner.map.shards.len(), moving.all_shards(&shards), || {
         if let Some(reason) = objection(reader, model, change, kinds) {

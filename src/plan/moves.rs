@@ -7,16 +7,19 @@
 use super::change::{assigned, has_queries};
 use super::collect::Found;
 use super::conditions::{peel, term};
-use super::functions::FunctionKind;
-use super::schema::{ColumnDefinition, DefaultKind, Schema, TableDefinition};
+use super::functions::{FunctionKind, kind_of};
+use super::schema::{ColumnDefinition, DefaultKind, TableDefinition};
+use super::statement::Planner;
 use super::steps::{KeyCondition, KeyTerm, MovePlan, SplitInsert};
-use super::tree::quoted;
+use super::tree::{last_part, quoted};
 use crate::shard::ShardedTable;
 use sqlparser::ast::{Assignment, Expr, SelectItem, TableFactor, TableWithJoins, Value};
 use std::collections::HashMap;
 
 /// Columns of the rows that are read before those of the key: which table, and where in it.
 const PLACES: usize = 2;
+
+const FICKLE: &str = "the new key of a row must be the same whenever it is computed";
 
 /// An UPDATE of a sharded table that sets its key.
 pub(super) struct KeyChange<'c> {
@@ -27,7 +30,7 @@ pub(super) struct KeyChange<'c> {
     pub(super) kinds: &'c [FunctionKind],
     pub(super) table: &'c ShardedTable,
     pub(super) definition: &'c TableDefinition,
-    pub(super) schema: &'c Schema,
+    pub(super) planner: &'c Planner<'c>,
 }
 
 impl KeyChange<'_> {
@@ -57,7 +60,7 @@ impl KeyChange<'_> {
             );
         }
         if !self.kinds.iter().all(|kind| matches!(kind, FunctionKind::Plain | FunctionKind::Clock)) {
-            return Err("the new key of a row must be the same whenever it is computed".to_owned());
+            return Err(FICKLE.to_owned());
         }
         let TableFactor::Table { name, alias, .. } = &self.target.relation else {
             return Err("the key of a sharded table cannot be changed".to_owned());
@@ -72,6 +75,7 @@ impl KeyChange<'_> {
         for key in &self.table.key {
             let column = self.definition.column(key).ok_or("a key column is not known")?;
             list.push(match values.get(key.as_str()) {
+                Some(value) if !self.is_plain(value) => return Err(FICKLE.to_owned()),
                 Some(value) => format!("CAST({value} AS {})", column.type_name),
                 None => format!("{called}.{}", quoted(key)),
             });
@@ -110,6 +114,12 @@ impl KeyChange<'_> {
         })
     }
 
+    /// Whether its functions give the same in each statement of a transaction: a key is computed twice where its row stays.
+    fn is_plain(&self, value: &Expr) -> bool {
+        let kind = |name: &str| kind_of(name, self.planner.schema, self.planner.catalogue);
+        Found::within(value).functions.iter().all(|function| kind(&last_part(&function.name)) == FunctionKind::Plain)
+    }
+
     /// What columns are set to.
     fn new_values(&self) -> Result<HashMap<String, &Expr>, String> {
         let mut values = HashMap::new();
@@ -140,7 +150,7 @@ impl KeyChange<'_> {
         if !is_untyped(value) {
             return Ok(value.to_string());
         }
-        let name = self.schema.type_name(column.type_oid, -1).ok_or("the type of a column is not known")?;
+        let name = self.planner.schema.type_name(column.type_oid, -1).ok_or("the type of a column is not known")?;
         Ok(format!("CAST({value} AS {name})"))
     }
 }

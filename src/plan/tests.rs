@@ -248,6 +248,8 @@ fn rows_whose_key_changes_are_read_where_they_are() {
     check("UPDATE t SET k = 7, a = NULL", "t.ctid, CAST(7 AS integer), 7, CAST(NULL AS integer), t.\"b\"");
     check("UPDATE t SET (k, a) = (a, k)", "CAST(a AS integer), a, k, ");
     check("UPDATE t SET k = CAST(random() AS int)", "the same whenever it is computed");
+    check("UPDATE t SET k = CAST(extract(epoch FROM now()) AS int)", "the same whenever it is computed");
+    check("UPDATE t SET k = a, b = CAST(extract(epoch FROM now()) AS int)", "CAST(a AS integer), a, t.\"a\", ");
     check("UPDATE t SET k = DEFAULT", "DEFAULT cannot be given");
     check("UPDATE t SET k = (SELECT 1)", "a subquery cannot be used");
     check("UPDATE t SET k = k + 1 RETURNING $1", "RETURNING with a subquery");
