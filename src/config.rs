@@ -11,6 +11,7 @@ mod keys;
 mod listen;
 mod quick;
 mod secrets;
+mod served;
 mod sharding;
 mod url;
 

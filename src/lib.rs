@@ -10,7 +10,7 @@
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`], [`coordinator`], [`twophase`] |
+//! | 6 | [`database`], [`coordinator`], [`twophase`], [`reshard`] |
 //! | 7 | [`session`], [`http`], [`demo`] |
 //! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod net;
 pub mod plan;
 pub mod pool;
+pub mod reshard;
 pub mod route;
 pub mod server;
 pub mod session;

@@ -37,6 +37,10 @@ impl ConsoleActions for Actions {
         Box::pin(std::future::ready(self.reload.clone()))
     }
 
+    fn serve_by(&self, _database: String, _other: Option<String>) -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(std::future::ready(Err("no file".to_owned())))
+    }
+
     fn shutdown(&self, mode: ShutdownMode) {
         *self.shutdown.lock().unwrap() = Some(mode);
     }

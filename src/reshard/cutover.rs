@@ -369,6 +369,20 @@ pub async fn finish(flow: &ReshardFlow, say: &mut dyn FnMut(String)) -> Result<(
     Ok(())
 }
 
+/// Whether a worker is at work.
+///
+/// # Errors
+/// The server can't be asked.
+pub async fn has_worker(home: &ShardLink, flow: &FlowName) -> Result<bool, ReshardError> {
+    let key = super::worker::lock_key(flow);
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+         AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+         AND ((classid::pg_catalog.int8 << 32) | objid::pg_catalog.int8) = {key})"
+    );
+    Ok(home.value(&query).await?.as_deref() == Some("t"))
+}
+
 /// Tells the worker that it is over, and takes slots and publications of both ways.
 async fn forget(
     flow: &ReshardFlow,

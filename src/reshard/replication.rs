@@ -124,8 +124,8 @@ impl ReplicationStream {
     /// # Errors
     /// The connection is gone.
     pub async fn confirm(&mut self, done: Lsn, ask: bool) -> Result<(), ReshardError> {
-        let now = SystemTime::UNIX_EPOCH + EPOCH;
-        let clock = SystemTime::now().duration_since(now).map_or(0, |since| since.as_micros() as u64);
+        let epoch = SystemTime::UNIX_EPOCH + EPOCH;
+        let clock = SystemTime::now().duration_since(epoch).map_or(0, |since| since.as_micros() as u64);
         self.send(|out| {
             put_message(out, b'd', |body| {
                 body.push(b'r');

@@ -304,13 +304,12 @@ async fn open(
         let slot = flow.name.slot(shard);
         let confirmed = state::slot_position(&sources[shard], &slot).await?.unwrap_or_default();
         stream.start(&slot, confirmed, &flow.name.publication()).await?;
-        let position = progress.iter().map(|progress| progress.applied).fold(confirmed, Lsn::max).min(confirmed);
         appliers.push(
             Applier::new(ApplierStart {
                 flow: flow.name.clone(),
                 shard,
                 stream,
-                position,
+                position: confirmed,
                 targets: flow.to.connect().await?,
                 progress,
                 tables: own,
@@ -331,27 +330,19 @@ pub async fn position(link: &ShardLink) -> Result<Lsn, ReshardError> {
     parsed.ok_or_else(|| ReshardError::Refused(format!("{}: the server does not say where its log ends", link.shard)))
 }
 
-fn lock_key(flow: &FlowName) -> String {
+/// The key of the advisory lock that a worker has.
+pub(super) fn lock_key(flow: &FlowName) -> String {
     format!("pg_catalog.hashtextextended({}, 8098724219)", literal(&format!("pgyard reshard {flow}")))
 }
 
 /// Settings of the servers that nothing can go without.
 async fn check_servers(sources: &[ShardLink], targets: &[ShardLink]) -> Result<(), ReshardError> {
     let mut problems = Vec::new();
-    for source in sources {
-        if source.value("SHOW wal_level").await?.as_deref() != Some("logical") {
-            problems.push(format!("{}: wal_level must be logical: set it and restart the server", source.shard));
-        }
-    }
-    for target in targets {
-        if target.value("SHOW wal_level").await?.as_deref() != Some("logical") {
-            problems.push(format!(
-                "{}: wal_level must be logical, for the way back: set it and restart the server",
-                target.shard
-            ));
-        }
-    }
+    // On the targets for the way back.
     for link in sources.iter().chain(targets) {
+        if link.value("SHOW wal_level").await?.as_deref() != Some("logical") {
+            problems.push(format!("{}: wal_level must be logical: set it and restart the server", link.shard));
+        }
         let encoding = link.value("SHOW server_encoding").await?.unwrap_or_default();
         if encoding != "UTF8" {
             problems.push(format!("{}: the database is in {encoding}; it must be in UTF8", link.shard));
