@@ -35,6 +35,9 @@ END $$";
 
 /// Every pgyard whose clients use the database.
 pub trait YardControl {
+    /// Sees that all of them can be told something.
+    fn reach(&self) -> impl Future<Output = Result<(), ReshardError>>;
+
     /// Holds new transactions back and waits until those under way have ended. The hold ends by itself after `limit`.
     fn hold(&self, database: &str, limit: Duration) -> impl Future<Output = Result<(), ReshardError>>;
 
@@ -83,6 +86,7 @@ pub async fn cut_over(
         let message = "not everything was copied and compared yet: `pgyard reshard status` says how far it is";
         return Err(ReshardError::Refused(message.to_owned()));
     }
+    yards.reach().await?;
     let switch = Switch::open(flow).await?;
     switch.prepare_way_back(&home).await?;
     switch.probe().await?;
@@ -92,7 +96,7 @@ pub async fn cut_over(
         Ok(()) => {}
         Err(error) => {
             // What is in the way of taking it back is less than what has been.
-            let lifted = lift_fence(&switch.sources, &flow.name, &switch.tables).await;
+            let lifted = lift_fence(&switch.sources, &flow.name).await;
             let resumed = yards.resume(&flow.from.name).await;
             lifted.and(resumed)?;
             return Err(error);
@@ -227,14 +231,19 @@ fn mark_statement(flow: &FlowName, mark: &str) -> String {
     format!("INSERT INTO pgyard.reshard_marks (flow, mark) VALUES ({}, {})", flow.literal(), literal(mark))
 }
 
-/// Lets writers into the source again.
-async fn lift_fence(sources: &[ShardLink], flow: &FlowName, tables: &[ReshardTable]) -> Result<(), ReshardError> {
-    let drop = |table: &ReshardTable| {
-        format!("DROP TRIGGER IF EXISTS {} ON {}", identifier(&flow.fence()), table.sql_name())
+/// Lets writers into the source again. Only what is there is dropped, since that keeps everybody out for a moment.
+async fn lift_fence(sources: &[ShardLink], flow: &FlowName) -> Result<(), ReshardError> {
+    let query = format!(
+        "SELECT pg_catalog.format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname) FROM pg_catalog.pg_trigger t \
+         JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE t.tgname = {} AND t.tgparentid = 0",
+        literal(&flow.fence())
+    );
+    let lift = async |source: &ShardLink| {
+        let statements: Vec<String> = source.rows(&query).await?.into_iter().flatten().flatten().collect();
+        source.execute(&statements.join("; ")).await
     };
-    let statements: Vec<String> = tables.iter().map(drop).collect();
-    let sql = format!("SET client_min_messages = warning; {}", statements.join("; "));
-    try_join_all(sources.iter().map(|source| source.execute(&sql))).await.map(std::mem::drop)
+    try_join_all(sources.iter().map(lift)).await.map(drop)
 }
 
 /// Sequences of the targets go on behind every value that the source has given.
@@ -293,6 +302,7 @@ pub async fn roll_back(
     let tables = tables::plan((&flow.from, &sources), (&flow.to, &targets)).await?;
     if record.is_some_and(|record| record.phase == ReshardPhase::Switched) {
         let back = flow.reverse();
+        yards.reach().await?;
         let switch = Switch::open(&back).await?;
         for target in &targets {
             target.execute(FENCE_FUNCTION).await?;
@@ -300,9 +310,9 @@ pub async fn roll_back(
         switch.probe().await?;
         let began = Instant::now();
         yards.hold(&flow.from.name, limit).await?;
-        let returned = switch.fence_back(&sources, (&flow.name, &tables), began + limit / 2).await;
+        let returned = switch.fence_back(&sources, &flow.name, began + limit / 2).await;
         if let Err(error) = returned {
-            let lifted = lift_fence(&targets, &back.name, &switch.tables).await;
+            let lifted = lift_fence(&targets, &back.name).await;
             let resumed = yards.resume(&flow.from.name).await;
             lifted.and(resumed)?;
             return Err(error);
@@ -310,11 +320,10 @@ pub async fn roll_back(
         yards.serve_by(&flow.from.name, None).await?;
         say(format!("clients are on {} again; they were held for {} ms", flow.from.name, began.elapsed().as_millis()));
     } else {
-        lift_fence(&sources, &flow.name, &tables).await?;
-        yards.serve_by(&flow.from.name, None).await?;
+        lift_fence(&sources, &flow.name).await?;
     }
     forget(flow, (&sources, &targets), &home).await?;
-    lift_fence(&targets, &flow.name.reverse(), &tables).await?;
+    lift_fence(&targets, &flow.name.reverse()).await?;
     let names: Vec<String> = tables.iter().map(ReshardTable::sql_name).collect();
     for target in targets.iter().filter(|_| !names.is_empty()) {
         let ours = format!("SELECT EXISTS (SELECT FROM pgyard.reshard_copied WHERE flow = {})", flow.name.literal());
@@ -333,7 +342,7 @@ impl Switch<'_> {
     async fn fence_back(
         &self,
         old: &[ShardLink],
-        (flow, tables): (&FlowName, &[ReshardTable]),
+        flow: &FlowName,
         end: Instant,
     ) -> Result<(), ReshardError> {
         let mark = new_mark();
@@ -343,7 +352,7 @@ impl Switch<'_> {
             return Err(ReshardError::Refused("the last changes did not arrive in time; clients go on as before".to_owned()));
         }
         set_sequences(&self.sources, &self.targets).await?;
-        lift_fence(old, flow, tables).await
+        lift_fence(old, flow).await
     }
 }
 

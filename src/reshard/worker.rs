@@ -136,6 +136,8 @@ impl<'a> ReshardWorker<'a> {
         }
         if record.is_none() {
             must_be_empty(&targets, &tables).await?;
+            // What is left of a beginning that was not noted yet.
+            state::close_slots(&sources, &flow.name).await?;
             (self.say)(format!("{} tables from {} to {}", tables.len(), state::shown(&flow.from), state::shown(&flow.to)));
         } else {
             (self.say)(format!("taking up the work from {} to {}", state::shown(&flow.from), state::shown(&flow.to)));

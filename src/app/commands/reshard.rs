@@ -11,6 +11,7 @@ use crate::reshard::{ReshardError, ReshardFlow, ReshardWorker};
 use futures_util::future::join_all;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 
 /// Between two looks whether a comparison is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -125,7 +126,7 @@ async fn verify(flow: &ReshardFlow) -> Result<String, CommandError> {
 }
 
 async fn cut_over(flow: &ReshardFlow, switch: &ReshardSwitch) -> Result<String, CommandError> {
-    let yards = Yards::open(switch).await?;
+    let yards = Yards::of(switch);
     let report = cutover::cut_over(flow, &yards, switch.hold, &mut |line| say(&line)).await.map_err(refused)?;
     Ok(format!(
         "clients of {} are on {}; they were held for {}\n`pgyard reshard finish` ends the work, `pgyard reshard rollback` takes it back",
@@ -136,7 +137,7 @@ async fn cut_over(flow: &ReshardFlow, switch: &ReshardSwitch) -> Result<String, 
 }
 
 async fn roll_back(flow: &ReshardFlow, switch: &ReshardSwitch) -> Result<String, CommandError> {
-    let yards = Yards::open(switch).await?;
+    let yards = Yards::of(switch);
     let mut last = String::new();
     cutover::roll_back(flow, &yards, switch.hold, &mut |line| last.push_str(&(line + "\n"))).await.map_err(refused)?;
     Ok(last)
@@ -148,33 +149,48 @@ async fn finish(flow: &ReshardFlow) -> Result<String, CommandError> {
     Ok(last)
 }
 
-/// The consoles of every pgyard whose clients move.
-struct Yards(Vec<ConsoleConnection>);
+/// The consoles of every pgyard whose clients move. They are opened when they are needed first.
+struct Yards {
+    targets: Vec<TargetArguments>,
+    consoles: OnceCell<Vec<ConsoleConnection>>,
+}
 
 impl Yards {
-    async fn open(switch: &ReshardSwitch) -> Result<Yards, CommandError> {
+    fn of(switch: &ReshardSwitch) -> Yards {
         let named = switch.admin.iter().map(|url| TargetArguments { admin: Some(url.clone()), config: None });
         let mut targets: Vec<TargetArguments> = named.collect();
         if targets.is_empty() {
             targets.push(TargetArguments { admin: None, config: Some(switch.pair.file.clone()) });
         }
-        let mut consoles = Vec::new();
-        for target in &targets {
-            consoles.push(open_console(target).await?);
-        }
-        Ok(Yards(consoles))
+        Yards { targets, consoles: OnceCell::new() }
+    }
+
+    async fn consoles(&self) -> Result<&Vec<ConsoleConnection>, ReshardError> {
+        let open = async || {
+            let mut consoles = Vec::new();
+            for target in &self.targets {
+                consoles.push(open_console(target).await?);
+            }
+            Ok(consoles)
+        };
+        self.consoles.get_or_try_init(open).await.map_err(|error: CommandError| ReshardError::Refused(error.to_string()))
     }
 
     /// Gives all of them a command; the error says which refused it.
     async fn tell(&self, command: &str) -> Result<(), ReshardError> {
-        let answers = join_all(self.0.iter().map(|console| console.rows(command))).await;
-        let failed = self.0.iter().zip(answers).filter_map(|(console, answer)| Some((console, answer.err()?)));
+        let consoles = self.consoles().await?;
+        let answers = join_all(consoles.iter().map(|console| console.rows(command))).await;
+        let failed = consoles.iter().zip(answers).filter_map(|(console, answer)| Some((console, answer.err()?)));
         let failed: Vec<String> = failed.map(|(console, error)| format!("pgyard at {}: {error}", console.address)).collect();
         if failed.is_empty() { Ok(()) } else { Err(ReshardError::Refused(failed.join("\n"))) }
     }
 }
 
 impl YardControl for Yards {
+    async fn reach(&self) -> Result<(), ReshardError> {
+        self.consoles().await.map(drop)
+    }
+
     async fn hold(&self, database: &str, limit: Duration) -> Result<(), ReshardError> {
         let held = self.tell(&format!("HOLD {} {}", identifier(database), limit.as_millis())).await;
         if held.is_err() {
