@@ -26,7 +26,10 @@ pub(super) const COMMANDS: [(&str, &str); 23] = [
     ("PAUSE [database]", "waits until running transactions have ended, and holds new ones"),
     ("RESUME [database]", "lets what was paused go on"),
     ("HOLD database milliseconds", "the same for a sharded database while its rows move: the hold ends by itself"),
-    ("SERVE database BY other", "has the clients of a sharded database served by another one, and writes that into the configuration"),
+    (
+        "SERVE database BY other",
+        "has the clients of a sharded database served by another one, and writes that into the configuration",
+    ),
     ("DRAIN host [IN database]", "takes a host out of use for new statements"),
     ("UNDRAIN host [IN database]", "puts a drained host back"),
     ("KILL client", "ends a client, by its id in SHOW CLIENTS"),
@@ -272,7 +275,11 @@ mod tests {
     #[test]
     fn every_listed_command_is_one() {
         for (name, _) in &COMMANDS[..COMMANDS.len() - 1] {
-            let text = name.replace("'sql'", "'select 1'").replace(['[', ']'], "").replace("KILL client", "KILL 1").replace("milliseconds", "100");
+            let text = name
+                .replace("'sql'", "'select 1'")
+                .replace(['[', ']'], "")
+                .replace("KILL client", "KILL 1")
+                .replace("milliseconds", "100");
             assert_eq!(parse(&text).map(|all| all.len()), Ok(1), "{text}");
         }
     }

@@ -37,7 +37,11 @@ pub(super) async fn hold(context: &ConsoleContext, database: &str, limit: Durati
     let mut closed = Closed(Some(gate.clone()));
     while gate.inside() > 0 {
         if began.elapsed() >= limit / 2 {
-            let text = format!("{} transactions are still under way after {} ms; nobody is held", gate.inside(), (limit / 2).as_millis());
+            let text = format!(
+                "{} transactions are still under way after {} ms; nobody is held",
+                gate.inside(),
+                (limit / 2).as_millis()
+            );
             return Err(Report::error(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, text)
                 .hint("SHOW CLIENTS lists them. End them with KILL, or allow more time."));
         }

@@ -16,7 +16,8 @@ pub fn set_served_by(text: &str, database: &str, other: Option<&str>) -> Option<
         let section = format!("[databases.{}]\n{line}\n\n", quoted(database));
         return Some([lines[..below].concat(), section, lines[below..].concat()].concat());
     };
-    let end = lines[own + 1..].iter().position(|line| line.trim_start().starts_with('[')).map_or(lines.len(), |end| own + 1 + end);
+    let end =
+        lines[own + 1..].iter().position(|line| line.trim_start().starts_with('[')).map_or(lines.len(), |end| own + 1 + end);
     let is_key = |line: &&str| line.trim_start().strip_prefix(KEY).is_some_and(|rest| rest.trim_start().starts_with('='));
     let kept: Vec<&str> = lines[own + 1..end].iter().copied().filter(|line| !is_key(line)).collect();
     let head = lines[..=own].concat();
@@ -80,13 +81,19 @@ mod tests {
     #[test]
     fn a_section_is_made_where_there_is_none() {
         let text = "[[databases.shop.shards]]\nname = 's0'\n";
-        check(text, "shop", Some("new"), Some("[databases.\"shop\"]\nserved_by = \"new\"\n\n[[databases.shop.shards]]\nname = 's0'\n"));
+        check(
+            text,
+            "shop",
+            Some("new"),
+            Some("[databases.\"shop\"]\nserved_by = \"new\"\n\n[[databases.shop.shards]]\nname = 's0'\n"),
+        );
         check(text, "shop", None, Some(text));
     }
 
     #[test]
     fn only_the_right_section_is_changed() {
-        let text = "[databases.\"my shop\"]\nx = 1\n[databases.shop]\ny = 2\nserved_by='old'\n[databases.shopping]\nserved_by = 'z'\n";
+        let text =
+            "[databases.\"my shop\"]\nx = 1\n[databases.shop]\ny = 2\nserved_by='old'\n[databases.shopping]\nserved_by = 'z'\n";
         let expect = "[databases.\"my shop\"]\nx = 1\n[databases.shop]\ny = 2\n[databases.shopping]\nserved_by = 'z'\n";
         check(text, "shop", None, Some(expect));
         let quoted = set_served_by(text, "my shop", Some("a\"b")).unwrap();

@@ -23,13 +23,7 @@ pub struct ShardingSettings {
 
 impl Default for ShardingSettings {
     fn default() -> Self {
-        ShardingSettings {
-            shards: Vec::new(),
-            map: Arc::default(),
-            coordinator: None,
-            served_by: None,
-            gather_memory: 64 << 20,
-        }
+        ShardingSettings { shards: Vec::new(), map: Arc::default(), coordinator: None, served_by: None, gather_memory: 64 << 20 }
     }
 }
 

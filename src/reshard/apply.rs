@@ -260,8 +260,10 @@ impl Applier {
         let key = table.route.key_places();
         // A key that is large and the same is that of the old row.
         if let Some(old) = &old {
-            for place in key.iter().copied().filter(|place| new.get(*place) == Some(&StreamValue::Unchanged)) {
-                new[place] = old.values.get(place).cloned().unwrap_or(StreamValue::Null);
+            for place in key {
+                if let Some(value) = new.get_mut(place).filter(|value| **value == StreamValue::Unchanged) {
+                    *value = old.values.get(place).cloned().unwrap_or(StreamValue::Null);
+                }
             }
         }
         let now = table.route.of_row(&new).map_err(|problem| refused(self, &problem))?;

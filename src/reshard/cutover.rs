@@ -248,7 +248,8 @@ async fn lift_fence(sources: &[ShardLink], flow: &FlowName) -> Result<(), Reshar
 
 /// Sequences of the targets go on behind every value that the source has given.
 async fn set_sequences(sources: &[ShardLink], targets: &[ShardLink]) -> Result<(), ReshardError> {
-    const SEQUENCES: &str = "SELECT schemaname, sequencename, coalesce(last_value, start_value - increment_by), start_value, increment_by
+    const SEQUENCES: &str =
+        "SELECT schemaname, sequencename, coalesce(last_value, start_value - increment_by), start_value, increment_by
         FROM pg_catalog.pg_sequences WHERE schemaname <> 'pgyard'";
     let read = async |link: &ShardLink| -> Result<Vec<(QualifiedName, [i64; 3])>, ReshardError> {
         let row = |row: Vec<Option<String>>| {
@@ -339,12 +340,7 @@ pub async fn roll_back(
 
 impl Switch<'_> {
     /// On the way back: the new shards take no more writes, the old ones have everything, and take writes again.
-    async fn fence_back(
-        &self,
-        old: &[ShardLink],
-        flow: &FlowName,
-        end: Instant,
-    ) -> Result<(), ReshardError> {
+    async fn fence_back(&self, old: &[ShardLink], flow: &FlowName, end: Instant) -> Result<(), ReshardError> {
         let mark = new_mark();
         let fences = self.sources.iter().enumerate().map(|(shard, source)| self.fence(source, shard, &mark));
         try_join_all(fences).await?;
@@ -411,8 +407,7 @@ async fn wait_for_slots(links: &[ShardLink], flow: &FlowName) -> Result<(), Resh
     let end = Instant::now() + SLOT_FREE_MAX;
     for (shard, link) in links.iter().enumerate() {
         let slot = literal(&flow.slot(shard));
-        let query =
-            format!("SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot} AND active)");
+        let query = format!("SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = {slot} AND active)");
         while link.value(&query).await?.as_deref() == Some("t") {
             if Instant::now() >= end {
                 return Err(ReshardError::Refused(format!("{}: the slot {slot} is in use: end what reads it", link.shard)));

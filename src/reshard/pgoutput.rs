@@ -224,7 +224,8 @@ mod tests {
 
     /// One message of each kind, as a server writes it.
     fn samples() -> Vec<(Vec<u8>, StreamMessage)> {
-        let relation = b"R\0\0\x40\x01public\0orders\0d\0\x02\x01id\0\0\0\0\x17\xff\xff\xff\xff\0note\0\0\0\0\x19\xff\xff\xff\xff";
+        let relation =
+            b"R\0\0\x40\x01public\0orders\0d\0\x02\x01id\0\0\0\0\x17\xff\xff\xff\xff\0note\0\0\0\0\x19\xff\xff\xff\xff";
         let name = QualifiedName { schema: "public".into(), name: "orders".into() };
         let columns = vec!["id".to_owned(), "note".to_owned()];
         let row = b"\0\x02t\0\0\0\x027\xc3u";
@@ -243,10 +244,7 @@ mod tests {
                 b"I\0\0\x40\x01N\0\x03t\0\0\0\x017nt\0\0\0\0".to_vec(),
                 StreamMessage::Insert { relation: 0x4001, new: vec![text("7"), StreamValue::Null, text("")] },
             ),
-            (
-                [&b"U\0\0\x40\x01N"[..], row].concat(),
-                StreamMessage::Update { relation: 0x4001, old: None, new: values.clone() },
-            ),
+            ([&b"U\0\0\x40\x01N"[..], row].concat(), StreamMessage::Update { relation: 0x4001, old: None, new: values.clone() }),
             (
                 [&b"U\0\0\x40\x01K\0\x02t\0\0\0\x016nN"[..], row].concat(),
                 StreamMessage::Update {
@@ -259,10 +257,7 @@ mod tests {
                 [&b"D\0\0\x40\x01O"[..], row].concat(),
                 StreamMessage::Delete { relation: 0x4001, old: OldRow { whole: true, values } },
             ),
-            (
-                b"T\0\0\0\x02\x01\0\0\x40\x01\0\0\x40\x02".to_vec(),
-                StreamMessage::Truncate { relations: vec![0x4001, 0x4002] },
-            ),
+            (b"T\0\0\0\x02\x01\0\0\x40\x01\0\0\x40\x02".to_vec(), StreamMessage::Truncate { relations: vec![0x4001, 0x4002] }),
         ]
     }
 

@@ -69,9 +69,8 @@ impl ReplicationStream {
     pub async fn start(&mut self, slot: &str, from: Lsn, publication: &str) -> Result<(), ReshardError> {
         let publications = literal(&identifier(publication));
         let slot = identifier(slot);
-        let command = format!(
-            "START_REPLICATION SLOT {slot} LOGICAL {from} (proto_version '1', publication_names {publications})"
-        );
+        let command =
+            format!("START_REPLICATION SLOT {slot} LOGICAL {from} (proto_version '1', publication_names {publications})");
         self.send(|out| put_query(out, &command)).await?;
         loop {
             let (tag, body) = self.next_message().await?;

@@ -51,11 +51,8 @@ pub enum ReshardPhase {
 }
 
 impl ReshardPhase {
-    const ALL: [(ReshardPhase, &'static str); 3] = [
-        (ReshardPhase::Copying, "copying"),
-        (ReshardPhase::Following, "following"),
-        (ReshardPhase::Switched, "switched"),
-    ];
+    const ALL: [(ReshardPhase, &'static str); 3] =
+        [(ReshardPhase::Copying, "copying"), (ReshardPhase::Following, "following"), (ReshardPhase::Switched, "switched")];
 }
 
 impl fmt::Display for ReshardPhase {
@@ -133,9 +130,8 @@ pub async fn record(home: &ShardLink, flow: &FlowName) -> Result<Option<ReshardR
     if home.value("SELECT pg_catalog.to_regclass('pgyard.reshard')").await?.is_none() {
         return Ok(None);
     }
-    let rows = home
-        .rows(&format!("SELECT phase, verified, verify_wanted FROM pgyard.reshard WHERE flow = {}", flow.literal()))
-        .await?;
+    let rows =
+        home.rows(&format!("SELECT phase, verified, verify_wanted FROM pgyard.reshard WHERE flow = {}", flow.literal())).await?;
     let Some(row) = rows.into_iter().next() else { return Ok(None) };
     let text = |place: usize| row.get(place).cloned().flatten().unwrap_or_default();
     let phase = ReshardPhase::ALL.iter().find(|(_, name)| *name == text(0)).map(|(phase, _)| *phase);
@@ -168,21 +164,14 @@ pub async fn set_phase(home: &ShardLink, flow: &FlowName, phase: ReshardPhase) -
 /// The statement that notes the phase, durably.
 pub fn phase_statement(flow: &FlowName, phase: ReshardPhase) -> String {
     let (flow, phase) = (flow.literal(), literal(&phase.to_string()));
-    format!(
-        "INSERT INTO pgyard.reshard (flow, phase) VALUES ({flow}, {phase}) ON CONFLICT (flow) DO UPDATE SET phase = {phase}"
-    )
+    format!("INSERT INTO pgyard.reshard (flow, phase) VALUES ({flow}, {phase}) ON CONFLICT (flow) DO UPDATE SET phase = {phase}")
 }
 
 /// Makes the publication and the slot of a source shard, unless they are there. Answers up to where the slot was confirmed.
 ///
 /// # Errors
 /// The server refuses it.
-pub async fn open_slot(
-    source: &ShardLink,
-    flow: &FlowName,
-    shard: usize,
-    tables: &[ReshardTable],
-) -> Result<Lsn, ReshardError> {
+pub async fn open_slot(source: &ShardLink, flow: &FlowName, shard: usize, tables: &[ReshardTable]) -> Result<Lsn, ReshardError> {
     let (publication, slot) = (flow.publication(), flow.slot(shard));
     if let Some(lsn) = slot_position(source, &slot).await? {
         return Ok(lsn);
@@ -197,9 +186,7 @@ pub async fn open_slot(
             name = identifier(&publication)
         ))
         .await?;
-    source
-        .rows(&format!("SELECT pg_catalog.pg_create_logical_replication_slot({}, 'pgoutput')", literal(&slot)))
-        .await?;
+    source.rows(&format!("SELECT pg_catalog.pg_create_logical_replication_slot({}, 'pgoutput')", literal(&slot))).await?;
     let position = slot_position(source, &slot).await?;
     position.ok_or_else(|| ReshardError::Refused(format!("{}: the slot {slot} is gone", source.shard)))
 }
@@ -264,8 +251,7 @@ pub fn progress_statement(flow: &FlowName, shard: usize, applied: Lsn, mark: Opt
 /// # Errors
 /// The server can't be asked.
 pub async fn copied(target: &ShardLink, flow: &FlowName, shard: usize) -> Result<HashMap<String, Lsn>, ReshardError> {
-    let query =
-        format!("SELECT relation, lsn FROM pgyard.reshard_copied WHERE flow = {} AND shard = {shard}", flow.literal());
+    let query = format!("SELECT relation, lsn FROM pgyard.reshard_copied WHERE flow = {} AND shard = {shard}", flow.literal());
     let pair = |row: Vec<Option<String>>| {
         let mut row = row.into_iter();
         Some((row.next()??, row.next()??.parse().ok()?))

@@ -242,7 +242,14 @@ pub(super) mod fixtures {
     pub(in crate::reshard) fn table(columns: &[&str], identity: TableIdentity) -> ReshardTable {
         let name = QualifiedName { schema: "public".into(), name: "t".into() };
         let columns = columns.iter().map(|name| column(name, false)).collect();
-        ReshardTable { name, columns, identity, partitioned: false, from: ShardSet::one(0), route: RowRoute::To(ShardSet::one(0)) }
+        ReshardTable {
+            name,
+            columns,
+            identity,
+            partitioned: false,
+            from: ShardSet::one(0),
+            route: RowRoute::To(ShardSet::one(0)),
+        }
     }
 
     pub(super) fn column(name: &str, key: bool) -> ReshardColumn {

@@ -82,11 +82,9 @@ impl Comparison {
                 RowRoute::ByKey { .. } => ShardSet::all(self.targets.len()),
                 RowRoute::To(shards) => *shards,
             };
-            let (sources, targets) = futures_util::future::try_join(
-                digests(&self.sources, table.from, table),
-                digests(&self.targets, to, table),
-            )
-            .await?;
+            let (sources, targets) =
+                futures_util::future::try_join(digests(&self.sources, table.from, table), digests(&self.targets, to, table))
+                    .await?;
             let mut whole = TableDigest::default();
             sources.iter().for_each(|(_, digest)| whole.add(digest));
             report.rows += whole.rows();
@@ -116,7 +114,11 @@ impl Comparison {
 }
 
 /// Each shard's digest of a table, with the shard's name.
-async fn digests(links: &[ShardLink], shards: ShardSet, table: &ReshardTable) -> Result<Vec<(String, TableDigest)>, ReshardError> {
+async fn digests(
+    links: &[ShardLink],
+    shards: ShardSet,
+    table: &ReshardTable,
+) -> Result<Vec<(String, TableDigest)>, ReshardError> {
     let query = TableDigest::query(table);
     let of = async |link: &ShardLink| {
         let mut digest = TableDigest::default();

@@ -207,9 +207,7 @@ impl<'a> ReshardWorker<'a> {
         (self.say)(report.to_string());
         let (verified, name) = (literal(&report.to_string()), self.flow.name.literal());
         self.home
-            .execute(&format!(
-                "UPDATE pgyard.reshard SET verified = {verified}, verify_wanted = false WHERE flow = {name}"
-            ))
+            .execute(&format!("UPDATE pgyard.reshard SET verified = {verified}, verify_wanted = false WHERE flow = {name}"))
             .await
     }
 

@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// All rows of a table of some databases, in order.
 fn rows(stage: &Stage, databases: &[&str], table: &str) -> Vec<String> {
     let of = |database: &&str| psql(&stage.url(database), &format!("SELECT t.*::text FROM {table} t"));
-    let mut rows: Vec<String> = databases.iter().flat_map(|database| of(database).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let mut rows: Vec<String> =
+        databases.iter().flat_map(|database| of(database).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
     rows.retain(|row| !row.is_empty());
     rows.sort();
     rows
@@ -101,14 +102,19 @@ fn a_worker_that_is_killed_again_and_again_loses_nothing() {
     for (number, shard) in NEW.iter().enumerate() {
         psql(&stage.url(shard), "CREATE TABLE by_hash (id bigint) PARTITION BY HASH (id)");
         for (table, key) in [("owners", "id"), ("things", "owner"), ("seen", "owner"), ("log", "owner")] {
-            let strays = format!("SELECT count(*) FROM {table} WHERE NOT satisfies_hash_partition('by_hash'::regclass, 3, {number}, {key})");
+            let strays = format!(
+                "SELECT count(*) FROM {table} WHERE NOT satisfies_hash_partition('by_hash'::regclass, 3, {number}, {key})"
+            );
             assert_eq!(psql(&stage.url(shard), &strays), "0", "{table} on {shard}");
         }
     }
     // A row that somebody else has changed is found.
     psql(&stage.url("s1"), "UPDATE rates SET v = v + 1 WHERE code = 'new'");
     let verified = said(&pgyard(&["reshard", "verify", &stage.file(), "app", "app_new"]), false);
-    assert!(verified.contains("table \"public\".\"rates\": 2 rows on the source, 2 on app_new/s1; 1 of 64 chunks differ"), "{verified}");
+    assert!(
+        verified.contains("table \"public\".\"rates\": 2 rows on the source, 2 on app_new/s1; 1 of 64 chunks differ"),
+        "{verified}"
+    );
     let refused = said(&pgyard(&["reshard", "cutover", &stage.file(), "app", "app_new"]), false);
     assert!(refused.contains("not everything was copied and compared"), "{refused}");
     said(&pgyard(&["reshard", "rollback", &stage.file(), "app", "app_new"]), true);

@@ -39,8 +39,11 @@ impl Stage {
             places("app"),
             places("app_new")
         );
-        std::fs::write(stage.directory.path().join("alone.toml"), stage.config.replace("{listen}", "127.0.0.1:1").replace("{http}", "off"))
-            .unwrap();
+        std::fs::write(
+            stage.directory.path().join("alone.toml"),
+            stage.config.replace("{listen}", "127.0.0.1:1").replace("{http}", "off"),
+        )
+        .unwrap();
         stage
     }
 

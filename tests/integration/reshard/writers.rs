@@ -178,9 +178,10 @@ impl Writer {
         self.shared.longest_us.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
         let error = match answer {
             Err(error) => Some(error.to_string()),
-            Ok(replies) => replies.iter().find(|reply| reply.tag == b'E').map(|reply| {
-                format!("{} {}", reply.field(b'C').unwrap_or_default(), reply.field(b'M').unwrap_or_default())
-            }),
+            Ok(replies) => replies
+                .iter()
+                .find(|reply| reply.tag == b'E')
+                .map(|reply| format!("{} {}", reply.field(b'C').unwrap_or_default(), reply.field(b'M').unwrap_or_default())),
         };
         if let Some(error) = &error {
             self.shared.errors.lock().unwrap().push(format!("writer {}, {what}: {error}", self.number));
