@@ -300,6 +300,7 @@ pub async fn roll_back(
     let record = state::record(&home, &flow.name).await?;
     let (sources, targets) = (flow.from.connect().await?, flow.to.connect().await?);
     state::prepare(&sources, &targets, &home).await?;
+    state::prepare(&targets, &sources, &home).await?;
     let tables = tables::plan((&flow.from, &sources), (&flow.to, &targets)).await?;
     if record.is_some_and(|record| record.phase == ReshardPhase::Switched) {
         let back = flow.reverse();
