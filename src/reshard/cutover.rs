@@ -22,6 +22,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(3);
 const PROBE_MAX: Duration = Duration::from_secs(30);
 /// The worker keeps up if a mark comes through in this time.
 const PROBE_GOOD: Duration = Duration::from_millis(300);
+/// Longest wait for a slot on a target: it begins behind every transaction that is under way on the server.
+const SLOT_MAX: Duration = Duration::from_secs(15);
 /// For connections of a worker that has been told to end.
 const SLOT_FREE_MAX: Duration = Duration::from_secs(30);
 
@@ -127,7 +129,7 @@ impl<'a> Switch<'a> {
             source.execute(FENCE_FUNCTION).await?;
         }
         for (shard, target) in self.targets.iter().enumerate() {
-            state::open_slot(target, &back.name, shard, &tables).await?;
+            state::open_slot(target, &back.name, (shard, Some(SLOT_MAX)), &tables).await?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use super::tables::ReshardTable;
 use crate::types::Lsn;
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 /// Longest name of a slot that PostgreSQL takes.
 const SLOT_NAME_MAX: usize = 63;
@@ -169,9 +170,16 @@ pub fn phase_statement(flow: &FlowName, phase: ReshardPhase) -> String {
 
 /// Makes the publication and the slot of a source shard, unless they are there. Answers up to where the slot was confirmed.
 ///
+/// A slot begins behind every transaction that is under way on its server, in whatever database, and waits for them: for `limit` at most.
+///
 /// # Errors
-/// The server refuses it.
-pub async fn open_slot(source: &ShardLink, flow: &FlowName, shard: usize, tables: &[ReshardTable]) -> Result<Lsn, ReshardError> {
+/// The server refuses it, or a transaction does not end.
+pub async fn open_slot(
+    source: &ShardLink,
+    flow: &FlowName,
+    (shard, limit): (usize, Option<Duration>),
+    tables: &[ReshardTable],
+) -> Result<Lsn, ReshardError> {
     let (publication, slot) = (flow.publication(), flow.slot(shard));
     if let Some(lsn) = slot_position(source, &slot).await? {
         return Ok(lsn);
@@ -186,7 +194,16 @@ pub async fn open_slot(source: &ShardLink, flow: &FlowName, shard: usize, tables
             name = identifier(&publication)
         ))
         .await?;
-    source.rows(&format!("SELECT pg_catalog.pg_create_logical_replication_slot({}, 'pgoutput')", literal(&slot))).await?;
+    source.execute(&format!("SET statement_timeout = {}", limit.map_or(0, |limit| limit.as_millis()))).await?;
+    let make = format!("SELECT pg_catalog.pg_create_logical_replication_slot({}, 'pgoutput')", literal(&slot));
+    let made = source.rows(&make).await;
+    source.execute("SET statement_timeout = 0").await?;
+    if let (Err(error), Some(limit)) = (&made, limit) {
+        return Err(ReshardError::Refused(format!(
+            "{error}\nA slot waits for all transactions that write on its server; one of them did not end within {limit:?}, or the server has no room for another slot"
+        )));
+    }
+    made?;
     let position = slot_position(source, &slot).await?;
     position.ok_or_else(|| ReshardError::Refused(format!("{}: the slot {slot} is gone", source.shard)))
 }

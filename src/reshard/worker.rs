@@ -146,7 +146,8 @@ impl<'a> ReshardWorker<'a> {
             super::apply::quieten(target).await?;
         }
         for (shard, source) in sources.iter().enumerate() {
-            state::open_slot(source, &flow.name, shard, &tables).await?;
+            (self.say)(format!("{}: beginning behind the transactions that are under way", source.shard));
+            state::open_slot(source, &flow.name, (shard, None), &tables).await?;
         }
         if record.is_none() {
             state::set_phase(&self.home, &flow.name, ReshardPhase::Copying).await?;

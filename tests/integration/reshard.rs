@@ -205,10 +205,11 @@ fn a_transaction_that_does_not_end_is_not_torn() {
         said(&pgyard(&["reshard", "status", &file, "app", "app_new"]), true).contains("all 1 tables are the same")
     });
     client.column("BEGIN").unwrap();
-    client.column("INSERT INTO items VALUES (1, 'held open')").unwrap();
+    assert_eq!(client.column("SELECT count(*) FROM items").unwrap(), ["0"]);
     let refused = said(&pgyard(&["reshard", "cutover", &file, "app", "app_new", "--hold", "400ms"]), false);
     assert!(refused.contains("1 transactions are still under way after 200 ms; nobody is held"), "{refused}");
     assert_eq!(yard.client().column("SELECT count(*) FROM items").unwrap(), ["0"]);
+    client.column("INSERT INTO items VALUES (1, 'held open')").unwrap();
     client.column("COMMIT").unwrap();
     let moved = said(&pgyard(&["reshard", "cutover", &file, "app", "app_new"]), true);
     assert!(moved.contains("clients of app are on app_new"), "{moved}");
