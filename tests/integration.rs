@@ -44,6 +44,7 @@ mod integration {
     mod strangers;
     mod streams;
     mod stubborn;
+    mod timeouts;
     mod tls;
     mod tls_server;
 }

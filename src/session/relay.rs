@@ -5,7 +5,7 @@
 
 mod parting;
 
-use super::shown::shown_error;
+use super::shown::{shown_error, timed_out_error};
 use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
@@ -62,6 +62,8 @@ pub struct Answer {
     pub copy: CopyPhase,
     /// The last error that the client saw or would have seen.
     pub error: Option<SqlState>,
+    /// It ran longer than `query_timeout`, and its server was told to cancel it.
+    pub timed_out: bool,
     /// The server ends the connection.
     pub fatal: bool,
     /// The server reported an error when nothing was asked of it: it is going away.
@@ -309,9 +311,12 @@ fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize)
     ranges.add(from, to);
 }
 
-/// Forwards an error that quotes a name of pgyard's with the client's name; false if it does not.
+/// Forwards an error that quotes a name of pgyard's with the client's name, and one of pgyard's own cancelling with its reason; false
+/// if it is neither.
 fn put_shown(ranges: &mut Ranges<'_>, answer: &mut Answer, body: &[u8]) -> bool {
-    let Some(shown) = ranges.session.and_then(|session| shown_error(body, session)) else { return false };
+    let shown = if answer.timed_out { timed_out_error(body) } else { None };
+    let shown = shown.or_else(|| ranges.session.and_then(|session| shown_error(body, session)));
+    let Some(shown) = shown else { return false };
     ranges.flush();
     put_message(ranges.outbox.writer(), b'E', |out| out.extend_from_slice(&shown));
     answer.bytes += (HEADER_LEN + shown.len()) as u64;

@@ -9,6 +9,7 @@ use super::unit::{Cut, Unit, cut};
 use crate::cluster::HostReport;
 use crate::config::PoolMode;
 use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest, with_view};
+use crate::metrics::TimeoutKind;
 use crate::net::scratch::poll_read_with;
 use crate::pool::{Pool, WaitSlot};
 use crate::sql::Pins;
@@ -158,7 +159,10 @@ impl Session {
             return std::future::poll_fn(|cx| self.poll_unit(cx)).await;
         }
         let next = tokio::time::timeout(limit, std::future::poll_fn(|cx| self.poll_unit(cx)));
-        next.await.unwrap_or(Err(SessionEnd::TimedOut(limit)))
+        next.await.unwrap_or_else(|_| {
+            self.database.metrics.timeouts(TimeoutKind::IdleTransaction).increment();
+            Err(SessionEnd::TimedOut(limit))
+        })
     }
 
     async fn say_goodbye(&mut self, end: &SessionEnd) {
