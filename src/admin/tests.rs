@@ -453,7 +453,11 @@ fn the_documentation_has_every_command_and_column() {
     let document = include_str!("../../docs/console.md");
     for (name, _) in &command::COMMANDS[..command::COMMANDS.len() - 1] {
         assert!(document.contains(&format!("`{name}`")), "docs/console.md does not have {name}");
-        let text = name.replace("'sql'", "'select 1'").replace(['[', ']'], "").replace("KILL client", "KILL 1").replace("milliseconds", "100");
+        let text = name
+            .replace("'sql'", "'select 1'")
+            .replace(['[', ']'], "")
+            .replace("KILL client", "KILL 1")
+            .replace("milliseconds", "100");
         let section = document.split(&format!("### `{name}`\n")).nth(1).map(|rest| rest.split("\n#").next().unwrap_or(rest));
         for command in command::parse(&text).unwrap() {
             for column in command.table().into_iter().flat_map(|table| table.columns) {
