@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 mod reshard;
-
 pub use reshard::{ReshardArguments, ReshardPair, ReshardStep, ReshardSwitch};
 
 const ABOUT: &str = "A PostgreSQL proxy: one DATABASE_URL over a primary and its replicas";
@@ -299,11 +298,8 @@ fn read(line: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments,
         | Invocation::Drain(DrainArguments { target, .. })
         | Invocation::Undrain(UndrainArguments { target, .. }) => settle_target(target, matches),
         Invocation::Route(route) if route.config.is_some() && !is_typed(matches, "admin") => route.admin = None,
-        Invocation::Route(_)
-        | Invocation::Check(_)
-        | Invocation::Coordinator(_)
-        | Invocation::Reshard(_)
-        | Invocation::Demo(_) => {}
+        Invocation::Route(_) | Invocation::Check(_) | Invocation::Demo(_) => {}
+        Invocation::Coordinator(_) | Invocation::Reshard(_) => {}
     }
     Ok(Arguments { command: invocation })
 }

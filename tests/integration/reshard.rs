@@ -73,12 +73,12 @@ fn a_worker_that_is_killed_again_and_again_loses_nothing() {
     );
     let source = stage.url("old");
     let change = |n: usize| drop(psql(&source, &CHANGES.replace("$n", &n.to_string())));
-    (1..6).for_each(change);
+    (1..4).for_each(change);
     // The first round of the worker is killed somewhere in its copying or just behind it.
-    for n in 6..10 {
+    for n in 6..9 {
         let worker = Worker::start(&stage);
         change(n);
-        if n > 7 {
+        if n == 8 {
             eventually("the worker follows", PATIENCE, || worker.said().contains("following app"));
             change(n + 10);
         }
@@ -159,16 +159,16 @@ fn clients_go_on_while_one_shard_becomes_three_and_one_again() {
     );
     psql(&stage.url("old"), writers::FIXTURE);
     let yard = stage.yard();
-    let writers = Writers::start(&yard, 6);
-    writers.go_on(20);
+    let writers = Writers::start(&yard, 4);
+    writers.go_on(8);
     for last in [false, true] {
         let worker = Worker::start(&stage);
         eventually("all rows are there and compared", PATIENCE, || worker.said().contains("all 4 tables are the same"));
-        writers.go_on(20);
+        writers.go_on(8);
         let moved = said(&pgyard(&["reshard", "cutover", &stage.file(), "app", "app_new"]), true);
         println!("{moved}; longest statement so far {:?}", writers.longest());
         assert!(std::fs::read_to_string(stage.file()).unwrap().contains("served_by = \"app_new\""));
-        writers.go_on(20);
+        writers.go_on(8);
         let on_shards = NEW.map(|shard| rows(&stage, &[shard], "journal").len());
         assert!(on_shards.iter().all(|rows| *rows > 0), "{on_shards:?}");
         let fenced = super::harness::programs::psql_output(&stage.url("old"), "DELETE FROM items");
@@ -185,7 +185,7 @@ fn clients_go_on_while_one_shard_becomes_three_and_one_again() {
             assert_eq!(rows(&stage, &NEW, "journal"), [] as [&str; 0]);
         }
         worker.ends();
-        writers.go_on(20);
+        writers.go_on(8);
     }
     writers.finish(&yard);
     assert_eq!(psql(&stage.url("old"), "SELECT count(*) FROM pg_replication_slots"), "0");

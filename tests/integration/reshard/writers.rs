@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 /// What is there before them.
 pub const FIXTURE: &str = "INSERT INTO accounts SELECT i, 1000 FROM generate_series(0, 29) i;
  INSERT INTO rates SELECT 'w' || i, 0 FROM generate_series(0, 9) i;
- INSERT INTO items SELECT -i, repeat('old', 10) FROM generate_series(1, 5000) i";
+ INSERT INTO items SELECT -i, repeat('old', 10) FROM generate_series(1, 2000) i";
 /// Items that are there before.
-const OLD_ITEMS: usize = 5000;
+const OLD_ITEMS: usize = 2000;
 const ACCOUNTS: u64 = 30;
 
 /// What one writer was told.
