@@ -22,6 +22,7 @@ mod integration {
     mod load;
     mod maintenance;
     mod malformed;
+    mod monotonic;
     mod names;
     mod oracle;
     mod overload;

@@ -323,12 +323,13 @@ impl Session {
             return self.client.outbox.push(seen.as_slice());
         }
         server.broken = true;
-        let host_id = link.host.id;
+        let (host_id, route) = (link.host.id, link.route);
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
         self.link = None;
         if self.can_lose_begun() {
             return;
         }
+        self.note_shown((route, host_id), false);
         let in_transaction = self.state.transaction.is_some();
         let what = if in_transaction { "in the middle of a transaction" } else { "that this session was bound to" };
         let labels: Vec<&str> = self.state.pins.labels().collect();

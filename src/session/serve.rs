@@ -302,7 +302,7 @@ impl Session {
 
     /// A connection whose parameters are not known any more is not used again.
     pub(super) fn break_link(&mut self) {
-        if let Some(mut link) = self.link.take() {
+        if let Some(link) = self.link.as_mut() {
             link.server().broken = true;
         }
         self.abandon_link();
@@ -310,7 +310,9 @@ impl Session {
 
     /// The server is gone, and with it what bound the session to it.
     pub(super) fn abandon_link(&mut self) {
-        self.link = None;
+        if let Some(link) = self.link.take() {
+            self.note_shown((link.route, link.host.id), false);
+        }
         self.end_write_mark();
         self.state.lost_transaction |= self.state.end_transaction().is_some();
         self.state.pipeline_open = false;
