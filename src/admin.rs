@@ -35,7 +35,7 @@ mod table;
 mod words;
 
 pub use context::{ConsoleActions, ConsoleContext, ShutdownMode};
-pub use show_route::decide_text;
+pub use show_route::{decide_text, plan_lines};
 
 use crate::session::{ConsoleClient, ConsoleHandler};
 use futures_util::future::BoxFuture;

@@ -10,8 +10,8 @@
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`], [`coordinator`], [`twophase`], [`reshard`] |
-//! | 7 | [`session`], [`http`], [`demo`] |
+//! | 6 | [`database`], [`coordinator`], [`twophase`], [`sequences`], [`reshard`] |
+//! | 7 | [`session`], [`http`], [`demo`], [`inspection`] |
 //! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
 
@@ -25,12 +25,14 @@ pub mod database;
 pub mod demo;
 pub mod gather;
 pub mod http;
+pub mod inspection;
 pub mod metrics;
 pub mod net;
 pub mod plan;
 pub mod pool;
 pub mod reshard;
 pub mod route;
+pub mod sequences;
 pub mod server;
 pub mod session;
 pub mod shard;

@@ -22,6 +22,7 @@ mod insert;
 mod keys;
 mod limit;
 mod model;
+mod moves;
 mod names;
 mod order;
 mod partial;
@@ -31,6 +32,7 @@ mod resolve;
 pub mod schema;
 mod scope;
 mod select;
+mod spelling;
 mod statement;
 pub mod steps;
 #[cfg(test)]
@@ -44,6 +46,6 @@ pub use schema::{SCHEMA_QUERY, SCHEMA_SCRIPT, Schema, SchemaRow};
 pub use select::refusal;
 pub use statement::{Planner, first_shard as first_shard_plan};
 pub use steps::{
-    Combine, CopyPlan, CopyRows, CopySplit, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, Partial, Plan, Refusal,
-    RowCount, SortKey, SplitInsert, WritePlan,
+    Combine, CopyPlan, CopyRows, CopySplit, Finish, FinishPiece, GatherPlan, KeyCondition, KeyTerm, MovePlan, Partial, Plan,
+    Refusal, RowCount, SortKey, SplitInsert, WritePlan,
 };

@@ -18,6 +18,7 @@ mod handler;
 mod knowledge;
 mod leg;
 mod merge;
+mod moves;
 mod moving;
 mod own_types;
 mod partial_rows;

@@ -6,6 +6,7 @@ mod integration {
     mod access;
     mod begun;
     mod chaos;
+    mod check_live;
     mod console;
     mod coordinator;
     mod drivers;
@@ -38,6 +39,7 @@ mod integration {
     mod sequences;
     mod shard_keys;
     mod shard_order;
+    mod shard_writes;
     mod sharded;
     mod shards;
     mod slow_hosts;
@@ -48,4 +50,5 @@ mod integration {
     mod timeouts;
     mod tls;
     mod tls_server;
+    mod tpch;
 }

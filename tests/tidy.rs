@@ -31,11 +31,13 @@ const LAYERS: &[(&str, u8)] = &[
     ("twophase", 6),
     ("coordinator", 6),
     ("reshard", 6),
+    ("sequences", 6),
     ("session", 7),
     ("sharded", 8),
     ("admin", 8),
     ("http", 7),
     ("demo", 7),
+    ("inspection", 7),
     ("app", 9),
 ];
 /// Uses within a layer: the console serves what a session has logged in, and settings say where rows live.

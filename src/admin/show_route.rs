@@ -6,8 +6,9 @@ use super::table::{Cell, cell, maybe};
 use crate::cluster::{Balancer, Fleet, HostSet, PickRequest, Want, pick};
 use crate::config::{DatabaseSettings, ReadsOnPrimary};
 use crate::database::{ShardedDatabase, Upstream};
-use crate::plan::{PlanWords, Planner};
+use crate::plan::{PlanWords, Planner, Schema};
 use crate::route::{Need, SessionView, Target, decide};
+use crate::shard::ShardMap;
 use crate::sql::{Catalogue, Isolation, Lexing, StatementFacts, classify, explain, identifiers};
 use crate::types::SqlState;
 use crate::wire::reply::Report;
@@ -78,11 +79,15 @@ pub(super) fn run(context: &ConsoleContext, sql: &str, database: Option<&str>) -
 /// Which shards answer, why, and how their answers are put together.
 fn shard_lines(database: &ShardedDatabase, sql: &str) -> Vec<String> {
     let Some(schema) = database.schema().get() else { return vec!["the shards' schema is not known yet".to_owned()] };
-    let (map, catalogue) = (database.map(), database.first().catalogue());
+    plan_lines(sql, (&schema, &database.first().catalogue()), &database.map())
+}
+
+/// A plan over shards in words.
+pub fn plan_lines(sql: &str, (schema, catalogue): (&Schema, &Catalogue), map: &ShardMap) -> Vec<String> {
     let path = ["pg_catalog", "public"].map(str::to_owned);
-    let planner = Planner { schema: &schema, catalogue: &catalogue, map: &map, search_path: &path, lexing: Lexing::default() };
+    let planner = Planner { schema, catalogue, map, search_path: &path, lexing: Lexing::default() };
     let plan = planner.plan(sql);
-    let mut lines = PlanWords { map: &map, schema: &schema }.lines(&plan);
+    let mut lines = PlanWords { map, schema }.lines(&plan);
     if identifiers(sql.as_bytes()).any(|name| schema.depends_on_path(&name)) {
         lines.push(
             "names without a schema are taken for those of public; a session's own search path may say otherwise".to_owned(),

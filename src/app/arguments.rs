@@ -1,5 +1,9 @@
 //! The command line and its environment variables. What is typed wins over what the environment says.
 
+mod files;
+
+pub use files::{CheckArguments, CoordinatorArguments, SequencesArguments};
+
 use crate::config::{self, ConfigReport, Loaded, LogFormat, NamedChoice, QuickOptions};
 use crate::demo::DemoOptions;
 use clap::builder::TypedValueParser;
@@ -29,6 +33,7 @@ Examples:
 
   # serve with a file, and check it first
   pgyard check pgyard.toml
+  pgyard check --live pgyard.toml
   pgyard --config pgyard.toml
 
   # where would this go, and why?
@@ -89,6 +94,8 @@ pub enum Invocation {
     /// Move a sharded database's rows to other shards while clients go on
     #[command(after_help = reshard::STEPS)]
     Reshard(ReshardArguments),
+    /// Have the sequences of sharded tables give every value on one shard only, and install pgyard.unique_id()
+    Sequences(SequencesArguments),
     /// Start a local primary, replicas, and pgyard in front of them
     Demo(DemoArguments),
 }
@@ -118,25 +125,6 @@ pub struct ServeArguments {
     /// Shape of log lines: text or json
     #[arg(long, value_name = "FORMAT", env = "PGYARD_LOG_FORMAT", value_parser = log_format)]
     pub log_format: Option<LogFormat>,
-}
-
-/// Options of `coordinator`.
-#[derive(Args, Clone, Debug)]
-pub struct CoordinatorArguments {
-    /// Configuration file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Which database, if the file has several that are sharded
-    #[arg(short, long, value_name = "NAME")]
-    pub database: Option<String>,
-}
-
-/// Options of `check`.
-#[derive(Args, Clone, Debug)]
-pub struct CheckArguments {
-    /// Configuration file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
 }
 
 /// Which running pgyard is meant.
@@ -299,7 +287,7 @@ fn read(line: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments,
         | Invocation::Undrain(UndrainArguments { target, .. }) => settle_target(target, matches),
         Invocation::Route(route) if route.config.is_some() && !is_typed(matches, "admin") => route.admin = None,
         Invocation::Route(_) | Invocation::Check(_) | Invocation::Demo(_) => {}
-        Invocation::Coordinator(_) | Invocation::Reshard(_) => {}
+        Invocation::Coordinator(_) | Invocation::Reshard(_) | Invocation::Sequences(_) => {}
     }
     Ok(Arguments { command: invocation })
 }

@@ -11,6 +11,7 @@ pub mod reload;
 pub mod reshard;
 pub mod resume;
 pub mod route;
+pub mod sequences;
 pub mod status;
 pub mod undrain;
 
@@ -25,6 +26,7 @@ pub fn run(invocation: &Invocation) -> Option<ExitCode> {
         Invocation::Check(arguments) => check::run(arguments),
         Invocation::Coordinator(arguments) => coordinator::run(arguments),
         Invocation::Reshard(arguments) => reshard::run(arguments),
+        Invocation::Sequences(arguments) => sequences::run(arguments),
         Invocation::Route(arguments) => route::run(arguments),
         Invocation::Status(arguments) => status::run(arguments),
         Invocation::Reload(arguments) => reload::run(arguments),

@@ -91,7 +91,7 @@ impl CoordinatorLayout<'_> {
     pub fn servers(&self) -> Vec<String> {
         let mut statements = vec!["CREATE EXTENSION IF NOT EXISTS postgres_fdw".to_owned()];
         for shard in self.shards {
-            let server = quote_name(&format!("{PREFIX}{}", shard.name));
+            let server = quote_name(&server_name(&shard.name));
             let hosts: Vec<&str> = shard.hosts.iter().map(|(host, _)| host.as_str()).collect();
             let ports: Vec<String> = shard.hosts.iter().map(|(_, port)| port.to_string()).collect();
             let several = if hosts.len() > 1 { ", target_session_attrs 'read-write'" } else { "" };
@@ -154,7 +154,7 @@ impl CoordinatorLayout<'_> {
         let Some(TablePlace::Sharded(sharded)) = self.map.place(table) else { return Vec::new() };
         let Some(first) = self.shards.first() else { return Vec::new() };
         let name = quote_table(table);
-        let child = |shard: &ShardServer| format!("{}.{}", local_schema(&shard.name, &table.schema), quote_name(&table.name));
+        let child = |shard: &ShardServer| foreign_table(&shard.name, table);
         let key: Vec<String> = sharded.key.iter().map(|column| quote_name(column)).collect();
         // Only a hash is sure to be the partitions' own: ranges of texts are in the order of their bytes here, and a shard may have several.
         let hash = matches!(sharded.scheme, Scheme::Hash { .. });
@@ -175,6 +175,16 @@ impl CoordinatorLayout<'_> {
     }
 }
 
+/// What the foreign server of a shard is called.
+pub fn server_name(shard: &str) -> String {
+    format!("{PREFIX}{shard}")
+}
+
+/// A shard's part of a sharded table as SQL writes it.
+pub fn foreign_table(shard: &str, table: &QualifiedName) -> String {
+    format!("{}.{}", local_schema(shard, &table.schema), quote_name(&table.name))
+}
+
 /// The schema of a shard's foreign tables.
 fn local_schema(shard: &str, schema: &str) -> String {
     quote_name(&format!("{PREFIX}{shard}_{schema}"))
@@ -186,6 +196,6 @@ fn import(schema: &str, tables: &[&QualifiedName], shard: &str, into: &str) -> S
         "IMPORT FOREIGN SCHEMA {} LIMIT TO ({}) FROM SERVER {} INTO {into} OPTIONS (import_generated 'false')",
         quote_name(schema),
         names.join(", "),
-        quote_name(&format!("{PREFIX}{shard}"))
+        quote_name(&server_name(shard))
     )
 }

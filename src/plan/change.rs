@@ -4,13 +4,14 @@ use super::collect::{Found, Whole};
 use super::conditions::Reach;
 use super::functions::FunctionKind;
 use super::model::{DistinctModel, FromModel, QueryModel, SelectModel};
+use super::moves::KeyChange;
 use super::place::{Places, Spread};
 use super::scope::{Reader, Scope};
 use super::select::refusal;
 use super::statement::{Planner, confined_or};
-use super::steps::{Plan, WritePlan};
+use super::steps::{KeyCondition, Plan, WritePlan};
 use super::tree::last_part;
-use crate::shard::TablePlace;
+use crate::shard::{ShardedTable, TablePlace};
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, SelectItem, Statement, TableFactor, TableWithJoins, Update,
     UpdateTableFromKind,
@@ -97,16 +98,50 @@ fn plan(planner: &Planner<'_>, change: &Change<'_>) -> Plan {
         }
         TablePlace::Sharded(table) => {
             let sets_key = change.assignments.iter().flat_map(assigned).any(|column| table.key.contains(&column));
-            if sets_key {
-                return refused("the key of a sharded table cannot be changed");
-            }
             let shards = reader.statement_condition();
+            if sets_key {
+                return key_change((&reader, &model), change, &kinds, (table, shards));
+            }
             confined_or(planner.map.shards.len(), shards.clone(), || match objection(&reader, &model, change, &kinds) {
                 Some(reason) => refused(&reason),
                 None => Plan::Write(WritePlan::Each { shards }),
             })
         }
     }
+}
+
+/// An UPDATE that sets the key of a sharded table.
+fn key_change(
+    (reader, model): (&Reader<'_>, &SelectModel),
+    change: &Change<'_>,
+    kinds: &[FunctionKind],
+    (table, shards): (&ShardedTable, KeyCondition),
+) -> Plan {
+    let planner = reader.planner;
+    let refused = |reason: &str| Plan::Refused(refusal(reason));
+    let Some(definition) = planner.schema.table(&table.table) else { return refused("the table is not known") };
+    let moving = KeyChange {
+        target: change.target,
+        condition: change.condition,
+        assignments: change.assignments,
+        returning: change.returning,
+        kinds,
+        table,
+        definition,
+        schema: planner.schema,
+    };
+    confined_or(planner.map.shards.len(), moving.all_shards(&shards), || {
+        if let Some(reason) = objection(reader, model, change, kinds) {
+            return refused(&reason);
+        }
+        if !change.others.is_empty() {
+            return refused("the key of a sharded table cannot be changed by an UPDATE that joins other tables");
+        }
+        match moving.plan(shards) {
+            Ok(plan) => Plan::Write(WritePlan::Move(Box::new(plan))),
+            Err(reason) => refused(&reason),
+        }
+    })
 }
 
 fn read(reader: &mut Reader<'_>, change: &Change<'_>) -> SelectModel {

@@ -90,6 +90,12 @@ impl PlanWords<'_> {
             WritePlan::Split(insert) => {
                 format!("each of the {} rows goes to the shard of its key, all of them or none", insert.rows.len())
             }
+            WritePlan::Move(plan) => {
+                let shards = self.resolved(&plan.shards).map_or_else(|| self.why(&plan.shards), |set| self.names(set));
+                format!(
+                    "rows on {shards} whose new key belongs elsewhere are deleted there and inserted where they belong, all of them or none"
+                )
+            }
             WritePlan::InsertRows { select, select_sql, .. } => {
                 let mut lines = vec![format!("rows are read: {select_sql}")];
                 lines.extend(self.lines(select).into_iter().map(|line| format!("  {line}")));

@@ -5,6 +5,7 @@ use super::collect::Whole;
 use super::conditions::term;
 use super::functions::FunctionKind;
 use super::model::QueryModel;
+use super::moves::is_untyped;
 use super::place::{Places, Spread};
 use super::schema::{DefaultKind, TableDefinition};
 use super::scope::{Reader, Scope};
@@ -15,7 +16,9 @@ use super::tree::{quoted, stored, stored_parts};
 use crate::shard::{QualifiedName, ShardSet, ShardedTable, TablePlace};
 use crate::sql::Lexing;
 use crate::sql::scan::{Scanner, Token, TokenKind};
-use sqlparser::ast::{ConflictTarget, Insert, OnConflictAction, OnInsert, SetExpr, Statement, TableObject};
+use sqlparser::ast::{
+    ConflictTarget, Expr, Ident, Insert, OnConflictAction, OnInsert, Query, SelectItem, SetExpr, Statement, TableObject,
+};
 
 /// An INSERT with what is known of its table.
 struct Insertion<'i> {
@@ -234,7 +237,7 @@ impl Insertion<'_> {
             let each = Plan::Write(WritePlan::Each { shards: shards.clone() });
             return confined_or(self.planner.map.shards.len(), shards, || each);
         }
-        let select_sql = query.to_string();
+        let select_sql = self.with_types(query).to_string();
         let select = self.planner.plan(&select_sql);
         if let Plan::Refused(_) = select {
             return select;
@@ -257,6 +260,23 @@ impl Insertion<'_> {
             returns: !shown.is_empty(),
         };
         Plan::Write(WritePlan::InsertRows { select: Box::new(select), select_sql, insert })
+    }
+
+    /// What a SELECT shows without a type of its own has that of the column it is inserted into.
+    fn with_types(&self, query: &Query) -> Query {
+        let mut query = query.clone();
+        let SetExpr::Select(select) = query.body.as_mut() else { return query };
+        if select.distinct.is_some() {
+            return query;
+        }
+        for (item, column) in select.projection.iter_mut().zip(&self.columns) {
+            let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { break };
+            let definition = self.definition.column(column).filter(|_| is_untyped(expr));
+            if let Some(name) = definition.and_then(|column| self.planner.schema.type_name(column.type_oid, -1)) {
+                *expr = Expr::Identifier(Ident::new(format!("CAST({expr} AS {name})")));
+            }
+        }
+        query
     }
 
     /// Whether each row of the SELECT has, as its new key, the key by which it is on its shard.

@@ -43,6 +43,8 @@ pub struct TableDefinition {
     pub primary: Vec<String>,
     /// It has triggers or rules of a user's.
     pub triggers: bool,
+    /// Foreign keys refer to it, or policies say who sees and changes which of its rows.
+    pub guarded: bool,
     /// The query of a view.
     pub view: Option<String>,
 }
@@ -131,6 +133,7 @@ impl Schema {
                         table.unique.push(columns);
                     }
                     "trigger" => table.triggers = true,
+                    "guarded" => table.guarded = true,
                     _ => {}
                 }
             }
@@ -220,13 +223,14 @@ mod tests {
             row(["column", "public", "t", "name", "25:-1", "text", "default", "", ""]),
             row(["primary", "public", "t", "id\u{1}name"]),
             row(["trigger", "public", "t"]),
+            row(["guarded", "public", "t"]),
             row(["something else", "public", "u"]),
             row(["type", "1700", "numeric"]),
             row(["type", "x", "numeric"]),
         ]);
         let path = ["missing".to_owned(), "public".to_owned()];
         let (name, table) = schema.find(None, "t", &path).unwrap();
-        assert_eq!((name.schema.as_str(), table.kind, table.triggers), ("public", 'r', true));
+        assert_eq!((name.schema.as_str(), table.kind, table.triggers, table.guarded), ("public", 'r', true, true));
         assert_eq!(table.columns[0].default, DefaultKind::Computed);
         assert_eq!((table.columns[1].type_oid, table.columns[1].type_modifier), (25, -1));
         assert!(table.columns[0].not_null && table.columns[1].deterministic && !table.columns[1].not_null);

@@ -44,6 +44,14 @@ impl Planner<'_> {
         if let Some(plan) = super::utility::plan(self, statement) {
             return plan;
         }
+        let respelled = super::spelling::known(statement);
+        let (statement, seen) = match respelled.as_deref() {
+            Some(text) => match survey(&mut Scanner::new(text.as_bytes(), Lexing::default()), self.catalogue) {
+                Some(seen) => (text, seen),
+                None => return Plan::Anywhere,
+            },
+            None => (statement, seen),
+        };
         let plan = match tree::parse(statement, &seen) {
             Some(Statement::Query(query)) => self.plan_query(statement, &query),
             Some(Statement::Insert(insert)) => super::insert::plan(self, statement, &insert),

@@ -221,6 +221,25 @@ pub enum WritePlan {
         /// What they become: the rows of the insertion are those of the SELECT.
         insert: SplitInsert,
     },
+    /// An UPDATE that sets the key: rows may move to other shards.
+    Move(Box<MovePlan>),
+}
+
+/// Rows whose key is changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MovePlan {
+    /// Where the rows can be as they are.
+    pub shards: KeyCondition,
+    /// Locks the rows and reads: the table's number and the row's place in it, the new key, then the new values of the columns.
+    pub select: String,
+    /// The UPDATE of rows that stay, before and behind the condition that names them.
+    pub update: (String, String),
+    /// The DELETE of rows that leave, up to the condition that names them.
+    pub delete: String,
+    /// What the table is called in these.
+    pub called: String,
+    /// How rows that have left are inserted; its key columns are places in the rows of `select`.
+    pub insert: SplitInsert,
 }
 
 /// An INSERT that is taken apart by rows.

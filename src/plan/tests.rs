@@ -10,7 +10,7 @@ fn row<const N: usize>(details: [&str; N]) -> SchemaRow {
 }
 
 fn schema() -> Schema {
-    let mut rows = vec![row(["database", "C"])];
+    let mut rows = vec![row(["database", "C"]), row(["type", "23", "integer"])];
     for (table, columns) in
         [("t", &["k", "a", "b"][..]), ("u", &["k", "x"]), ("r", &["id", "name"]), ("single", &["id"]), ("unlisted", &["id"])]
     {
@@ -99,14 +99,24 @@ fn statements_and_their_plans() {
         ("SELECT * FROM ONLY t", "refused"),
         ("SELECT * FROM ONLY (t)", "refused"),
         ("SELECT * FROM t TABLESAMPLE SYSTEM (5)", "refused"),
-        ("TABLE t", "refused"),
+        ("TABLE t", "concat"),
+        ("TABLE ONLY t", "refused"),
+        ("SELECT * FROM t LIMIT ALL", "concat"),
+        ("SELECT * FROM t ORDER BY a OFFSET 2 LIMIT ALL", "merge"),
+        ("SELECT * FROM t OFFSET 2 LIMIT 3", "concat"),
+        ("TABLE r", "anywhere"),
         ("SELECT * FROM missing", "confined"),
         ("SELECT * FROM missing, t", "refused"),
         ("SELECT nowhere_known(a) FROM t", "refused"),
         ("SELECT 1; SELECT 2", "refused"),
+        ("CREATE TABLE t (k int, g int GENERATED ALWAYS AS (k * 2) STORED)", "everywhere"),
+        ("CREATE TABLE copied (a) AS (SELECT a FROM t)", "refused"),
+        ("CREATE TABLE copied AS SELECT a FROM t", "refused"),
         ("UPDATE t SET a = 1", "each"),
         ("UPDATE t SET a = 1 WHERE k = 5", "confined"),
-        ("UPDATE t SET k = 1 WHERE k = 5", "refused"),
+        ("UPDATE t SET k = 1 WHERE k = 5", "confined"),
+        ("UPDATE t SET k = k + 1", "write"),
+        ("UPDATE t SET k = r.id FROM r WHERE r.id = t.a", "refused"),
         ("UPDATE r SET name = 1", "copies"),
         ("UPDATE r SET name = 1 FROM t", "refused"),
         ("DELETE FROM t USING u WHERE t.k = u.k", "each"),
@@ -204,4 +214,49 @@ fn plans_are_told_in_words() {
     check("SELECT * FROM single", &["shard s2 as it is"]);
     check("SELECT ctid FROM t", &["the shards refuse it: system columns", "the coordinator answers it if there is one"]);
     check("ALTER TABLE t ADD c int", &["every shard carries it out"]);
+}
+
+#[test]
+fn rows_whose_key_changes_are_read_where_they_are() {
+    let check = |text: &str, expect: &str| {
+        let several = match plan(text) {
+            Plan::Confined { several, .. } => *several,
+            plan => plan,
+        };
+        let told = match several {
+            Plan::Write(WritePlan::Move(plan)) => {
+                format!(
+                    "{}\n{}...{}\n{}{}\n{}",
+                    plan.select, plan.update.0, plan.update.1, plan.insert.head, plan.insert.tail, plan.delete
+                )
+            }
+            Plan::Refused(refusal) => refusal.reason,
+            other => format!("{other:?}"),
+        };
+        assert!(told.contains(expect), "{text}: {told}");
+    };
+    let list = "SELECT t.tableoid, t.ctid, CAST(k + 1 AS integer), k + 1, t.\"a\", t.\"b\" FROM t FOR UPDATE";
+    check("UPDATE t SET k = k + 1", list);
+    check(
+        "UPDATE t SET k = k + 1",
+        "\nUPDATE t SET k = k + 1 WHERE ...\nINSERT INTO t (\"k\", \"a\", \"b\") OVERRIDING SYSTEM VALUE VALUES \nDELETE FROM t WHERE ",
+    );
+    check(
+        "UPDATE t AS x SET k = 7, a = NULL WHERE x.k = 5 OR x.a = 6 RETURNING *",
+        "WHERE (x.k = 5 OR x.a = 6) AND ... RETURNING *\nINSERT INTO t AS x (",
+    );
+    check("UPDATE t SET k = 7, a = NULL", "t.ctid, CAST(7 AS integer), 7, CAST(NULL AS integer), t.\"b\"");
+    check("UPDATE t SET (k, a) = (a, k)", "CAST(a AS integer), a, k, ");
+    check("UPDATE t SET k = CAST(random() AS int)", "the same whenever it is computed");
+    check("UPDATE t SET k = DEFAULT", "DEFAULT cannot be given");
+    check("UPDATE t SET k = (SELECT 1)", "a subquery cannot be used");
+    check("UPDATE t SET k = k + 1 RETURNING $1", "RETURNING with a subquery");
+    // Rows as they are and as they will be on one shard: as it came.
+    let both = |value: &str| {
+        let Plan::Confined { shards, .. } = plan(&format!("UPDATE t SET k = {value} WHERE k = 5")) else { return 0 };
+        let binding = Binding { parameters: &[], session: KeySession::new("UTC", "UTF8", "UTF8") };
+        shards.resolve(&schema(), &map(), &binding).len()
+    };
+    assert_eq!(both("5"), 1);
+    assert_eq!((6..30).map(|value| both(&value.to_string())).max(), Some(2));
 }

@@ -49,10 +49,16 @@ pub(super) fn plan(planner: &Planner<'_>, text: &str) -> Option<Plan> {
             });
         }
         let holds_rows = is(1, &["table", "unlogged", "materialized"]);
-        let query = (2..tokens.len())
-            .any(|place| is(place, &["as"]) && is(place + 1, &["select", "with", "values", "table", "execute"]))
-            || (2..tokens.len())
-                .any(|place| is(place, &["as"]) && tokens.get(place + 1).is_some_and(|token| token.bytes(bytes) == b"("));
+        // Not the one of a generated column.
+        let depth = |place: usize| {
+            let count = |paren: &[u8]| tokens[..place].iter().filter(|token| token.bytes(bytes) == paren).count();
+            count(b"(") - count(b")").min(count(b"("))
+        };
+        let begins = |place: usize| {
+            is(place, &["select", "with", "values", "table", "execute"])
+                || tokens.get(place).is_some_and(|token| token.bytes(bytes) == b"(")
+        };
+        let query = (2..tokens.len()).any(|place| is(place, &["as"]) && begins(place + 1) && depth(place) == 0);
         if holds_rows && query && names_spread(planner, bytes, &tokens) {
             return Some(Plan::Refused(refusal("a table cannot be made of rows of several shards")));
         }

@@ -13,14 +13,21 @@ use crate::wire::frame::put_message;
 use std::collections::BTreeMap;
 
 /// Rows of one INSERT that pgyard itself writes.
-const BATCH_ROWS: usize = 500;
+pub(super) const BATCH_ROWS: usize = 500;
 
 /// What one shard answered to its part of a write.
 #[derive(Debug, Default)]
-struct PartAnswer {
+pub(super) struct PartAnswer {
     description: Option<Vec<u8>>,
     rows: Vec<Vec<u8>>,
     tag: String,
+}
+
+impl PartAnswer {
+    /// How many rows its tag says.
+    pub(super) fn count(&self) -> u64 {
+        self.tag.rsplit_once(' ').and_then(|(_, count)| count.parse().ok()).unwrap_or_default()
+    }
 }
 
 impl ShardedSession {
@@ -57,11 +64,12 @@ impl ShardedSession {
             WritePlan::InsertRows { select, select_sql, insert } => {
                 self.insert_rows(question, (select.as_ref(), select_sql), insert).await
             }
+            WritePlan::Move(plan) => self.move_rows(question, plan).await,
         }
     }
 
     /// Runs a text on each of some shards; their answers in the same order.
-    async fn parts(&mut self, parts: &[(usize, String)], question: Question<'_>) -> Result<Vec<PartAnswer>, Trouble> {
+    pub(super) async fn parts(&mut self, parts: &[(usize, String)], question: Question<'_>) -> Result<Vec<PartAnswer>, Trouble> {
         let shards: Vec<usize> = parts.iter().map(|(shard, _)| *shard).collect();
         for &shard in &shards {
             self.enter(shard, true).await?;
@@ -80,7 +88,7 @@ impl ShardedSession {
         Ok(answers)
     }
 
-    fn show(&mut self, question: Question<'_>, answers: &[PartAnswer]) {
+    pub(super) fn show(&mut self, question: Question<'_>, answers: &[PartAnswer]) {
         self.describe_once(question, answers.first());
         let out = self.side().outbox.writer();
         answers.iter().flat_map(|answer| &answer.rows).for_each(|row| put_message(out, b'D', |body| body.extend_from_slice(row)));
@@ -242,7 +250,7 @@ impl ShardedSession {
     }
 
     /// Rows as the texts of a VALUES list, each value with its type, without the first columns.
-    fn row_texts(&self, rows: &PartialRows, without: usize) -> Result<Vec<String>, Trouble> {
+    pub(super) fn row_texts(&self, rows: &PartialRows, without: usize) -> Result<Vec<String>, Trouble> {
         let types: Vec<String> = described_types(&rows.description)
             .iter()
             .skip(without)

@@ -5,7 +5,7 @@ mod beside;
 mod copying;
 mod figures;
 mod merging;
-mod stage;
+pub mod stage;
 mod two_phase;
 
 use super::harness::client::{Protocol, RawClient, Reply, bind, describe_portal, execute, frame, parse, query, sync};

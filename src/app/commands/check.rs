@@ -1,11 +1,12 @@
 //! `pgyard check`: what is wrong with a file, or how it was understood.
 
-use super::say;
+use super::{outcome, say};
 use crate::app::arguments::CheckArguments;
 use crate::config::{
     self, AuthMethod, DatabaseSettings, HostSettings, NamedChoice, ReadsOnPrimary, RoleSetting, Settings, ShardingSettings,
     format_duration, format_size,
 };
+use crate::inspection::{Gravity, inspect};
 use crate::shard::{Scheme, TablePlace};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -23,12 +24,38 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
                 _ => format!(" ({count} warnings)"),
             };
             say(&format!("OK: {} can be used{warnings}", arguments.file.display()));
-            ExitCode::SUCCESS
+            if arguments.live { look(&loaded.settings) } else { ExitCode::SUCCESS }
         }
         Err(report) => {
             eprintln!("{report}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Looks at the servers of every database, and says what is not as it should be.
+fn look(settings: &Settings) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return outcome(Err::<String, _>(error)),
+    };
+    let (mut problems, mut warnings) = (0, 0);
+    for database in &settings.databases {
+        let inspection = runtime.block_on(inspect(database));
+        say(&format!("\ndatabase {} on its servers", database.name));
+        inspection.lines().iter().for_each(|line| say(line));
+        problems += inspection.count(Gravity::Problem);
+        warnings += inspection.count(Gravity::Warning);
+    }
+    say(&format!("\n{}", verdict(problems, warnings)));
+    if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn verdict(problems: usize, warnings: usize) -> String {
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    match problems {
+        0 => format!("OK: the servers are as the settings say ({})", count(warnings, "warning")),
+        _ => format!("{} and {}: see above", count(problems, "problem"), count(warnings, "warning")),
     }
 }
 
@@ -196,6 +223,12 @@ fn clients(database: &DatabaseSettings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_verdict() {
+        assert_eq!(verdict(0, 1), "OK: the servers are as the settings say (1 warning)");
+        assert_eq!(verdict(2, 0), "2 problems and 0 warnings: see above");
+    }
 
     #[test]
     fn a_file_is_explained() {

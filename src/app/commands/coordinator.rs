@@ -43,7 +43,7 @@ fn synchronise(arguments: &CoordinatorArguments) -> Result<String, CommandError>
 }
 
 /// The sharded database that is meant.
-fn chosen<'a>(
+pub(super) fn chosen<'a>(
     databases: &'a [Arc<DatabaseSettings>],
     wanted: Option<&str>,
 ) -> Result<(&'a str, &'a ShardingSettings), CommandError> {
@@ -61,7 +61,7 @@ fn chosen<'a>(
 }
 
 /// A connection to the host of a database that takes writes.
-async fn connect(database: &DatabaseSettings) -> Result<ControlConnection, CommandError> {
+pub(super) async fn connect(database: &DatabaseSettings) -> Result<ControlConnection, CommandError> {
     let mut reasons = Vec::new();
     for host in &database.hosts {
         let tls = ServerTls::load(&host.tls).map_err(|error| CommandError::Refused(format!("{}: {error}", host.name)))?;

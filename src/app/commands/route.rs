@@ -2,9 +2,10 @@
 
 use super::connection::{CommandError, identifier, literal, value, with_console};
 use super::outcome;
-use crate::admin::decide_text;
+use crate::admin::{decide_text, plan_lines};
 use crate::app::arguments::{RouteArguments, TargetArguments};
-use crate::config::{self, DatabaseSettings};
+use crate::config::{self, DatabaseSettings, ShardingSettings};
+use crate::inspection::definitions;
 use crate::route::Target;
 use crate::sql::Catalogue;
 use std::process::ExitCode;
@@ -46,16 +47,43 @@ fn decide_offline(arguments: &RouteArguments) -> Result<String, CommandError> {
         None => true,
         Some(file) => {
             let loaded = config::load(file, &|name| std::env::var(name).ok())?;
-            chosen(&loaded.settings.databases, arguments.database.as_deref())?.routing.split
+            let database = chosen(&loaded.settings.databases, arguments.database.as_deref())?;
+            if let Some(sharding) = &database.sharding {
+                return decide_over_shards(arguments, database, sharding);
+            }
+            database.routing.split
         }
     };
     let (need, lines) = decide_text(&arguments.sql, &Catalogue::builtin(), split, true);
-    let route = match need.target {
+    let text = verdict(route_name(need.target), need.reason.label(), need.reason.meaning(), lines.iter().map(String::as_str));
+    Ok(format!("{text}\n{OFFLINE}"))
+}
+
+/// A plan over shards needs their tables: they are read from the first shard.
+fn decide_over_shards(
+    arguments: &RouteArguments,
+    database: &DatabaseSettings,
+    sharding: &ShardingSettings,
+) -> Result<String, CommandError> {
+    let Some(first) = sharding.shards.first() else {
+        return Err(CommandError::Refused(format!("database {} has no shards", database.name)));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let read = runtime.block_on(definitions(first));
+    let (schema, catalogue) = read.map_err(|reasons| {
+        CommandError::Refused(format!("a plan over shards needs the tables of the first one, which can't be read\n{reasons}"))
+    })?;
+    let (need, mut lines) = decide_text(&arguments.sql, &catalogue, database.routing.split, true);
+    lines.extend(plan_lines(&arguments.sql, (&schema, &catalogue), &sharding.map));
+    let route = route_name(need.target);
+    Ok(verdict(route, need.reason.label(), need.reason.meaning(), lines.iter().map(String::as_str)))
+}
+
+fn route_name(target: Target) -> &'static str {
+    match target {
         Target::Primary => "primary",
         Target::Replica => "replica",
-    };
-    let text = verdict(route, need.reason.label(), need.reason.meaning(), lines.iter().map(String::as_str));
-    Ok(format!("{text}\n{OFFLINE}"))
+    }
 }
 
 fn chosen<'a>(databases: &'a [Arc<DatabaseSettings>], name: Option<&str>) -> Result<&'a DatabaseSettings, CommandError> {

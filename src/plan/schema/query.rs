@@ -59,6 +59,11 @@ SELECT 'trigger', n.nspname::text, c.relname::text, NULL, NULL, NULL, NULL, NULL
    AND (EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
         OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1'))
 UNION ALL
+SELECT 'guarded', n.nspname::text, c.relname::text, NULL, NULL, NULL, NULL, NULL, NULL
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'f') AND c.oid >= 16384 AND c.relpersistence <> 't'
+   AND (c.relrowsecurity OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.confrelid = c.oid AND k.contype = 'f'))
+UNION ALL
 SELECT 'aggregate', p.proname::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL
   FROM pg_catalog.pg_proc p WHERE p.prokind = 'a' AND p.oid >= 16384
 UNION ALL

@@ -196,6 +196,7 @@ impl Stage {
                 }
                 self.split(insert, &rows, &keys, &[])
             }
+            WritePlan::Move(_) => Err("refused: rows that move are for sessions".to_owned()),
             WritePlan::FirstThenCopy { returning, table, columns } => {
                 let answer = self.ask(0, returning, parameters)?;
                 for row in &answer.rows {

@@ -151,7 +151,7 @@ fn what_cannot_be_exact_is_refused() {
         "SELECT * INTO copied FROM orders",
         "SELECT unheard_of(id) FROM orders",
         "CREATE TABLE copied AS SELECT * FROM orders",
-        "UPDATE orders SET customer = 4 WHERE customer = 3",
+        "UPDATE orders SET customer = (SELECT 4)",
         "UPDATE orders SET qty = (SELECT max(n) FROM lines)",
         "INSERT INTO orders (id) VALUES (1)",
         "INSERT INTO orders (customer, id) VALUES (1 + 1, 1)",
