@@ -13,6 +13,7 @@ mod conversation;
 mod drain;
 mod driver;
 mod extended;
+mod hold;
 mod kill;
 mod pause;
 mod reload;

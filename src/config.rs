@@ -11,6 +11,7 @@ mod keys;
 mod listen;
 mod quick;
 mod secrets;
+mod served;
 mod sharding;
 mod url;
 
@@ -42,6 +43,7 @@ pub use peers::{PeerAddress, PeerSettings};
 pub use problem::{ConfigReport, Problem, ProblemKind, ProblemPlace, ProblemSpot, Severity};
 pub use quick::{QuickOptions, from_url, quick};
 pub use rate::format_rate;
+pub use served::set_served_by;
 pub use settings::*;
 pub use sharding::{COORDINATOR, ShardingSettings, shard_database_name};
 pub use show::settings_table;

@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod directory;
+pub mod gate;
 pub mod held;
 pub mod rates;
 pub mod reuse;
@@ -18,6 +19,7 @@ pub mod writes;
 
 pub use clients::{ClientEntry, ClientState, Clients, NewClient, StopRequest, peer_of};
 pub use directory::{Database, Directory};
+pub use gate::{GatePlace, TransactionGate};
 pub use held::{HeldStatement, HeldStatements, HoldLimits};
 pub use rates::RateLimit;
 pub use reuse::reusable;

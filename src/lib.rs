@@ -10,7 +10,7 @@
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
 //! | 5 | [`cluster`] |
-//! | 6 | [`database`], [`coordinator`], [`twophase`], [`sequences`] |
+//! | 6 | [`database`], [`coordinator`], [`twophase`], [`sequences`], [`reshard`] |
 //! | 7 | [`session`], [`http`], [`demo`], [`inspection`] |
 //! | 8 | [`admin`], [`sharded`] |
 //! | 9 | [`app`] |
@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod net;
 pub mod plan;
 pub mod pool;
+pub mod reshard;
 pub mod route;
 pub mod sequences;
 pub mod server;

@@ -19,6 +19,7 @@ mod knowledge;
 mod leg;
 mod merge;
 mod moves;
+mod moving;
 mod own_types;
 mod partial_rows;
 mod planning;

@@ -33,6 +33,7 @@ mod integration {
     mod promises;
     mod reload;
     mod replication;
+    mod reshard;
     mod retry;
     mod routing;
     mod sequences;

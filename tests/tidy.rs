@@ -30,6 +30,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("database", 6),
     ("twophase", 6),
     ("coordinator", 6),
+    ("reshard", 6),
     ("sequences", 6),
     ("session", 7),
     ("sharded", 8),

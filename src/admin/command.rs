@@ -6,9 +6,10 @@ use super::table::ResultTable;
 use super::words::{Word, statements};
 use crate::types::SqlState;
 use crate::wire::reply::Report;
+use std::time::Duration;
 
 /// Every command with what it does, as `SHOW HELP` lists them.
-pub(super) const COMMANDS: [(&str, &str); 21] = [
+pub(super) const COMMANDS: [(&str, &str); 23] = [
     ("SHOW HOSTS", "hosts: role, whether in use and why not, lag, position, latency, circuit"),
     ("SHOW LAG", "how far each replica is behind, and the limits"),
     ("SHOW POOLS", "server connections per database, user and host, and who waits for them"),
@@ -24,6 +25,11 @@ pub(super) const COMMANDS: [(&str, &str); 21] = [
     ("RELOAD", "reads the configuration again; lists what changed and what needs a restart"),
     ("PAUSE [database]", "waits until running transactions have ended, and holds new ones"),
     ("RESUME [database]", "lets what was paused go on"),
+    ("HOLD database milliseconds", "the same for a sharded database while its rows move: the hold ends by itself"),
+    (
+        "SERVE database BY other",
+        "has the clients of a sharded database served by another one, and writes that into the configuration",
+    ),
     ("DRAIN host [IN database]", "takes a host out of use for new statements"),
     ("UNDRAIN host [IN database]", "puts a drained host back"),
     ("KILL client", "ends a client, by its id in SHOW CLIENTS"),
@@ -55,6 +61,14 @@ pub(super) enum ConsoleCommand {
     Reload,
     Pause(Option<String>),
     Resume(Option<String>),
+    Hold {
+        database: String,
+        limit: Duration,
+    },
+    Serve {
+        database: String,
+        other: String,
+    },
     Drain {
         host: String,
         database: Option<String>,
@@ -78,8 +92,11 @@ pub(super) enum ConsoleCommand {
 impl ConsoleCommand {
     /// Whether it changes something, so that the log should say who did it.
     pub(super) fn is_action(&self) -> bool {
-        use ConsoleCommand::{Drain, Kill, Pause, Reload, Resume, Shutdown, Undrain};
-        matches!(self, Reload | Pause(_) | Resume(_) | Drain { .. } | Undrain { .. } | Kill(_) | Shutdown(_))
+        use ConsoleCommand::{Drain, Hold, Kill, Pause, Reload, Resume, Serve, Shutdown, Undrain};
+        matches!(
+            self,
+            Reload | Pause(_) | Resume(_) | Hold { .. } | Serve { .. } | Drain { .. } | Undrain { .. } | Kill(_) | Shutdown(_)
+        )
     }
 }
 
@@ -104,6 +121,17 @@ fn command(words: &[Word]) -> Result<ConsoleCommand, Report> {
         "reload" => rest.is_empty().then_some(ConsoleCommand::Reload),
         "pause" => optional_name(rest).map(ConsoleCommand::Pause),
         "resume" => optional_name(rest).map(ConsoleCommand::Resume),
+        "hold" => match rest {
+            [database, limit] => hold(database, limit),
+            _ => None,
+        },
+        "serve" => match rest {
+            [database, by, other] if by.is("by") => database
+                .name()
+                .zip(other.name())
+                .map(|(database, other)| ConsoleCommand::Serve { database: database.to_owned(), other: other.to_owned() }),
+            _ => None,
+        },
         "drain" => host(rest).map(|(host, database)| ConsoleCommand::Drain { host, database }),
         "undrain" => host(rest).map(|(host, database)| ConsoleCommand::Undrain { host, database }),
         "kill" | "kill_client" => Some(ConsoleCommand::Kill(client(rest)?)),
@@ -165,6 +193,11 @@ fn optional_name(rest: &[Word]) -> Option<Option<String>> {
     }
 }
 
+fn hold(database: &Word, limit: &Word) -> Option<ConsoleCommand> {
+    let limit = limit.keyword()?.parse().ok().map(Duration::from_millis)?;
+    Some(ConsoleCommand::Hold { database: database.name()?.to_owned(), limit })
+}
+
 fn host(rest: &[Word]) -> Option<(String, Option<String>)> {
     match rest {
         [host] => Some((host.name()?.to_owned(), None)),
@@ -197,7 +230,7 @@ fn unknown(words: &[Word]) -> Report {
     let shown: String = written.chars().take(60).collect();
     Report::error(SqlState::SYNTAX_ERROR, format!("the console does not know \"{shown}\"")).hint(format!(
         "{guess}Commands: SHOW HOSTS, LAG, POOLS, CLIENTS, SERVERS, STATS, DATABASES, USERS, CONFIG, ROUTE FOR 'sql', VERSION, HELP; \
-         RELOAD, PAUSE, RESUME, DRAIN, UNDRAIN, KILL, SHUTDOWN."
+         RELOAD, PAUSE, RESUME, HOLD, SERVE, DRAIN, UNDRAIN, KILL, SHUTDOWN."
     ))
 }
 
@@ -226,6 +259,8 @@ mod tests {
         check("PAUSE", &[Pause(None)]);
         check("pause app", &[Pause(Some("app".into()))]);
         check("resume \"My App\"", &[Resume(Some("My App".into()))]);
+        check("hold shop 1500", &[Hold { database: "shop".into(), limit: Duration::from_millis(1500) }]);
+        check("SERVE shop BY \"Shop 2\";", &[Serve { database: "shop".into(), other: "Shop 2".into() }]);
         check("drain replica-1", &[Drain { host: "replica-1".into(), database: None }]);
         check("UNDRAIN 10.0.0.1:5432 IN app;", &[Undrain { host: "10.0.0.1:5432".into(), database: Some("app".into()) }]);
         check("kill 17", &[Kill(17)]);
@@ -240,7 +275,11 @@ mod tests {
     #[test]
     fn every_listed_command_is_one() {
         for (name, _) in &COMMANDS[..COMMANDS.len() - 1] {
-            let text = name.replace("'sql'", "'select 1'").replace(['[', ']'], "").replace("KILL client", "KILL 1");
+            let text = name
+                .replace("'sql'", "'select 1'")
+                .replace(['[', ']'], "")
+                .replace("KILL client", "KILL 1")
+                .replace("milliseconds", "100");
             assert_eq!(parse(&text).map(|all| all.len()), Ok(1), "{text}");
         }
     }
@@ -255,6 +294,10 @@ mod tests {
         fails("drain", SqlState::SYNTAX_ERROR, "Commands:");
         fails("drain a in", SqlState::SYNTAX_ERROR, "Commands:");
         fails("pause a b", SqlState::SYNTAX_ERROR, "Commands:");
+        fails("hold shop", SqlState::SYNTAX_ERROR, "Commands:");
+        fails("hold shop long", SqlState::SYNTAX_ERROR, "Commands:");
+        fails("serve shop", SqlState::SYNTAX_ERROR, "Commands:");
+        fails("serve shop with other", SqlState::SYNTAX_ERROR, "Commands:");
         fails("kill", SqlState::SYNTAX_ERROR, "SHOW CLIENTS");
         fails("kill somebody", SqlState::SYNTAX_ERROR, "SHOW CLIENTS");
         fails("kill 99999999999", SqlState::SYNTAX_ERROR, "SHOW CLIENTS");

@@ -24,6 +24,10 @@ pub trait ConsoleActions: Send + Sync {
     /// Reads the configuration again and applies what can change. Answers what was changed, or why nothing was.
     fn reload(&self) -> BoxFuture<'static, Result<ReloadPlan, String>>;
 
+    /// Writes into the configuration which sharded database serves the clients of `database`, `None` being itself, and applies it. Answers why
+    /// nothing was changed.
+    fn serve_by(&self, database: String, other: Option<String>) -> BoxFuture<'static, Result<(), String>>;
+
     /// Begins to stop; returns at once.
     fn shutdown(&self, mode: ShutdownMode);
 }

@@ -60,6 +60,9 @@ pub(super) async fn pause(context: &ConsoleContext, database: Option<&str>, prog
 
 /// Lets requests go on.
 pub(super) fn resume(context: &ConsoleContext, database: Option<&str>) -> Result<(), Report> {
+    if let Some(name) = database.filter(|name| context.directory.sharded_itself(name).is_some()) {
+        return super::hold::release(context, name);
+    }
     let databases = chosen(context, database)?;
     if let (Some(name), [only]) = (database, databases.as_slice())
         && !only.is_paused()

@@ -4,7 +4,7 @@ use super::command::ConsoleCommand;
 use super::context::ConsoleContext;
 use super::table::ResultTable;
 use super::{
-    drain, kill, pause, reload, show_clients, show_config, show_databases, show_hosts, show_lag, show_pools, show_route,
+    drain, hold, kill, pause, reload, show_clients, show_config, show_databases, show_hosts, show_lag, show_pools, show_route,
 };
 use super::{show_help, show_servers, show_stats, show_users, show_version, shutdown};
 use crate::types::SqlState;
@@ -64,6 +64,8 @@ impl ConsoleCommand {
             C::Empty
             | C::Pause(_)
             | C::Resume(_)
+            | C::Hold { .. }
+            | C::Serve { .. }
             | C::Kill(_)
             | C::Shutdown(_)
             | C::Transaction(_)
@@ -114,6 +116,8 @@ impl ConsoleCommand {
         match self {
             C::Pause(database) => pause::pause(context, database.as_deref(), progress).await.map(|()| Answer::Done("PAUSE")),
             C::Resume(database) => pause::resume(context, database.as_deref()).map(|()| Answer::Done("RESUME")),
+            C::Hold { database, limit } => hold::hold(context, database, *limit).await.map(|()| Answer::Done("HOLD")),
+            C::Serve { database, other } => hold::serve(context, database, other).await.map(|()| Answer::Done("SERVE")),
             C::Kill(client) => kill::run(context, *client).map(|()| Answer::Done("KILL")),
             C::Shutdown(mode) => {
                 shutdown::run(context, *mode);

@@ -126,8 +126,9 @@ fn surroundings(context: &ConsoleContext, database: Option<&str>) -> Result<Surr
     let all = context.directory.all();
     let (sharded, plain) = (context.directory.all_sharded(), all.iter().filter(|database| !database.name.contains('/')).count());
     let wanted = match database {
-        Some(name) => sharded.iter().find(|database| &*database.name == name),
-        None if plain == 0 && sharded.len() == 1 => sharded.first(),
+        // Another one may serve its clients.
+        Some(name) => context.directory.sharded(name),
+        None if plain == 0 && sharded.len() == 1 => sharded.first().cloned(),
         None => None,
     };
     if let Some(wanted) = wanted {
@@ -137,7 +138,7 @@ fn surroundings(context: &ConsoleContext, database: Option<&str>) -> Result<Surr
             upstream: first.upstream().clone(),
             catalogue: first.catalogue(),
             current: first.catalogue_is_current(),
-            sharded: Some(wanted.clone()),
+            sharded: Some(wanted),
         });
     }
     let found = match database {

@@ -12,6 +12,9 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+mod reshard;
+pub use reshard::{ReshardArguments, ReshardPair, ReshardStep, ReshardSwitch};
+
 const ABOUT: &str = "A PostgreSQL proxy: one DATABASE_URL over a primary and its replicas";
 
 const LONG_ABOUT: &str = "\
@@ -88,6 +91,9 @@ pub enum Invocation {
     Undrain(UndrainArguments),
     /// Make a sharded database's coordinator show what its shards have
     Coordinator(CoordinatorArguments),
+    /// Move a sharded database's rows to other shards while clients go on
+    #[command(after_help = reshard::STEPS)]
+    Reshard(ReshardArguments),
     /// Have the sequences of sharded tables give every value on one shard only, and install pgyard.unique_id()
     Sequences(SequencesArguments),
     /// Start a local primary, replicas, and pgyard in front of them
@@ -280,11 +286,8 @@ fn read(line: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Arguments,
         | Invocation::Drain(DrainArguments { target, .. })
         | Invocation::Undrain(UndrainArguments { target, .. }) => settle_target(target, matches),
         Invocation::Route(route) if route.config.is_some() && !is_typed(matches, "admin") => route.admin = None,
-        Invocation::Route(_)
-        | Invocation::Check(_)
-        | Invocation::Coordinator(_)
-        | Invocation::Sequences(_)
-        | Invocation::Demo(_) => {}
+        Invocation::Route(_) | Invocation::Check(_) | Invocation::Demo(_) => {}
+        Invocation::Coordinator(_) | Invocation::Reshard(_) | Invocation::Sequences(_) => {}
     }
     Ok(Arguments { command: invocation })
 }

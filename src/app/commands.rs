@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod drain;
 pub mod pause;
 pub mod reload;
+pub mod reshard;
 pub mod resume;
 pub mod route;
 pub mod sequences;
@@ -24,6 +25,7 @@ pub fn run(invocation: &Invocation) -> Option<ExitCode> {
         Invocation::Serve(_) | Invocation::Demo(_) => return None,
         Invocation::Check(arguments) => check::run(arguments),
         Invocation::Coordinator(arguments) => coordinator::run(arguments),
+        Invocation::Reshard(arguments) => reshard::run(arguments),
         Invocation::Sequences(arguments) => sequences::run(arguments),
         Invocation::Route(arguments) => route::run(arguments),
         Invocation::Status(arguments) => status::run(arguments),

@@ -3,7 +3,7 @@
 use super::arguments::ServeArguments;
 use super::governor::govern;
 use super::logging::LogFilter;
-use super::reload::reload;
+use super::reload::{reload, serve_by};
 use super::status::YardHealth;
 use super::workers::{Dispatcher, Workers};
 use super::yard::{Ending, Yard};
@@ -276,6 +276,15 @@ impl ConsoleActions for YardActions {
         Box::pin(async move {
             let front = front.ok_or("pgyard is ending")?;
             reload(&yard, &front, &log).await.map_err(|error| error.to_string())
+        })
+    }
+
+    fn serve_by(&self, database: String, other: Option<String>) -> BoxFuture<'static, Result<(), String>> {
+        let (yard, log) = (self.yard.clone(), self.log.clone());
+        let front = self.front.get().and_then(std::sync::Weak::upgrade);
+        Box::pin(async move {
+            let front = front.ok_or("pgyard is ending")?;
+            serve_by(&yard, (&front, &log), (&database, other.as_deref())).await.map_err(|error| error.to_string())
         })
     }
 

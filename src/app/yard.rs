@@ -166,7 +166,7 @@ pub(super) fn set_sharded(directory: &Directory, registry: &Registry, settings: 
                 && known.shards.len() == shards.len()
                 && known.shards.iter().zip(&shards).all(|(one, two)| Arc::ptr_eq(one, two))
         };
-        match directory.sharded(&database.name).filter(same) {
+        match directory.sharded_itself(&database.name).filter(same) {
             Some(known) => {
                 known.apply(database.clone(), sharding.clone());
                 Some(known)

@@ -294,6 +294,12 @@ pub(super) const SHARDS: &[PlainKey] = &[
         "Where tables are that no key lists; `refuse`: statements that name one fail.",
     ),
     plain(
+        "served_by",
+        "a sharded database's name",
+        "none",
+        "Clients that name this database are served by that one: its rows have moved there. `pgyard reshard` writes it.",
+    ),
+    plain(
         "coordinator",
         "table",
         "none",

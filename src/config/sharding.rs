@@ -15,13 +15,15 @@ pub struct ShardingSettings {
     pub map: Arc<ShardMap>,
     /// The database in which PostgreSQL itself sees all shards, named like a shard; `None`: what the shards can't answer is refused.
     pub coordinator: Option<Arc<DatabaseSettings>>,
+    /// The sharded database that serves the clients of this one, since its rows have moved there. Default: none.
+    pub served_by: Option<String>,
     /// Bytes of the shards' rows that one statement may hold to put its answer together. Default 64MiB.
     pub gather_memory: usize,
 }
 
 impl Default for ShardingSettings {
     fn default() -> Self {
-        ShardingSettings { shards: Vec::new(), map: Arc::default(), coordinator: None, gather_memory: 64 << 20 }
+        ShardingSettings { shards: Vec::new(), map: Arc::default(), coordinator: None, served_by: None, gather_memory: 64 << 20 }
     }
 }
 

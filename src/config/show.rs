@@ -107,6 +107,7 @@ fn add_sharding(list: &mut Vec<Shown>, sharding: &ShardingSettings, owner: &str)
     add(list, &format!("{owner}.shards"), map.shards.join(", "), "", Some(owner));
     let unlisted = map.unlisted.as_ref().map_or("refuse".to_owned(), |place| sharding.describe_place(place));
     add(list, &format!("{owner}.unlisted_tables"), unlisted, "refuse", Some(owner));
+    add(list, &format!("{owner}.served_by"), sharding.served_by.clone().unwrap_or_default(), "", Some(owner));
     let shards = map.shards.iter().zip(&sharding.shards).map(|(name, shard)| (format!("shards.{name}"), shard));
     for (place, shard) in shards.chain(sharding.coordinator.iter().map(|own| (COORDINATOR.to_owned(), own))) {
         let owner = format!("{owner}.{place}");

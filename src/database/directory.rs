@@ -1,5 +1,6 @@
 //! The databases that clients may name.
 
+use super::gate::TransactionGate;
 use super::held::HeldStatements;
 use super::rates::AddressBook;
 use super::role::RolePools;
@@ -216,11 +217,23 @@ impl Database {
     }
 }
 
+/// The sharded databases.
+#[derive(Default)]
+struct ShardedBook {
+    /// Each by its own name.
+    own: HashMap<Arc<str>, Arc<ShardedDatabase>>,
+    /// By the names that clients use: one may be served by another.
+    served: HashMap<Arc<str>, Arc<ShardedDatabase>>,
+}
+
 /// All databases.
 pub struct Directory {
     upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
     databases: ArcSwap<HashMap<Arc<str>, Arc<Database>>>,
-    sharded: ArcSwap<HashMap<Arc<str>, Arc<ShardedDatabase>>>,
+    sharded: ArcSwap<ShardedBook>,
+    /// How often the sharded databases were replaced.
+    sharded_changes: AtomicU64,
+    gates: Mutex<HashMap<Arc<str>, Arc<TransactionGate>>>,
     making: Mutex<()>,
     registry: Registry,
 }
@@ -232,6 +245,8 @@ impl Directory {
             upstreams: ArcSwap::from_pointee(upstreams),
             databases: ArcSwap::default(),
             sharded: ArcSwap::default(),
+            sharded_changes: AtomicU64::new(1),
+            gates: Mutex::default(),
             making: Mutex::default(),
             registry,
         };
@@ -304,27 +319,51 @@ impl Directory {
         all
     }
 
-    /// The sharded database with this name.
+    /// The sharded database that serves clients who name this one.
     pub fn sharded(&self, name: &str) -> Option<Arc<ShardedDatabase>> {
-        self.sharded.load().get(name).cloned()
+        self.sharded.load().served.get(name).cloned()
+    }
+
+    /// The sharded database of this name, whoever serves its clients.
+    pub fn sharded_itself(&self, name: &str) -> Option<Arc<ShardedDatabase>> {
+        self.sharded.load().own.get(name).cloned()
+    }
+
+    /// How often the sharded databases were replaced: a session that has seen the same number is where it should be.
+    pub fn sharded_changes(&self) -> u64 {
+        self.sharded_changes.load(Ordering::Acquire)
+    }
+
+    /// The gate before the transactions of clients who name this database.
+    pub fn gate(&self, name: &str) -> Arc<TransactionGate> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.entry(name.into()).or_default().clone()
     }
 
     /// Every sharded database.
     pub fn all_sharded(&self) -> Vec<Arc<ShardedDatabase>> {
-        let mut all: Vec<_> = self.sharded.load().values().cloned().collect();
+        let mut all: Vec<_> = self.sharded.load().own.values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
-    /// Replaces the sharded databases.
+    /// Replaces the sharded databases. Clients of one whose settings say so are served by another.
     pub fn set_sharded(&self, sharded: Vec<Arc<ShardedDatabase>>) {
-        self.sharded.store(Arc::new(sharded.into_iter().map(|database| (database.name.clone(), database)).collect()));
+        let own: HashMap<_, _> = sharded.into_iter().map(|database| (database.name.clone(), database)).collect();
+        let serves = |database: &Arc<ShardedDatabase>| {
+            let other = database.sharding().served_by.as_deref().and_then(|other| own.get(other));
+            (database.name.clone(), other.unwrap_or(database).clone())
+        };
+        let served = own.values().map(serves).collect();
+        self.sharded.store(Arc::new(ShardedBook { own, served }));
+        self.sharded_changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether this is the database of one shard, which clients can't name.
     pub fn is_shard(&self, name: &str) -> bool {
         self.sharded
             .load()
+            .own
             .values()
             .any(|sharded| sharded.shards.iter().chain(&sharded.coordinator).any(|shard| *shard.name == *name))
     }

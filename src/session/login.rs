@@ -222,7 +222,8 @@ fn greeted(stream: Stream, reported: &crate::server::ReportedParameters, entry: 
 
 fn open_sharded(front: &Arc<Front>, arrival: Arrival, database: Arc<ShardedDatabase>, accepted: Accepted) -> ShardedClient {
     let (startup, credential, reported) = accepted;
-    let entry = enter(front, &arrival, &database.name);
+    // As the client named it, whoever serves it now.
+    let entry = enter(front, &arrival, &arrival.name.as_str().into());
     let client = greeted(arrival.stream, &reported, &entry);
     ShardedClient { client, database, entry, credential, startup, reported, front: front.clone() }
 }

@@ -25,7 +25,7 @@ pub struct ShardedStatement {
     pub id: u64,
     /// What follows the name in its Parse message.
     pub definition: Vec<u8>,
-    text_len: usize,
+    pub(super) text_len: usize,
     /// What its text says.
     pub facts: Arc<Facts>,
     /// What is done with it.

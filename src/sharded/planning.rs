@@ -71,6 +71,13 @@ pub struct PlanShelf {
     pub(super) sorting: Option<(u64, SortSettings)>,
 }
 
+impl PlanShelf {
+    /// An empty one: no plan that was made before holds.
+    pub(super) fn renewed(&self) -> PlanShelf {
+        PlanShelf { generation: self.generation + 1, ..PlanShelf::default() }
+    }
+}
+
 impl ShardedSession {
     /// A shard that is at hand for what any can answer: one that takes part in the transaction, else the one that answered last.
     pub(super) fn any_shard(&self) -> usize {

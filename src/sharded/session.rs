@@ -9,7 +9,7 @@ use super::sets::SetLog;
 use super::transaction::TransactionBlock;
 use super::trouble::{ShardedEnd, Trouble};
 use crate::config::COORDINATOR;
-use crate::database::{ClientState, ShardedDatabase, StopRequest};
+use crate::database::{ClientState, GatePlace, ShardedDatabase, StopRequest};
 use crate::net::scratch::poll_read_with;
 use crate::session::{ClientSide, ShardedClient};
 use crate::shard::ShardMap;
@@ -55,6 +55,10 @@ pub struct ShardedSession {
     pub(super) last_statement: u64,
     /// Commits over several shards, of the whole process.
     pub(super) in_flight: Arc<InFlight>,
+    /// Its transactions wait here while rows move.
+    pub(super) place: GatePlace,
+    /// The changes of the sharded databases that it knows of.
+    pub(super) changes_seen: u64,
 }
 
 impl ShardedSession {
@@ -67,6 +71,7 @@ impl ShardedSession {
         // Statements that any shard can answer are spread.
         let last = client.entry.process.unsigned_abs() as usize % map.shards.len().max(1);
         let (block, sets) = (TransactionBlock::default(), SetLog::default());
+        let place = GatePlace::new(client.front.directory.gate(&client.entry.database));
         ShardedSession {
             client,
             database,
@@ -87,6 +92,8 @@ impl ShardedSession {
             leg_portals: HashMap::new(),
             last_statement: 0,
             in_flight,
+            place,
+            changes_seen: 0,
         }
     }
 
@@ -109,6 +116,9 @@ impl ShardedSession {
         self.client.entry.set_state(ClientState::Active);
         let inbox = self.side().inbox.as_slice();
         let tag = inbox[0];
+        if !self.place.is_inside() && tag != b'X' {
+            self.come_in().await?;
+        }
         match tag {
             b'X' => return Err(ShardedEnd::ClientGone),
             b'Q' => {
@@ -129,6 +139,9 @@ impl ShardedSession {
             }
         }
         self.client.entry.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if self.is_at_rest() {
+            self.place.leave();
+        }
         Ok(())
     }
 

@@ -57,8 +57,12 @@ pub(super) fn with_console<T>(
     work: impl AsyncFnOnce(ConsoleConnection) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let host = console_host(target)?;
-    runtime.block_on(async { work(ConsoleConnection::open(host).await?).await })
+    runtime.block_on(async { work(open_console(target).await?).await })
+}
+
+/// A connection to the console of the pgyard that is meant.
+pub(super) async fn open_console(target: &TargetArguments) -> Result<ConsoleConnection, CommandError> {
+    ConsoleConnection::open(console_host(target)?).await
 }
 
 impl ConsoleConnection {

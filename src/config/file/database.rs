@@ -43,6 +43,7 @@ pub(super) fn read_all(reader: &mut Reader, top: Section, front: &Settings) -> V
         if section.table.is_empty() {
             missing(reader, header);
         }
+        sharding::check_served(reader, section, &databases);
     } else if top.get("databases").is_none() {
         missing(reader, header);
     }

@@ -61,7 +61,27 @@ pub(super) fn read(reader: &mut Reader, parent: &Parent, origins: &mut Origins) 
         sharding.map = Arc::new(tables::read(reader, section, names));
     }
     sharding.coordinator = read_coordinator(reader, parent);
+    sharding.served_by = reader.text_of(section, "served_by").map(|(name, _)| name);
     Some(Arc::new(sharding))
+}
+
+/// Sees that what serves another database's clients is there, sharded, and served by itself.
+pub(super) fn check_served(reader: &mut Reader, section: Section, databases: &[DatabaseSettings]) {
+    let served = |database: &DatabaseSettings| database.sharding.as_ref().and_then(|sharding| sharding.served_by.clone());
+    for database in databases {
+        let Some(name) = served(database) else { continue };
+        let other = databases.iter().find(|other| other.name == name && other.sharding.is_some());
+        let message = match other {
+            None => format!("clients of `{}` are served by `{name}`, which is no sharded database", database.name),
+            Some(other) if served(other).is_some() => {
+                format!("clients of `{}` are served by `{name}`, whose clients are served by yet another", database.name)
+            }
+            Some(_) => continue,
+        };
+        let help = "name a sharded database of this file, or take served_by out";
+        let span = section.key_span(&database.name).unwrap_or(0..0);
+        reader.error(ProblemKind::Contradiction, span, Complaint::new(message, help));
+    }
 }
 
 /// Reads `[databases.NAME.coordinator]`.
