@@ -8,6 +8,7 @@ mod integration {
     mod chaos;
     mod console;
     mod coordinator;
+    mod defaults;
     mod drivers;
     mod failover;
     mod farewell;

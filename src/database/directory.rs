@@ -12,12 +12,13 @@ use crate::auth::ServerCredential;
 use crate::cluster::CatalogueSlot;
 use crate::config::DatabaseSettings;
 use crate::metrics::{DatabaseMetrics, Registry};
+use crate::pool::Pool;
 use crate::server::ParameterSets;
 use crate::sql::Catalogue;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 /// Databases that `*` may bring into being, so that a client can't fill the memory with names.
@@ -48,6 +49,7 @@ pub struct Database {
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
     /// Somebody asks which tables are written.
     counts_tables: AtomicBool,
+    siblings: Siblings,
     paused: watch::Sender<bool>,
     /// The same, for those who only look.
     is_paused: AtomicBool,
@@ -58,6 +60,9 @@ impl std::fmt::Debug for Database {
         f.debug_struct("Database").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Every database of the directory.
+type Siblings = Arc<Mutex<Vec<Weak<Database>>>>;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -124,6 +129,28 @@ impl Database {
     /// The number of the last change of the catalogue that passed through.
     pub fn last_change(&self) -> u64 {
         self.catalogue.last_change()
+    }
+
+    /// New sessions of its servers begin otherwise than before: connections that were opened until now serve nobody any more, once
+    /// they are free. So do those of the other databases there.
+    pub fn defaults_changed(&self) {
+        for database in self.known().iter().filter(|database| Arc::ptr_eq(&database.upstream, &self.upstream)) {
+            database.roles().iter().for_each(|role| role.defaults_changed(|_| true));
+        }
+    }
+
+    /// Every database of the directory.
+    fn known(&self) -> Vec<Arc<Database>> {
+        self.siblings.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Closes the connections that nobody uses to the database of this name on the servers, whatever clients call it. Those in use
+    /// are closed when they are free.
+    pub fn leave_alone(&self, server_name: &str) {
+        for database in self.known().iter().filter(|database| database.server_name() == server_name) {
+            database.upstream.cluster.leave_alone(server_name);
+            database.roles().iter().for_each(|role| role.pools().iter().for_each(Pool::renew));
+        }
     }
 
     /// Whether the catalogue has been read since this change.
@@ -221,6 +248,7 @@ pub struct Directory {
     upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
     databases: ArcSwap<HashMap<Arc<str>, Arc<Database>>>,
     sharded: ArcSwap<HashMap<Arc<str>, Arc<ShardedDatabase>>>,
+    siblings: Siblings,
     making: Mutex<()>,
     registry: Registry,
 }
@@ -232,6 +260,7 @@ impl Directory {
             upstreams: ArcSwap::from_pointee(upstreams),
             databases: ArcSwap::default(),
             sharded: ArcSwap::default(),
+            siblings: Siblings::default(),
             making: Mutex::default(),
             registry,
         };
@@ -265,7 +294,7 @@ impl Directory {
 
     fn make(&self, name: &str, upstream: &Arc<Upstream>) -> Arc<Database> {
         let server_name = upstream.settings().server_name.clone().unwrap_or_else(|| name.to_owned());
-        Arc::new(Database {
+        let made = Arc::new(Database {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             upstream: upstream.clone(),
@@ -281,8 +310,13 @@ impl Directory {
             parameters: Arc::default(),
             roles: Mutex::default(),
             paused: watch::Sender::new(false),
+            siblings: self.siblings.clone(),
             is_paused: AtomicBool::new(false),
-        })
+        });
+        let mut siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner);
+        siblings.retain(|sibling| sibling.strong_count() > 0);
+        siblings.push(Arc::downgrade(&made));
+        made
     }
 
     /// Forgets a database that `*` brought into being and that turned out not to exist.
@@ -327,6 +361,11 @@ impl Directory {
             .load()
             .values()
             .any(|sharded| sharded.shards.iter().chain(&sharded.coordinator).any(|shard| *shard.name == *name))
+    }
+
+    /// Closes all connections to servers, as far as nobody uses them.
+    pub fn close(&self) {
+        self.all().iter().for_each(|database| database.close());
     }
 
     /// Every upstream by the name of its entry.

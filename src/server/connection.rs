@@ -19,6 +19,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 /// Largest message in the answer to a query of pgyard's own. Bytes.
 const OWN_ANSWER_MAX: usize = 1024 * 1024;
 
+/// Spec: PostgreSQL documentation, "Message Formats", Terminate.
+const TERMINATE: [u8; HEADER_LEN] = [b'X', 0, 0, 0, 4];
+
 /// The status byte of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -82,6 +85,12 @@ pub struct Incoming {
     pub reported: ReportedParameters,
     /// Named statements that it holds.
     pub prepared: PreparedSet,
+    /// What it has said of the rows of named statements in the unit under way: id and [`result_shape`].
+    ///
+    /// [`result_shape`]: crate::wire::row_description::result_shape
+    pub described: Vec<(u64, u64)>,
+    /// The catalogue's last change before it was asked for them.
+    pub described_at: u64,
 }
 
 impl Incoming {
@@ -94,6 +103,8 @@ impl Incoming {
             status: TransactionStatus::Idle,
             reported,
             prepared: PreparedSet::default(),
+            described: Vec::new(),
+            described_at: 0,
         }
     }
 
@@ -141,6 +152,8 @@ pub struct ServerConnection {
     pub valid: Instant,
     /// Where it leads; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
+    /// How often what new server sessions begin with had changed before it was opened.
+    pub defaults: u32,
     /// When it was last returned.
     pub returned: Instant,
     /// Why it must not be used again.
@@ -191,6 +204,7 @@ impl ServerConnection {
             aged_from: now,
             valid: now,
             peer,
+            defaults: 0,
             returned: now,
             broken: false,
             mid_request: false,
@@ -294,6 +308,15 @@ impl ServerConnection {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Says Terminate, as far as the server can still hear it: it takes an end without a word for a client that was lost, and logs that.
+impl Drop for ServerConnection {
+    fn drop(&mut self) {
+        if !self.broken && !self.mid_request && self.outbox.is_empty() {
+            self.stream.say_last(&TERMINATE);
         }
     }
 }

@@ -306,7 +306,9 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
         SessionEffect::SetLocal { name, value } if state.transaction.is_some() => {
             state.local.get_or_insert_default().set(name, value.as_ref());
         }
-        SessionEffect::SetLocal { .. }
+        SessionEffect::ChangeDefaults => state.changed_defaults = true,
+        SessionEffect::NeedDatabaseAlone(_)
+        | SessionEffect::SetLocal { .. }
         | SessionEffect::DiscardSome(Discard::Plans)
         | SessionEffect::Prepare { .. }
         | SessionEffect::Execute(_)

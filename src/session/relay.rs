@@ -15,6 +15,7 @@ use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header, put_message};
+use crate::wire::row_description::{NO_ROWS, result_shape};
 
 /// What reports "cached plan must not change result type".
 ///
@@ -203,7 +204,7 @@ fn complete_head(
     loop {
         let missing = match header(whole.as_slice())? {
             None => HEADER_LEN - whole.len(),
-            Some(head) if is_inspected(head) => head.total - whole.len(),
+            Some(head) if is_inspected(head, server) => head.total - whole.len(),
             Some(_) => 0,
         };
         if missing == 0 {
@@ -269,7 +270,7 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
         }
         let Some(head) = header(rest)? else { break };
         let whole = rest.len() >= head.total;
-        if !whole && is_inspected(head) {
+        if !whole && is_inspected(head, server) {
             break;
         }
         let end = place + head.total.min(rest.len());
@@ -328,8 +329,13 @@ fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
 }
 
 /// Whether the message's body is looked at, and so waits until it is whole.
-fn is_inspected(head: Header) -> bool {
-    matches!(head.tag, b'C' | b'E' | b'N' | b'S' | b'Z' | b'A') && head.total <= INSPECT_MAX
+fn is_inspected(head: Header, server: &Incoming) -> bool {
+    let is_read = match head.tag {
+        b'C' | b'E' | b'N' | b'S' | b'Z' | b'A' => true,
+        b'T' => matches!(server.replies.front(), Some(Expected::DescribeNamed { .. })),
+        _ => false,
+    };
+    is_read && head.total <= INSPECT_MAX
 }
 
 fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Result<Verdict, WireError> {
@@ -359,8 +365,13 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         b'A' => return Ok(Verdict::Forward),
         other => return Err(WireError::Type(other)),
     }
-    if let (b'1', Some(Expected::Parse { id: id @ 1.., .. })) = (tag, server.replies.front()) {
-        server.prepared.insert(id);
+    match (tag, server.replies.front()) {
+        (b'1', Some(Expected::Parse { id: id @ 1.., .. })) => server.prepared.insert(id),
+        (b'T', Some(Expected::DescribeNamed { id, .. })) => {
+            server.described.extend(result_shape(body).map(|shape| (id, shape)));
+        }
+        (b'n', Some(Expected::DescribeNamed { id, .. })) => server.described.push((id, NO_ROWS)),
+        _ => {}
     }
     let own = answer.hidden || server.replies.is_quiet() && tag != b'E';
     let verdict = server.replies.judge(tag);

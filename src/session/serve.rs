@@ -15,7 +15,7 @@ use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
-use crate::sql::{Access, Command, Pins};
+use crate::sql::{Access, Command, Pins, SessionEffect};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
 use std::task::Poll;
@@ -39,6 +39,7 @@ impl Session {
         }
         if unit.changes_catalogue {
             self.database.catalogue_changed();
+            self.leave_databases_alone(&unit);
         }
         // What a transaction has changed nobody else can read before it commits.
         let changed = self.state.transaction.as_ref().is_some_and(|transaction| transaction.changed_catalogue);
@@ -144,6 +145,9 @@ impl Session {
             if (unit.own_names || unit.whole || self.state.local.is_some())
                 && !Box::pin(self.prepare_for(unit, attempt, held)).await?
             {
+                continue;
+            }
+            if self.may_give_other_rows(unit) && !Box::pin(self.compare_results(unit, attempt, held)).await? {
                 continue;
             }
             let (mut exchange, route) = match self.start(unit, held, attempt)? {
@@ -292,6 +296,15 @@ impl Session {
             tracing::warn!(%error, "a statement over query_timeout could not be cancelled");
         }
         relay.await
+    }
+
+    /// What pgyard itself has open in a database must not be in the way of DROP DATABASE.
+    fn leave_databases_alone(&self, unit: &Unit) {
+        for effect in unit.run_statements().flat_map(|statement| &statement.effects) {
+            if let SessionEffect::NeedDatabaseAlone(name) = effect {
+                self.database.leave_alone(name);
+            }
+        }
     }
 
     /// A connection whose parameters are not known any more is not used again.

@@ -2,6 +2,7 @@
 
 use super::follow::follow;
 use super::relay::Answer;
+use super::results::note_results;
 use super::run::Session;
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
@@ -47,6 +48,9 @@ impl Session {
         let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
+        }
+        if !server.incoming.described.is_empty() {
+            note_results(&mut self.state, &mut server.incoming, route);
         }
         if server.own_names.is_changing() && server.own_names.settle(failed_at) {
             server.incoming.prepared.clear();
@@ -150,6 +154,9 @@ impl Session {
             }
         }
         if status == TransactionStatus::Idle {
+            if std::mem::take(&mut self.state.changed_defaults) {
+                self.database.defaults_changed();
+            }
             self.database.metrics.record_transaction(route, elapsed);
             if let Some(mark) = self.state.write_mark.take() {
                 self.state.freshness = Freshness::Pending(mark.acknowledged());

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct RawClient {
     pub key: (i32, i32),
     /// The whole secret: 4 bytes under protocol 3.0, more under 3.2.
     pub secret: Vec<u8>,
+    /// What ParameterStatus said at the log-in.
+    pub told: BTreeMap<String, String>,
 }
 
 impl RawClient {
@@ -62,7 +65,7 @@ impl RawClient {
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
         stream.set_nodelay(true)?;
-        Ok(RawClient { stream, buffer: BytesMut::new(), key: (0, 0), secret: Vec::new() })
+        Ok(RawClient { stream, buffer: BytesMut::new(), key: (0, 0), secret: Vec::new(), told: BTreeMap::new() })
     }
 
     /// Changes how long a server may say nothing.
@@ -94,6 +97,10 @@ impl RawClient {
                 (b'K', Some(pid)) => {
                     client.key = (pid, i32::from_be_bytes(reply.body[4..8].try_into().unwrap()));
                     client.secret = reply.body[4..].to_vec();
+                }
+                (b'S', _) => {
+                    let mut words = reply.body.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+                    client.told.insert(words.next().unwrap(), words.next().unwrap());
                 }
                 (b'E', _) => return Err(refusal(&reply)),
                 (b'Z', _) => return Ok(client),
