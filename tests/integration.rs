@@ -15,11 +15,13 @@ mod integration {
     mod faults;
     mod fidelity;
     mod fleet;
+    mod giants;
     mod global;
     mod harness;
     mod isolation;
     mod lag;
     mod lifecycle;
+    mod libpq;
     mod load;
     mod maintenance;
     mod malformed;

@@ -23,6 +23,7 @@ pub async fn maintain(yard: Arc<Yard>) {
     let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
     loop {
         ticks.tick().await;
+        yard.directory.forget_missing();
         yard.directory.all().iter().for_each(|database| database.maintain());
     }
 }

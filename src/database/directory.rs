@@ -153,6 +153,12 @@ impl Database {
         }
     }
 
+    /// Something has happened to the database of this name on the servers: its catalogue is read again.
+    pub fn look_again(&self, server_name: &str) {
+        let known = self.known();
+        known.iter().filter(|database| database.server_name() == server_name).for_each(|database| database.catalogue.refresh());
+    }
+
     /// Whether the catalogue has been read since this change.
     pub fn catalogue_contains(&self, change: u64) -> bool {
         self.catalogue.contains(change)
@@ -321,14 +327,40 @@ impl Directory {
 
     /// Forgets a database that `*` brought into being and that turned out not to exist.
     pub fn forget_unused(&self, name: &str) {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut databases = self.databases.load().as_ref().clone();
-        let unused = databases.get(name).is_some_and(|database| database.roles_locked().is_empty());
-        if unused && !self.upstreams.load().contains_key(name) {
-            databases.remove(name);
-            self.registry.forget(&[("database", name)]);
-            self.databases.store(Arc::new(databases));
+        self.forget(|database| *database.name == *name && database.roles_locked().is_empty());
+    }
+
+    /// Forgets databases that `*` brought into being and that the primary has no more, once no client is left in them.
+    pub fn forget_missing(&self) {
+        let is_gone = |database: &Database| database.catalogue.is_missing() && database.seats.is_empty();
+        if self.databases.load().values().any(|database| is_gone(database)) {
+            self.forget(is_gone);
         }
+    }
+
+    /// Forgets such of the databases that `*` brought into being.
+    fn forget(&self, is_gone: impl Fn(&Database) -> bool) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstreams = self.upstreams.load();
+        let (gone, kept): (HashMap<_, _>, HashMap<_, _>) = self
+            .databases
+            .load()
+            .iter()
+            .map(|(name, database)| (name.clone(), database.clone()))
+            .partition(|(name, database)| !upstreams.contains_key(&**name) && is_gone(database));
+        if gone.is_empty() {
+            return;
+        }
+        for database in gone.values() {
+            tracing::info!(database = &*database.name, "forgetting a database that is not there");
+            database.close();
+            let shares = |other: &Arc<Database>| Arc::ptr_eq(&other.catalogue, &database.catalogue);
+            if !kept.values().any(shares) {
+                database.upstream.forget_catalogue(&database.server_name());
+            }
+            self.registry.forget(&[("database", &*database.name)]);
+        }
+        self.databases.store(Arc::new(kept));
     }
 
     /// Every database that a client has named or the configuration lists.

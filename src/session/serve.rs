@@ -18,6 +18,7 @@ use crate::server::TransactionStatus;
 use crate::sql::{Access, Command, Pins, SessionEffect};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,8 @@ impl Session {
         }
         if unit.changes_catalogue {
             self.database.catalogue_changed();
-            self.leave_databases_alone(&unit);
+            // What pgyard itself has open there must not be in the way.
+            databases_needed(&unit).for_each(|name| self.database.leave_alone(name));
         }
         // What a transaction has changed nobody else can read before it commits.
         let changed = self.state.transaction.as_ref().is_some_and(|transaction| transaction.changed_catalogue);
@@ -298,15 +300,6 @@ impl Session {
         relay.await
     }
 
-    /// What pgyard itself has open in a database must not be in the way of DROP DATABASE.
-    fn leave_databases_alone(&self, unit: &Unit) {
-        for effect in unit.run_statements().flat_map(|statement| &statement.effects) {
-            if let SessionEffect::NeedDatabaseAlone(name) = effect {
-                self.database.leave_alone(name);
-            }
-        }
-    }
-
     /// A connection whose parameters are not known any more is not used again.
     pub(super) fn break_link(&mut self) {
         if let Some(mut link) = self.link.take() {
@@ -396,6 +389,14 @@ impl Session {
             "slow query"
         );
     }
+}
+
+/// Databases to which nobody else may be connected, by their names on the servers: of DROP DATABASE and its like.
+pub(super) fn databases_needed(unit: &Unit) -> impl Iterator<Item = &Arc<str>> {
+    unit.run_statements().flat_map(|statement| &statement.effects).filter_map(|effect| match effect {
+        SessionEffect::NeedDatabaseAlone(name) => Some(name),
+        _ => None,
+    })
 }
 
 /// How many statements have been carried out when a pipeline that ends with COMMIT is done; 0 for any other unit.

@@ -4,6 +4,7 @@ use super::follow::follow;
 use super::relay::Answer;
 use super::results::note_results;
 use super::run::Session;
+use super::serve::databases_needed;
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::config::{Consistency, PoolMode};
@@ -149,6 +150,8 @@ impl Session {
         // Before this write stops being under way: others' writes may reach further from here on.
         if changed_catalogue {
             let change = self.database.catalogue_changed();
+            // It may be there no more, or be another one.
+            databases_needed(unit).for_each(|name| self.database.look_again(name));
             if defined_code {
                 self.state.unread_code = NonZeroU64::new(change);
             }

@@ -139,6 +139,27 @@ impl RawClient {
         }
     }
 
+    /// The next message, however long, whose body is handed over as it comes and not kept: its tag, and the length of its body.
+    pub fn receive_passing(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<(u8, usize)> {
+        while self.buffer.len() < 5 {
+            if self.fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let head = self.buffer.split_to(5);
+        let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4;
+        let mut left = length;
+        while left > 0 {
+            if self.buffer.is_empty() && self.fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let part = self.buffer.split_to(left.min(self.buffer.len()));
+            take(&part);
+            left -= part.len();
+        }
+        Ok((head[0], length))
+    }
+
     /// As `receive`; what is no message (an answer to SSLRequest, a TLS alert, the text of a server that takes us for a client of
     /// protocol 2) is read to the end of the connection.
     pub fn receive_lossy(&mut self) -> io::Result<Option<Reply>> {
