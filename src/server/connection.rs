@@ -81,6 +81,8 @@ pub struct Incoming {
     pub replies: ReplyQueue,
     /// The status after the last ReadyForQuery.
     pub status: TransactionStatus,
+    /// The process that serves it on the server.
+    pub process: i32,
     /// What it reported.
     pub reported: ReportedParameters,
     /// Named statements that it holds.
@@ -101,6 +103,7 @@ impl Incoming {
             body_left: 0,
             replies: ReplyQueue::default(),
             status: TransactionStatus::Idle,
+            process: 0,
             reported,
             prepared: PreparedSet::default(),
             described: Vec::new(),
@@ -189,7 +192,7 @@ impl ServerConnection {
         ServerConnection {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             stream,
-            incoming: Incoming::new(reported),
+            incoming: Incoming { process: key.process, ..Incoming::new(reported) },
             outbox: Buffer::new(),
             key: Arc::new(key),
             target,

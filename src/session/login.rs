@@ -206,7 +206,7 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     let entry = enter(front, &arrival, &database.name);
     let client = greeted(arrival.stream, &reported, &entry);
     let mut state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
-    (state.told, state.defaults) = (Some(told), defaults);
+    (state.told, state.defaults, state.process) = (Some(told), defaults, entry.process);
     drop(settings);
     Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }

@@ -5,7 +5,7 @@
 
 mod parting;
 
-use super::shown::shown_error;
+use super::shown::{shown_error, shown_notification};
 use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
@@ -277,7 +277,7 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
         let body = &rest[HEADER_LEN.min(rest.len())..end - place];
         let verdict = judge(head.tag, body, server, answer)?;
         answer.body_forward = verdict == Verdict::Forward && answer.refused.is_none();
-        if answer.body_forward && !(head.tag == b'E' && whole && put_shown(ranges, answer, body)) {
+        if answer.body_forward && !(matches!(head.tag, b'E' | b'A') && whole && put_changed(head.tag, body, ranges, (server, answer))) {
             forward(ranges, answer, place, end);
         }
         if head.tag == b'E' && std::mem::take(&mut answer.ready_is_due) {
@@ -310,11 +310,16 @@ fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize)
     ranges.add(from, to);
 }
 
-/// Forwards an error that quotes a name of pgyard's with the client's name; false if it does not.
-fn put_shown(ranges: &mut Ranges<'_>, answer: &mut Answer, body: &[u8]) -> bool {
-    let Some(shown) = ranges.session.and_then(|session| shown_error(body, session)) else { return false };
+/// Forwards a message in other words: an error that quotes a name of pgyard's with the client's name, a notification with the process that
+/// its client knows. False if it can go as it is.
+fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server, answer): (&Incoming, &mut Answer)) -> bool {
+    let shown = ranges.session.and_then(|session| match tag {
+        b'A' => shown_notification(body, session.process, server.process),
+        _ => shown_error(body, session),
+    });
+    let Some(shown) = shown else { return false };
     ranges.flush();
-    put_message(ranges.outbox.writer(), b'E', |out| out.extend_from_slice(&shown));
+    put_message(ranges.outbox.writer(), tag, |out| out.extend_from_slice(&shown));
     answer.bytes += (HEADER_LEN + shown.len()) as u64;
     true
 }

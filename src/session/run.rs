@@ -303,7 +303,7 @@ impl Session {
                 if chunk.is_empty() {
                     return false;
                 }
-                let range = super::relay::take_chunk(chunk, incoming, &mut answer, &mut seen);
+                let range = super::relay::take_chunk_for(Some(&self.state), chunk, incoming, &mut answer, &mut seen);
                 if let Ok(range) = &range {
                     seen.push(&chunk[range.clone()]);
                 }

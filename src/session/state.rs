@@ -160,6 +160,8 @@ pub struct SessionState {
     pub told: Option<Arc<ReportedParameters>>,
     /// How often what new server sessions begin with had changed when that was true.
     pub defaults: u32,
+    /// The process that the client was told as its own; 0 for one that is not a client of the network.
+    pub process: i32,
     /// The sets that sessions of the database have: equal ones are one.
     known_parameters: Arc<ParameterSets>,
     /// Named statements.
@@ -229,6 +231,7 @@ impl SessionState {
             startup,
             told: None,
             defaults: 0,
+            process: 0,
             known_parameters,
             statements: None,
             told_since: u64::MAX,

@@ -1,5 +1,7 @@
-//! What libpq makes of its environment reaches the servers, and nobody else: psql prints the same directly and through pgyard.
+//! What libpq makes of its environment reaches the servers, and nobody else: psql prints the same directly and through pgyard. And what
+//! libpq tells of notifications.
 
+use super::harness::client::{Reply, query};
 use super::harness::programs::psql_under;
 use super::harness::{Pgyard, Target, config, shared_fleet};
 
@@ -72,5 +74,36 @@ fn the_environment_of_libpq_reaches_the_servers() {
         assert!(environment[0].1.is_empty() || direct != plain, "{environment:?} changes nothing");
         assert_eq!(run(through, environment), direct, "{environment:?}");
         assert_eq!(run(through, &[]), plain, "after {environment:?}");
+    }
+}
+
+/// `PGnotify.be_pid` is `PQbackendPID()` for a client's own notifications, and only for these: applications skip them by that.
+#[test]
+fn clients_tell_their_own_notifications_from_others() {
+    let said = |reply: &Reply| {
+        let (process, text) = reply.body.split_first_chunk().unwrap();
+        (i32::from_be_bytes(*process), String::from_utf8_lossy(text).replace('\0', " "))
+    };
+    for target in [Target::Direct, Target::Pgyard] {
+        let (mut own, mut other) = (target.client(), target.client());
+        own.column("LISTEN libpq_told").unwrap();
+        for (sql, payload) in [
+            ("NOTIFY libpq_told, 'one'", "libpq_told one "),
+            ("SELECT pg_notify('libpq_told', 'two')", "libpq_told two "),
+            ("BEGIN; NOTIFY libpq_told, 'three'; COMMIT", "libpq_told three "),
+        ] {
+            own.send(&query(sql)).unwrap();
+            let replies = own.until_ready().unwrap();
+            let mut told: Vec<_> = replies.iter().filter(|reply| reply.tag == b'A').map(said).collect();
+            // It may come behind ReadyForQuery.
+            while told.is_empty() {
+                told.extend(own.receive().unwrap().iter().map(said));
+            }
+            assert_eq!(told, [(own.key.0, payload.to_owned())], "{target:?}: {sql}");
+        }
+        other.column("NOTIFY libpq_told, 'from another'").unwrap();
+        let (process, text) = said(&own.receive().unwrap().unwrap());
+        assert_eq!(text, "libpq_told from another ");
+        assert_ne!(process, own.key.0, "{target:?}");
     }
 }
