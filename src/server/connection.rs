@@ -85,6 +85,8 @@ pub struct Incoming {
     pub process: i32,
     /// What it reported.
     pub reported: ReportedParameters,
+    /// What the session has been told in the unit under way, as a change of the mark of what was reported.
+    pub told: u64,
     /// Named statements that it holds.
     pub prepared: PreparedSet,
     /// What it has said of the rows of named statements in the unit under way: id and [`result_shape`].
@@ -105,6 +107,7 @@ impl Incoming {
             status: TransactionStatus::Idle,
             process: 0,
             reported,
+            told: 0,
             prepared: PreparedSet::default(),
             described: Vec::new(),
             described_at: 0,
@@ -304,7 +307,7 @@ impl ServerConnection {
                     outcome = Err((fields.state, fields.text()));
                 }
                 b'D' if matches!(outcome, Ok(None)) => outcome = Ok(first_column(&body)),
-                b'S' => super::login::note_parameter(&body, &mut self.incoming.reported),
+                b'S' => _ = super::login::note_parameter(&body, &mut self.incoming.reported),
                 b'Z' => {
                     self.incoming.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'E'));
                     return Ok(outcome);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Parameters that differ from the server's own defaults, by lower-case name; values are SQL text that can stand behind
@@ -190,15 +191,46 @@ fn quote_name(name: &str) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportedParameters {
     values: Vec<(Box<str>, Box<str>)>,
+    mark: u64,
+}
+
+/// What describes a server rather than its session: a session whose statements run on several is told once.
+const OF_SERVER: [&str; 5] =
+    ["in_hot_standby", "server_version", "server_encoding", "integer_datetimes", "default_transaction_read_only"];
+
+fn mark_of(name: &str, value: &str) -> u64 {
+    if OF_SERVER.contains(&name) {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    (name, value).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl ReportedParameters {
-    /// Takes in one ParameterStatus.
-    pub fn set(&mut self, name: &str, value: &str) {
+    /// Takes in one ParameterStatus; answers by what that changes the [mark](Self::mark).
+    pub fn set(&mut self, name: &str, value: &str) -> u64 {
+        let mut change = mark_of(name, value);
         match self.values.iter_mut().find(|(n, _)| &**n == name) {
-            Some((_, old)) => *old = value.into(),
+            Some((_, old)) => {
+                change ^= mark_of(name, old);
+                *old = value.into();
+            }
             None => self.values.push((name.into(), value.into())),
         }
+        self.mark ^= change;
+        change
+    }
+
+    /// All that a session is told of itself, as one number: the exclusive or of that of each value, so that a change of one changes it
+    /// alike whatever the others are.
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// What a session is told of itself.
+    pub fn of_session(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.iter().filter(|(name, _)| !OF_SERVER.contains(name))
     }
 
     /// The last value reported.
@@ -235,6 +267,24 @@ mod tests {
         check(&[], &[("zone", "1"), ("role", "bob")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET zone = 1;SET role = bob;");
         check(&[("datestyle", "dmy")], &[("datestyle", "iso")], "RESET datestyle;SET datestyle = iso;");
         check(&[("role", "bob")], &[("a", "1")], "RESET SESSION AUTHORIZATION;RESET ROLE;SET a = 1;");
+    }
+
+    #[test]
+    fn equal_marks_are_equal_reports() {
+        let mut one = ReportedParameters::default();
+        let mut two = ReportedParameters::default();
+        one.set("TimeZone", "UTC");
+        one.set("DateStyle", "ISO, MDY");
+        one.set("in_hot_standby", "off");
+        two.set("in_hot_standby", "on");
+        two.set("DateStyle", "German");
+        two.set("TimeZone", "UTC");
+        assert_ne!(one.mark(), two.mark());
+        let before = two.mark();
+        let change = two.set("DateStyle", "ISO, MDY");
+        assert_eq!((one.mark(), before ^ change), (two.mark(), two.mark()));
+        assert_eq!(two.set("DateStyle", "ISO, MDY"), 0);
+        assert_eq!(two.of_session().collect::<Vec<_>>(), [("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
     }
 
     #[test]

@@ -207,6 +207,7 @@ fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accept
     let client = greeted(arrival.stream, &reported, &entry);
     let mut state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
     (state.told, state.defaults, state.process) = (Some(told), defaults, entry.process);
+    state.told_mark = reported.mark();
     drop(settings);
     Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }

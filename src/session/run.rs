@@ -316,6 +316,7 @@ impl Session {
             }
         };
         if !gone {
+            self.state.told_mark ^= std::mem::take(&mut incoming.told);
             return self.client.outbox.push(seen.as_slice());
         }
         server.broken = true;

@@ -53,6 +53,7 @@ impl Session {
         if !server.incoming.described.is_empty() {
             note_results(&mut self.state, &mut server.incoming, route);
         }
+        self.state.told_mark ^= std::mem::take(&mut server.incoming.told);
         if server.own_names.is_changing() && server.own_names.settle(failed_at) {
             server.incoming.prepared.clear();
         }

@@ -160,6 +160,8 @@ pub struct SessionState {
     pub told: Option<Arc<ReportedParameters>>,
     /// How often what new server sessions begin with had changed when that was true.
     pub defaults: u32,
+    /// The mark of all that it was told of its parameters until now.
+    pub told_mark: u64,
     /// The process that the client was told as its own; 0 for one that is not a client of the network.
     pub process: i32,
     /// The sets that sessions of the database have: equal ones are one.
@@ -231,6 +233,7 @@ impl SessionState {
             startup,
             told: None,
             defaults: 0,
+            told_mark: 0,
             process: 0,
             known_parameters,
             statements: None,

@@ -62,6 +62,41 @@ fn settings_of_roles_and_databases_reach_new_clients() {
     });
 }
 
+/// What a server reads from its files anew holds for its sessions too, but for what they have set themselves; each is told at the end of an
+/// answer, and never reads values written otherwise than it was told.
+#[test]
+fn sessions_follow_changed_files_and_are_told() {
+    let fleet = own_fleet(1);
+    let yard = Pgyard::start(&fleet, &[]);
+    yard.wait_for_replicas(&["replica1"]);
+    let mut clients: Vec<RawClient> = (0..3).map(|_| yard.client()).collect();
+    clients.push(RawClient::log_in(fleet.primary().port(), "app", fleet.app_password().reveal(), "app").unwrap());
+    let mut own = yard.client();
+    own.column("SET TimeZone = 'America/Lima'").unwrap();
+    // Several connections to each host are there.
+    for text in ["BEGIN", "SELECT 1", "COMMIT", "BEGIN READ ONLY", "SELECT 1", "COMMIT"] {
+        clients.iter_mut().for_each(|client| drop(client.column(text).unwrap()));
+    }
+    let hosts = [fleet.primary(), &fleet.replicas()[0]];
+    for zone in ["Asia/Tokyo", "Asia/Kolkata"] {
+        for host in hosts {
+            host.sql(&format!("ALTER SYSTEM SET TimeZone = '{zone}'")).unwrap();
+            host.sql("SELECT pg_reload_conf()").unwrap();
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            for text in ["SELECT current_setting('TimeZone')", "BEGIN; SELECT current_setting('TimeZone'); COMMIT"] {
+                eventually(&format!("client {number} is told {zone}"), SOON, || {
+                    let shown = client.column(text).unwrap();
+                    assert_eq!(client.told["TimeZone"], shown[0], "client {number}, {text}");
+                    shown[0] == zone
+                });
+            }
+        }
+        assert_eq!(own.column("SELECT current_setting('TimeZone')").unwrap(), ["America/Lima"]);
+        assert_eq!(own.told["TimeZone"], "America/Lima");
+    }
+}
+
 #[test]
 fn a_replica_follows_when_it_has_replayed_the_change() {
     let fleet = own_fleet(1);

@@ -48,7 +48,7 @@ pub struct RawClient {
     pub key: (i32, i32),
     /// The whole secret: 4 bytes under protocol 3.0, more under 3.2.
     pub secret: Vec<u8>,
-    /// What ParameterStatus said at the log-in.
+    /// What ParameterStatus said last of each parameter.
     pub told: BTreeMap<String, String>,
 }
 
@@ -98,15 +98,18 @@ impl RawClient {
                     client.key = (pid, i32::from_be_bytes(reply.body[4..8].try_into().unwrap()));
                     client.secret = reply.body[4..].to_vec();
                 }
-                (b'S', _) => {
-                    let mut words = reply.body.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-                    client.told.insert(words.next().unwrap(), words.next().unwrap());
-                }
                 (b'E', _) => return Err(refusal(&reply)),
                 (b'Z', _) => return Ok(client),
                 _ => {}
             }
             client.send(&out)?;
+        }
+    }
+
+    fn note_parameter(&mut self, body: &[u8]) {
+        let mut words = body.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        if let (Some(name), Some(value)) = (words.next(), words.next()) {
+            self.told.insert(name, value);
         }
     }
 
@@ -130,7 +133,11 @@ impl RawClient {
                 }
                 if self.buffer.len() > length {
                     let frame = self.buffer.split_to(length + 1);
-                    return Ok(Some(Reply { tag: frame[0], body: frame[5..].to_vec() }));
+                    let reply = Reply { tag: frame[0], body: frame[5..].to_vec() };
+                    if reply.tag == b'S' {
+                        self.note_parameter(&reply.body);
+                    }
+                    return Ok(Some(reply));
                 }
             }
             if self.fill()? == 0 {
