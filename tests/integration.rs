@@ -20,8 +20,8 @@ mod integration {
     mod harness;
     mod isolation;
     mod lag;
-    mod lifecycle;
     mod libpq;
+    mod lifecycle;
     mod load;
     mod maintenance;
     mod malformed;

@@ -86,7 +86,7 @@ pub struct Incoming {
     /// What it reported.
     pub reported: ReportedParameters,
     /// What the session has been told in the unit under way, as a change of the mark of what was reported.
-    pub told: u64,
+    pub told: u32,
     /// Named statements that it holds.
     pub prepared: PreparedSet,
     /// What it has said of the rows of named statements in the unit under way: id and [`result_shape`].

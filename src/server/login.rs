@@ -264,7 +264,7 @@ pub async fn greets(target: &ServerTarget, database: &str, role: &str) -> bool {
 }
 
 /// Takes a ParameterStatus body in; answers by what that changes the mark.
-pub fn note_parameter(body: &[u8], reported: &mut ReportedParameters) -> u64 {
+pub fn note_parameter(body: &[u8], reported: &mut ReportedParameters) -> u32 {
     let mut cursor = Cursor::new(body);
     match (cursor.string(), cursor.string()) {
         (Ok(name), Ok(value)) => reported.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value)),

@@ -191,25 +191,25 @@ fn quote_name(name: &str) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportedParameters {
     values: Vec<(Box<str>, Box<str>)>,
-    mark: u64,
+    mark: u32,
 }
 
 /// What describes a server rather than its session: a session whose statements run on several is told once.
 const OF_SERVER: [&str; 5] =
     ["in_hot_standby", "server_version", "server_encoding", "integer_datetimes", "default_transaction_read_only"];
 
-fn mark_of(name: &str, value: &str) -> u64 {
+fn mark_of(name: &str, value: &str) -> u32 {
     if OF_SERVER.contains(&name) {
         return 0;
     }
     let mut hasher = DefaultHasher::new();
     (name, value).hash(&mut hasher);
-    hasher.finish()
+    u32::try_from(hasher.finish() >> 32).unwrap_or(0)
 }
 
 impl ReportedParameters {
     /// Takes in one ParameterStatus; answers by what that changes the [mark](Self::mark).
-    pub fn set(&mut self, name: &str, value: &str) -> u64 {
+    pub fn set(&mut self, name: &str, value: &str) -> u32 {
         let mut change = mark_of(name, value);
         match self.values.iter_mut().find(|(n, _)| &**n == name) {
             Some((_, old)) => {
@@ -224,7 +224,7 @@ impl ReportedParameters {
 
     /// All that a session is told of itself, as one number: the exclusive or of that of each value, so that a change of one changes it
     /// alike whatever the others are.
-    pub fn mark(&self) -> u64 {
+    pub fn mark(&self) -> u32 {
         self.mark
     }
 

@@ -3,9 +3,10 @@
 //! Rows and COPY data are never copied into values: only headers are read. The few messages whose body matters (errors,
 //! parameter reports, ReadyForQuery) wait in the server's inbox until they are whole.
 
+mod changed;
 mod parting;
 
-use super::shown::{shown_error, shown_notification};
+use self::changed::{put_changed, put_fakes};
 use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
@@ -14,8 +15,7 @@ use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, V
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header, put_message};
-use crate::wire::reply::put_parameter_status;
+use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
 use crate::wire::row_description::{NO_ROWS, result_shape};
 
 /// What reports "cached plan must not change result type".
@@ -276,7 +276,9 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
         let body = &rest[HEADER_LEN.min(rest.len())..end - place];
         let verdict = judge(head.tag, body, server, answer)?;
         answer.body_forward = verdict == Verdict::Forward && answer.refused.is_none();
-        if answer.body_forward && !(matches!(head.tag, b'E' | b'A' | b'Z') && whole && put_changed(head.tag, body, ranges, (server, answer))) {
+        if answer.body_forward
+            && !(matches!(head.tag, b'E' | b'A' | b'Z') && whole && put_changed(head.tag, body, ranges, (server, answer)))
+        {
             forward(ranges, answer, place, end);
         }
         if head.tag == b'E' && std::mem::take(&mut answer.ready_is_due) {
@@ -307,49 +309,6 @@ fn rows_len(bytes: &[u8]) -> usize {
 fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {
     answer.bytes += (to - from) as u64;
     ranges.add(from, to);
-}
-
-/// Forwards a message in other words: an error that quotes a name of pgyard's with the client's name, a notification with the process that
-/// its client knows. False if it can go as it is, as ReadyForQuery does behind what the client must be told first.
-fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server, answer): (&mut Incoming, &mut Answer)) -> bool {
-    let Some(session) = ranges.session else { return false };
-    let shown = match tag {
-        b'Z' => {
-            if session.told_mark ^ server.told != server.reported.mark() {
-                tell_parameters(session, ranges, server);
-            }
-            return false;
-        }
-        b'A' => shown_notification(body, session.process, server.process),
-        _ => shown_error(body, session),
-    };
-    let Some(shown) = shown else { return false };
-    ranges.flush();
-    put_message(ranges.outbox.writer(), tag, |out| out.extend_from_slice(&shown));
-    answer.bytes += (HEADER_LEN + shown.len()) as u64;
-    true
-}
-
-/// The server's parameters are others than the client was told: its configuration files were read again while it served others, or those
-/// of another server say something else. A server of the client's own would have reported that too.
-#[cold]
-fn tell_parameters(session: &SessionState, ranges: &mut Ranges<'_>, server: &mut Incoming) {
-    server.told = session.told_mark ^ server.reported.mark();
-    // A leg's client knows its parameters by itself.
-    if session.process != 0 {
-        ranges.flush();
-        let out = ranges.outbox.writer();
-        server.reported.of_session().for_each(|(name, value)| put_parameter_status(out, name, value));
-    }
-}
-
-fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
-    while let Some(tag) = server.replies.take_fake() {
-        if answer.refused.is_none() {
-            ranges.flush();
-            crate::wire::reply::put_bare(ranges.outbox.writer(), tag);
-        }
-    }
 }
 
 /// Whether the message's body is looked at, and so waits until it is whole.

@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn a_client_reads_its_own_process_in_its_own_notifications() {
         let body = |process: i32| [&process.to_be_bytes()[..], b"channel\0payload\0"].concat();
-        let check = |from: i32, expect: Option<i32>| assert_eq!(shown_notification(&body(from), 7, 4000), expect.map(body), "{from}");
+        let check =
+            |from: i32, expect: Option<i32>| assert_eq!(shown_notification(&body(from), 7, 4000), expect.map(body), "{from}");
         check(4000, Some(7));
         check(7, Some(4000));
         check(8, None);

@@ -161,7 +161,7 @@ pub struct SessionState {
     /// How often what new server sessions begin with had changed when that was true.
     pub defaults: u32,
     /// The mark of all that it was told of its parameters until now.
-    pub told_mark: u64,
+    pub told_mark: u32,
     /// The process that the client was told as its own; 0 for one that is not a client of the network.
     pub process: i32,
     /// The sets that sessions of the database have: equal ones are one.

@@ -86,7 +86,11 @@ fn read_giant(client: &mut RawClient, tag: u8, skip: usize, len: usize) -> Strin
             .unwrap();
         tags.push(found as char);
         if found == tag && length > 1000 {
-            assert!(checked.right && checked.seen == len && length >= skip + len, "{length} bytes, of which {} were checked", checked.seen);
+            assert!(
+                checked.right && checked.seen == len && length >= skip + len,
+                "{length} bytes, of which {} were checked",
+                checked.seen
+            );
         }
         assert!(found != b'E', "{}", String::from_utf8_lossy(&short));
         if found == b'Z' {
@@ -121,7 +125,8 @@ fn watched(yard: &Pgyard, what: &str, transfer: impl FnOnce()) {
 fn the_longest_values_pass_without_being_held() {
     let len = len();
     // Logging statements would write their parameters into the log.
-    let fleet = LocalFleet::start(FleetOptions { replicas: 1, log_statements: false, ..FleetOptions::default() }, &mut |_| ()).unwrap();
+    let fleet =
+        LocalFleet::start(FleetOptions { replicas: 1, log_statements: false, ..FleetOptions::default() }, &mut |_| ()).unwrap();
     fleet.primary().sql("SET ROLE app; CREATE TABLE taken (line text)").unwrap();
     let yard = Pgyard::start_with_config(&fleet, &config(&fleet, None, ""));
     yard.wait_for_replicas(&["replica1"]);

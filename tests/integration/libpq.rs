@@ -55,7 +55,7 @@ fn the_environment_of_libpq_reaches_the_servers() {
         &[("PGCLIENTENCODING", "LATIN1")],
         &[("PGOPTIONS", "-c work_mem=7MB -c search_path=pg_catalog,public")],
         &[("PGOPTIONS", "--work-mem=7MB --geqo=off --IntervalStyle=iso_8601")],
-        &[("PGOPTIONS", r"-csearch_path=a\ b,\"C\" -c app.tenant=it\\'s"), ("PGTZ", "Asia/Kolkata")],
+        &[("PGOPTIONS", r#"-csearch_path=a\ b,"C" -c app.tenant=it's"#), ("PGTZ", "Asia/Kolkata")],
         // What is named directly comes after the options.
         &[("PGOPTIONS", "-c TimeZone=Asia/Kolkata -c DateStyle=SQL"), ("PGTZ", "+3")],
         &[("PGOPTIONS", "-c default_transaction_isolation=serializable")],
