@@ -10,6 +10,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ParameterSet {
     values: BTreeMap<Arc<str>, Arc<str>>,
+    /// Lists of names as a start-up packet gave them, which servers show as they were written.
+    written: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Set before all others, in this order: they change what may be set, or reset one another.
@@ -26,6 +28,7 @@ impl ParameterSet {
         if &*name == "session_authorization" {
             self.values.remove("role");
         }
+        self.written.remove(&name);
         self.values.insert(name, value);
     }
 
@@ -33,12 +36,27 @@ impl ParameterSet {
     ///
     /// A start-up packet gives some parameters as a list of names in one text, which SET would take for one name.
     pub fn set_text(&mut self, name: &str, value: &str) {
-        let names = if NAME_LISTS.contains(&name) { split_names(value) } else { None };
+        let is_list = NAME_LISTS.contains(&name);
+        let names = if is_list { split_names(value) } else { None };
         let sql = match names {
             Some(names) => names.iter().map(|name| quote_literal(name)).collect::<Vec<_>>().join(", "),
             None => quote_literal(value),
         };
         self.set(name.into(), sql.into());
+        if is_list {
+            self.written.insert(name.into(), value.into());
+        }
+    }
+
+    /// Sets what the other set has, or nothing.
+    pub fn set_as_in(&mut self, name: &str, other: &ParameterSet) {
+        self.unset(name);
+        if let Some((name, value)) = other.values.get_key_value(name) {
+            self.set(name.clone(), value.clone());
+        }
+        if let Some((name, written)) = other.written.get_key_value(name) {
+            self.written.insert(name.clone(), written.clone());
+        }
     }
 
     /// Back to the server's default.
@@ -46,6 +64,7 @@ impl ParameterSet {
         if name == "session_authorization" {
             self.values.remove("role");
         }
+        self.written.remove(name);
         self.values.remove(name);
     }
 
@@ -92,7 +111,10 @@ impl ParameterSet {
         }
         for (name, value) in wanted.values.iter().filter(|(name, _)| of_server(name)) {
             let present = self.values.get(name);
-            if present != Some(value) {
+            let (written, before) = (wanted.written.get(name), self.written.get(name));
+            if let Some(written) = written.filter(|written| before != Some(*written)) {
+                let _ = write!(sql, "SELECT pg_catalog.set_config('{name}', {}, false);", quote_literal(written));
+            } else if present != Some(value) || written != before {
                 if &**name == DATE_STYLE && present.is_some() {
                     sql.push_str("RESET datestyle;");
                 }
@@ -301,6 +323,15 @@ mod tests {
             let mut parameters = ParameterSet::default();
             parameters.set_text("search_path", value);
             assert_eq!(parameters.get("search_path"), Some(sql), "{value}");
+            let shown = format!("SELECT pg_catalog.set_config('search_path', {}, false);", quote_literal(value));
+            assert_eq!(ParameterSet::default().change_to(&parameters), shown, "{value}");
+            assert_eq!(parameters.change_to(&parameters.clone()), "", "{value}");
+            let mut again = set(&[("search_path", "'other'")]);
+            again.set_as_in("search_path", &parameters);
+            assert_eq!(again, parameters, "{value}");
+            // The same by SET is shown otherwise.
+            let by_set = set(&[("search_path", sql)]);
+            assert_eq!(parameters.change_to(&by_set), format!("SET search_path = {sql};"), "{value}");
         };
         check("yard, public", "'yard', 'public'");
         check("\"$user\",Public", "'$user', 'public'");

@@ -262,12 +262,7 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
         }
         SessionEffect::Set { name, value: None } | SessionEffect::Reset(name) => {
             forget_local(name, state);
-            let startup = state.startup.get(name).map(Arc::from);
-            let own = Arc::make_mut(&mut state.parameters);
-            match startup {
-                Some(value) => own.set(name.clone(), value),
-                None => own.unset(name),
-            }
+            Arc::make_mut(&mut state.parameters).set_as_in(name, &state.startup);
             Arc::make_mut(&mut server.parameters).unset(name);
         }
         SessionEffect::ResetAll => reset_all(state, server),

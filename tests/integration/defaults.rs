@@ -140,6 +140,39 @@ fn a_database_can_be_dropped_renamed_and_copied() {
     }
 }
 
+/// What `*` brought into being goes with its database, and comes back with it.
+#[test]
+fn a_database_that_is_there_no_more_is_forgotten() {
+    let fleet = own_fleet(1);
+    let hosts = config(&fleet, None, "catalogue_interval = '1s'\n").replace("[databases.app]", "[databases.\"*\"]");
+    let yard = Pgyard::start_with_config(&fleet, &hosts);
+    fleet.primary().sql("ALTER ROLE app CREATEDB").unwrap();
+    let log_in = |database: &str| RawClient::log_in(yard.port(), "app", fleet.app_password().reveal(), database);
+    let mut owner = log_in("app").unwrap();
+    let is_known = || yard.get("/metrics").is_some_and(|(_, text)| text.contains("database=\"short_lived\""));
+    for drop_it in ["through pgyard", "by somebody else"] {
+        owner.column("CREATE DATABASE short_lived").unwrap();
+        let mut guest = log_in("short_lived").unwrap();
+        assert_eq!(guest.column("SELECT current_database()").unwrap(), ["short_lived"]);
+        assert!(is_known());
+        match drop_it {
+            "through pgyard" => drop(owner.column("DROP DATABASE short_lived").unwrap()),
+            _ => drop(fleet.primary().sql("DROP DATABASE short_lived WITH (FORCE)").unwrap()),
+        }
+        // A client that is still there keeps it, and is told.
+        let error = guest.column("SELECT 1").unwrap_err().to_string();
+        assert!(error.contains("short_lived") || error.contains("57P01"), "{error}");
+        drop(guest);
+        eventually(&format!("a database dropped {drop_it} is forgotten"), SOON, || !is_known());
+    }
+    // One that never was leaves nothing behind either.
+    assert!(log_in("never_was").is_err());
+    eventually("it is forgotten", SOON, || !yard.get("/metrics").unwrap().1.contains("never_was"));
+    let failures =
+        |name: &str| yard.log().lines().filter(|line| line.contains("catalogue failed") && line.contains(name)).count();
+    assert!(failures("short_lived") <= 2 && failures("never_was") <= 1, "{}", yard.log());
+}
+
 /// A text that is prepared anew behind DDL must not meet a plan from before it, which would fail the transaction.
 #[test]
 fn a_text_prepared_behind_ddl_is_planned_anew() {

@@ -44,7 +44,7 @@ fn the_environment_of_libpq_reaches_the_servers() {
     let fleet = shared_fleet();
     // With one connection a host, whatever a client leaves behind the next one meets.
     let yard = Pgyard::start_with_config(fleet, &config(fleet, None, "pool_size = 1\n"));
-    yard.wait_for_replicas(&["replica1"]);
+    yard.wait_for_replicas(&["replica1", "replica2"]);
     let through = Target::Port(yard.port());
     let plain = run(Target::Direct, &[]);
     assert!(plain.starts_with("Some(0)"), "{plain}");
