@@ -137,7 +137,10 @@ class Pgyard(Proxy):
         workers = f"workers = {self.workers}" if self.workers else ""
         replicas = ", ".join(f'"127.0.0.1:{port}"' for port in self.fleet.replicas)
         auth = 'auth = "trust"' if self.fleet.authentication == "trust" else ""
-        extra = "\n".join([*self.options.setting, self.line])
+        lines = [*self.options.setting, self.line]
+        if not any(line.startswith("pool_size") for line in lines):
+            lines.append(f"pool_size = {POOL_SIZE}")
+        extra = "\n".join(lines)
         configuration = self.write("pgyard.toml", f"""listen = "127.0.0.1:{self.port}"
 http = "off"
 {workers}
@@ -150,7 +153,6 @@ sslmode = "disable"
 {auth}
 primary = "127.0.0.1:{self.fleet.primary}"
 replicas = [{replicas}]
-pool_size = {POOL_SIZE}
 {extra}
 [databases.{DATABASE}.users.{ROLE}]
 password = "{PASSWORD}"

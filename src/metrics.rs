@@ -44,7 +44,7 @@ pub use histogram::{DurationHistogram, HistogramSnapshot};
 pub use instruments::{Counter, Gauge, GaugeHold};
 pub use labels::{
     ByteDirection, CancelOutcome, LoginFailureReason, PinCause, QueryReason, QueryRoute, RateOutcome, RateScope, RefusalReason,
-    RetryReason,
+    RetryReason, TimeoutKind,
 };
 pub use registry::{Registry, Scrape};
 pub use sharded::ShardedMetrics;

@@ -25,6 +25,7 @@ mod integration {
     mod load;
     mod maintenance;
     mod malformed;
+    mod monotonic;
     mod names;
     mod oracle;
     mod overload;
@@ -46,6 +47,7 @@ mod integration {
     mod strangers;
     mod streams;
     mod stubborn;
+    mod timeouts;
     mod tls;
     mod tls_server;
 }

@@ -119,6 +119,8 @@ catalogue! {
         "Statements turned away at once because max_held or max_held_bytes were waiting.";
     STATEMENTS_RATE_LIMITED: Counter CounterMetric Count "pgyard_statements_rate_limited_total" ["database", "scope", "outcome"]
         "Requests beyond a rate of statements.";
+    TIMEOUTS: Counter CounterMetric Count "pgyard_timeouts_total" ["database", "kind"]
+        "Statements and transactions that pgyard ended because they took too long.";
     PRIMARY_CHANGES: Counter CounterMetric Count "pgyard_primary_changes_total" ["database"]
         "Times that another host became the primary.";
     HOSTS_FENCED: Counter CounterMetric Count "pgyard_hosts_fenced_total" ["database"]

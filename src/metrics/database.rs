@@ -4,7 +4,7 @@ use super::catalogue::{self, CounterMetric};
 use super::registry::Shown;
 use super::{
     ByteDirection, Counter, DurationHistogram, Gauge, HistogramSnapshot, PinCause, QueryReason, QueryRoute, RateOutcome,
-    RateScope, Registry, RetryReason,
+    RateScope, Registry, RetryReason, TimeoutKind,
 };
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub struct DatabaseMetrics {
     retries: [Counter; RetryReason::ALL.len()],
     bytes: [Counter; ByteDirection::ALL.len()],
     pinned: [Gauge; PinCause::ALL.len()],
+    timeouts: [Counter; TimeoutKind::ALL.len()],
     rate_limited: [[Counter; RateOutcome::ALL.len()]; RateScope::ALL.len()],
 }
 
@@ -51,6 +52,7 @@ impl DatabaseMetrics {
                 .map(|route| registry.histogram(&catalogue::CHECKOUT_DURATION, &[database, route.label()])),
             retries: RetryReason::ALL.map(|reason| registry.counter(&catalogue::RETRIES, &[database, reason.label()])),
             bytes: ByteDirection::ALL.map(|direction| registry.counter(&catalogue::BYTES, &[database, direction.label()])),
+            timeouts: TimeoutKind::ALL.map(|kind| registry.counter(&catalogue::TIMEOUTS, &[database, kind.label()])),
             rate_limited: RateScope::ALL.map(|scope| {
                 let labels = |outcome: RateOutcome| [database, scope.label(), outcome.label()];
                 RateOutcome::ALL.map(|outcome| registry.counter(&catalogue::STATEMENTS_RATE_LIMITED, &labels(outcome)))
@@ -113,6 +115,11 @@ impl DatabaseMetrics {
     #[inline]
     pub fn bytes(&self, direction: ByteDirection) -> &Counter {
         &self.bytes[direction as usize]
+    }
+
+    /// Statements and transactions that took too long.
+    pub fn timeouts(&self, kind: TimeoutKind) -> &Counter {
+        &self.timeouts[kind as usize]
     }
 
     /// Requests beyond a rate of statements.

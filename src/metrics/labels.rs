@@ -249,6 +249,16 @@ label_values! {
 }
 
 label_values! {
+    /// Which time of a client was over.
+    TimeoutKind {
+        /// A statement ran longer than `query_timeout` and was cancelled (57014).
+        Query = "query",
+        /// A transaction waited for its client longer than `idle_transaction_timeout` and was rolled back (25P03).
+        IdleTransaction = "idle_transaction",
+    }
+}
+
+label_values! {
     /// What became of a cancel request.
     CancelOutcome {
         /// Passed on to the server that runs the client's statement.
@@ -278,6 +288,7 @@ pub(super) fn markdown_tables() -> String {
     table("`cause` of `pgyard_clients_pinned`", &PinCause::ALL.map(|value| (value.label(), value.meaning())));
     table("`scope` of `pgyard_statements_rate_limited_total`", &RateScope::ALL.map(|value| (value.label(), value.meaning())));
     table("`outcome` of `pgyard_statements_rate_limited_total`", &RateOutcome::ALL.map(|value| (value.label(), value.meaning())));
+    table("`kind` of `pgyard_timeouts_total`", &TimeoutKind::ALL.map(|value| (value.label(), value.meaning())));
     table("`outcome` of `pgyard_cancel_requests_total`", &CancelOutcome::ALL.map(|value| (value.label(), value.meaning())));
     text
 }

@@ -1,6 +1,6 @@
 //! What is counted per sharded database.
 
-use super::{Counter, Gauge, Registry, catalogue};
+use super::{Counter, Gauge, Registry, TimeoutKind, catalogue};
 
 /// The instruments of one sharded database. What its shards do is counted under the shards' own names.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct ShardedMetrics {
     pub refused: Counter,
     /// Commits in two phases.
     pub two_phase: Counter,
+    /// Transactions that waited too long for their client.
+    pub idle_transactions: Counter,
     /// Prepared transactions that recovery committed.
     pub recovered_commits: Counter,
     /// Prepared transactions that recovery rolled back.
@@ -41,6 +43,7 @@ impl ShardedMetrics {
             everywhere: kind("everywhere"),
             refused: kind("refused"),
             two_phase: registry.counter(&catalogue::TWO_PHASE_COMMITS, &[database]),
+            idle_transactions: registry.counter(&catalogue::TIMEOUTS, &[database, TimeoutKind::IdleTransaction.label()]),
             recovered_commits: recovered("committed"),
             recovered_roll_backs: recovered("rolled_back"),
         }

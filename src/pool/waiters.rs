@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// A waiter of another relay thread goes first if it has waited this much longer: a hand-off within a thread is cheaper, but
 /// must not starve the others.
-const FOREIGN_HEAD_START: Duration = Duration::from_millis(5);
+const FOREIGN_HEAD_START: Duration = Duration::from_millis(1);
 
 /// One waiting session.
 #[derive(Debug)]
@@ -125,10 +125,10 @@ mod tests {
     fn the_own_thread_goes_first_unless_another_has_waited_much_longer() {
         assert_eq!(order(0, &[]), [0; 0]);
         assert_eq!(order(0, &[(0, 30), (0, 20), (0, 10)]), [0, 1, 2]);
-        assert_eq!(order(0, &[(1, 10), (0, 8)]), [1, 0]);
+        assert_eq!(order(0, &[(1, 10), (0, 9)]), [1, 0]);
         assert_eq!(order(0, &[(1, 10), (0, 2)]), [0, 1]);
         assert_eq!(order(0, &[(1, 10), (2, 12)]), [1, 0]);
-        assert_eq!(order(5, &[(1, 10), (2, 9), (0, 11)]), [1, 2, 0]);
+        assert_eq!(order(5, &[(1, 10), (2, 10), (0, 11)]), [1, 2, 0]);
     }
 
     #[test]

@@ -443,7 +443,7 @@ mod tests {
     use super::*;
 
     /// Largest task of a session, without its [`Session`]. An idle client costs both and little else. Bytes.
-    const TASK_MAX: usize = 1096;
+    const TASK_MAX: usize = 1104;
     /// Largest [`Session`]. Bytes.
     const SESSION_MAX: usize = 976;
 

@@ -143,14 +143,19 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
     let outcome = match kind {
-        ReplicationKind::None => session(&front, &mut arrival, &database, admitted).await.map(Either::Session),
+        ReplicationKind::None => {
+            session(&front, &mut arrival, &database, admitted).await.map(|found| Either::Session(Box::new(found)))
+        }
         _ => replication(&front, &mut arrival, &database, admitted).await.map(|found| Either::Walsender(Box::new(found))),
     };
     match outcome {
-        Ok(Either::Session((accepted, seat))) => match sharded {
-            Some(sharded) => Ok(Login::Sharded(Box::new(open_sharded(&front, arrival, sharded, accepted)), seat)),
-            None => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat)),
-        },
+        Ok(Either::Session(found)) => {
+            let (accepted, seat) = *found;
+            match sharded {
+                Some(sharded) => Ok(Login::Sharded(Box::new(open_sharded(&front, arrival, sharded, accepted)), seat)),
+                None => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat)),
+            }
+        }
         Ok(Either::Walsender(found)) => {
             let (walsender, seat) = *found;
             Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, walsender)), seat))
@@ -164,7 +169,7 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
 
 /// What a log-in led to.
 enum Either {
-    Session((Accepted, ClientSeat)),
+    Session(Box<(Accepted, ClientSeat)>),
     Walsender(Box<(Walsender, ClientSeat)>),
 }
 

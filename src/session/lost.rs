@@ -96,7 +96,11 @@ impl Session {
             host_is_gone: attempt.losses > 0 && !answer.fatal && !exchange.unsent && is_gone(&target).await,
             losses: attempt.losses,
         };
-        match after_loss(&loss) {
+        let action = after_loss(&loss);
+        if action != LossAction::Again {
+            self.note_shown((route, host_id), answer.forwarded());
+        }
+        match action {
             LossAction::Again => {
                 attempt.failed.push(host_id);
                 attempt.losses += usize::from(!loss.said_something);

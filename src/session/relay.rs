@@ -64,6 +64,8 @@ pub struct Answer {
     pub copy: CopyPhase,
     /// The last error that the client saw or would have seen.
     pub error: Option<SqlState>,
+    /// It ran longer than `query_timeout`, and its server was told to cancel it.
+    pub timed_out: bool,
     /// The server ends the connection.
     pub fatal: bool,
     /// The server reported an error when nothing was asked of it: it is going away.

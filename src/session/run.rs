@@ -9,6 +9,7 @@ use super::unit::{Cut, Unit, cut};
 use crate::cluster::HostReport;
 use crate::config::PoolMode;
 use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest, with_view};
+use crate::metrics::TimeoutKind;
 use crate::net::scratch::poll_read_with;
 use crate::pool::{Pool, WaitSlot};
 use crate::sql::Pins;
@@ -158,7 +159,10 @@ impl Session {
             return std::future::poll_fn(|cx| self.poll_unit(cx)).await;
         }
         let next = tokio::time::timeout(limit, std::future::poll_fn(|cx| self.poll_unit(cx)));
-        next.await.unwrap_or(Err(SessionEnd::TimedOut(limit)))
+        next.await.unwrap_or_else(|_| {
+            self.database.metrics.timeouts(TimeoutKind::IdleTransaction).increment();
+            Err(SessionEnd::TimedOut(limit))
+        })
     }
 
     async fn say_goodbye(&mut self, end: &SessionEnd) {
@@ -320,12 +324,13 @@ impl Session {
             return self.client.outbox.push(seen.as_slice());
         }
         server.broken = true;
-        let host_id = link.host.id;
+        let (host_id, route) = (link.host.id, link.route);
         self.database.upstream().cluster.report(host_id, HostReport::Broken);
         self.link = None;
         if self.can_lose_begun() {
             return;
         }
+        self.note_shown((route, host_id), false);
         let in_transaction = self.state.transaction.is_some();
         let what = if in_transaction { "in the middle of a transaction" } else { "that this session was bound to" };
         let labels: Vec<&str> = self.state.pins.labels().collect();

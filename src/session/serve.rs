@@ -12,18 +12,21 @@ use super::unit::{Unit, UnitKind};
 use crate::cluster::CommitMode;
 use crate::config::{Consistency, PoolMode};
 use crate::database::{ClientState, Database, StopRequest, with_view};
-use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason};
+use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason, TimeoutKind};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
 use crate::sql::{Access, Command, Pins, SessionEffect};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 const COUNT_ADVISORY_LOCKS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks \
      WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
+
+/// How long a server may take to answer a statement that it was told to cancel; `query_timeout`, if that is longer.
+const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
 /// Full turns that make a unit a large transfer: a MiB.
 const LARGE_TRANSFER_TURNS: u32 = 8;
@@ -270,7 +273,7 @@ impl Session {
         let Some(link) = self.link.as_mut() else { return ExchangeEnd::Stopped };
         let (client, state, entry, database) = (&mut self.client, &self.state, &self.entry, &self.database);
         let thread = self.placement.thread(self.worker);
-        let relay = std::future::poll_fn(|cx| {
+        let mut turn = |exchange: &mut Exchange, cx: &mut Context<'_>| {
             let full_turns = exchange.full_turns;
             if let Poll::Ready(end) = exchange.poll(cx, (client, Some(state)), link) {
                 return Poll::Ready(end);
@@ -285,24 +288,27 @@ impl Session {
                 }
                 StopRequest::None | StopRequest::Drain => Poll::Pending,
             }
-        });
+        };
         if limit.is_zero() {
-            return relay.await;
+            return std::future::poll_fn(|cx| turn(exchange, cx)).await;
         }
-        let mut relay = std::pin::pin!(relay);
-        if let Ok(end) = tokio::time::timeout(limit, relay.as_mut()).await {
+        if let Ok(end) = tokio::time::timeout(limit, std::future::poll_fn(|cx| turn(exchange, cx))).await {
             return end;
         }
         // The server answers a cancelled statement with an error, as it would for the client's own request.
+        exchange.answer.timed_out = true;
+        database.metrics.timeouts(TimeoutKind::Query).increment();
         if let Err(error) = Box::pin(entry.cancel()).await {
             tracing::warn!(%error, "a statement over query_timeout could not be cancelled");
         }
-        relay.await
+        // One that does not even answer that is as good as gone.
+        let rest = tokio::time::timeout(limit.max(CANCEL_GRACE), std::future::poll_fn(|cx| turn(exchange, cx)));
+        rest.await.unwrap_or_else(|_| ExchangeEnd::ServerLost(std::io::ErrorKind::TimedOut.into()))
     }
 
     /// A connection whose parameters are not known any more is not used again.
     pub(super) fn break_link(&mut self) {
-        if let Some(mut link) = self.link.take() {
+        if let Some(link) = self.link.as_mut() {
             link.server().broken = true;
         }
         self.abandon_link();
@@ -310,7 +316,9 @@ impl Session {
 
     /// The server is gone, and with it what bound the session to it.
     pub(super) fn abandon_link(&mut self) {
-        self.link = None;
+        if let Some(link) = self.link.take() {
+            self.note_shown((link.route, link.host.id), false);
+        }
         self.end_write_mark();
         self.state.lost_transaction |= self.state.end_transaction().is_some();
         self.state.pipeline_open = false;

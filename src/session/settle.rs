@@ -171,6 +171,15 @@ impl Session {
         }
     }
 
+    /// The session loses this host before its transaction, or an answer of which it `has_some`, has ended: what it has read there
+    /// counts all the same.
+    pub(super) fn note_shown(&mut self, (route, host_id): (QueryRoute, u32), has_some: bool) {
+        let shown = has_some || self.state.transaction.is_some() || self.state.pipeline_open;
+        if shown && self.state.consistency == Consistency::Monotonic {
+            self.note_read(route, host_id);
+        }
+    }
+
     /// `monotonic`: what a read has shown must be shown by the next one too.
     fn note_read(&mut self, route: QueryRoute, host_id: u32) {
         match route {

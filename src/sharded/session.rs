@@ -150,7 +150,10 @@ impl ShardedSession {
         if unlimited {
             return next.await;
         }
-        tokio::time::timeout(limit, next).await.unwrap_or(Err(ShardedEnd::TimedOut(limit)))
+        tokio::time::timeout(limit, next).await.unwrap_or_else(|_| {
+            self.database.metrics.idle_transactions.increment();
+            Err(ShardedEnd::TimedOut(limit))
+        })
     }
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ShardedEnd>> {

@@ -2,13 +2,13 @@
 
 use super::{Answer, Ranges};
 use crate::server::Incoming;
-use crate::session::shown::{shown_error, shown_notification};
+use crate::session::shown::{shown_error, shown_notification, timed_out_error};
 use crate::session::state::SessionState;
 use crate::wire::frame::{HEADER_LEN, put_message};
 use crate::wire::reply::put_parameter_status;
 
-/// Forwards a message in other words: an error that quotes a name of pgyard's with the client's name, a notification with the process that
-/// its client knows. False if it can go as it is, as ReadyForQuery does behind what the client must be told first.
+/// Forwards a message in other words: an error that quotes a name of pgyard's with the client's name, one of pgyard's own cancelling with its
+/// reason, a notification with the process that its client knows. False if it can go as it is, as ReadyForQuery does behind what the client must be told first.
 pub(super) fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server, answer): (&mut Incoming, &mut Answer)) -> bool {
     let Some(session) = ranges.session else { return false };
     let shown = match tag {
@@ -19,6 +19,7 @@ pub(super) fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server
             return false;
         }
         b'A' => shown_notification(body, session.process, server.process),
+        _ if answer.timed_out => timed_out_error(body).or_else(|| shown_error(body, session)),
         _ => shown_error(body, session),
     };
     let Some(shown) = shown else { return false };
