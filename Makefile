@@ -6,7 +6,7 @@ ARGS ?=
 SHARDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test chaos promises shards soak overload regress drivers bench bench-check bench-budget check fmt deny clean
+.PHONY: help setup run build test chaos promises shards soak giants overload regress drivers bench bench-check bench-budget check fmt deny clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ shards: ## Figures of reading over three shards of a million rows each (ROWS=100
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests
 	PGYARD_SOAK_MINUTES=$(or $(MINUTES),30) PGYARD_CHAOS_SEED=$(SEED) $(CARGO) test --test integration soak:: -- --nocapture
+
+giants: ## Pass values of a gigabyte through in both directions (the server needs 6 GB of memory)
+	@scripts/setup.sh --tests
+	PGYARD_GIANTS=1 $(CARGO) test --test integration giants:: -- --nocapture
 
 overload: ## 2,000 clients on a pool of 20, for a minute (SECONDS=10)
 	@scripts/setup.sh --tests

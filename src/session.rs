@@ -8,6 +8,7 @@
 //! was forwarded and it cannot have taken effect; a server connection that is not clean never reaches another session.
 
 pub mod access;
+pub mod asked;
 pub mod attach;
 pub mod begin;
 pub mod candidate;
@@ -33,6 +34,7 @@ pub mod relay;
 pub mod relocate;
 pub mod replication;
 pub mod reset;
+pub mod results;
 pub mod run;
 pub mod send;
 pub mod serve;

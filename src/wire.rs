@@ -11,6 +11,7 @@ pub mod frame;
 pub mod named;
 pub mod parse;
 pub mod reply;
+pub mod row_description;
 pub mod startup;
 
 pub use cursor::{Cursor, WireError};

@@ -39,6 +39,7 @@ fn fleet() -> Result<Fleet, BenchError> {
             receiver: if replica { WalReceiver::Streaming(Timeline(1)) } else { WalReceiver::None },
             lsn: Lsn(1000),
             started_us: 1,
+            defaults: pgyard::cluster::ServerDefaults::default(),
         };
         hosts.push(HostView {
             host: host(number)?,

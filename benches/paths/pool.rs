@@ -45,6 +45,7 @@ pub fn pool() -> Result<Arc<Pool>, BenchError> {
         credential: Arc::new(ArcSwap::from_pointee(ServerCredential::None)),
         keys: Arc::new(KeyCache::new(1)),
         identity: None,
+        defaults: Arc::default(),
     };
     let key = PoolKey { host_id: 0, host: "fake".into(), database: "bench".into(), role: "bench".into() };
     let limits = PoolLimits {

@@ -153,6 +153,7 @@ async fn run(
     until_told(&yard, &front, &log).await;
     front.draining.store(true, Ordering::Release);
     end(&yard).await;
+    yard.directory.close();
     stop.send_replace(true);
     tasks.into_iter().chain([governor]).for_each(|task| task.abort());
     for (_, path) in &listeners.unix {

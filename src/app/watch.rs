@@ -2,8 +2,8 @@
 //! them. Sessions that wait for a host which does not answer are sent to others.
 
 use super::yard::Yard;
-use crate::cluster::{Host, Standing};
-use crate::database::Upstream;
+use crate::cluster::{Host, ServerDefaults, Standing};
+use crate::database::{RolePools, Upstream};
 use crate::pool::Pool;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub async fn maintain(yard: Arc<Yard>) {
     let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
     loop {
         ticks.tick().await;
+        yard.directory.forget_missing();
         yard.directory.all().iter().for_each(|database| database.maintain());
     }
 }
@@ -32,6 +33,7 @@ pub async fn maintain(yard: Arc<Yard>) {
 struct HostSight {
     started_us: Option<i64>,
     reachable: bool,
+    defaults: Option<ServerDefaults>,
 }
 
 /// Follows the hosts of one upstream until its cluster stops.
@@ -45,7 +47,8 @@ pub async fn follow(yard: Arc<Yard>, upstream: Arc<Upstream>) {
         for view in &fleet.hosts {
             let before = seen.get(&view.host.id).copied();
             let started_us = view.sample.map(|sample| sample.started_us).or(before.and_then(|sight| sight.started_us));
-            let now = HostSight { started_us, reachable: view.standing != Standing::Unreachable };
+            let defaults = view.sample.map(|sample| sample.defaults).or(before.and_then(|sight| sight.defaults));
+            let now = HostSight { started_us, reachable: view.standing != Standing::Unreachable, defaults };
             seen.insert(view.host.id, now);
             if view.standing.is_silent() {
                 let since = *silent.entry(view.host.id).or_insert_with(Instant::now);
@@ -61,9 +64,31 @@ pub async fn follow(yard: Arc<Yard>, upstream: Arc<Upstream>) {
                 tracing::info!(host = view.host.settings.name, restarted, "closing idle connections to a host");
                 for_pools(&yard, &upstream, view.host.id, Pool::renew);
             }
+            if before.defaults.is_some() && before.defaults != now.defaults {
+                note_defaults(&yard, &upstream, &view.host, (before.defaults, now.defaults));
+            }
         }
         seen.retain(|id, _| fleet.index_of(*id).is_some());
         silent.retain(|id, _| fleet.index_of(*id).is_some());
+    }
+}
+
+/// New sessions of a host begin otherwise. What its files say its present sessions follow by themselves; what is said for roles
+/// and databases only new ones do.
+fn note_defaults(
+    yard: &Yard,
+    upstream: &Arc<Upstream>,
+    host: &Host,
+    (before, now): (Option<ServerDefaults>, Option<ServerDefaults>),
+) {
+    let of_roles = |defaults: Option<ServerDefaults>| defaults.map(|defaults| defaults.of_roles);
+    let renews = of_roles(before) != of_roles(now);
+    tracing::info!(host = host.settings.name, renews, "what new sessions of a host begin with has changed");
+    for role in roles(yard, upstream) {
+        match renews {
+            true => role.defaults_changed(|id| id == host.id),
+            false => role.forget_welcomes(),
+        }
     }
 }
 
@@ -74,13 +99,15 @@ fn send_away(yard: &Yard, upstream: &Arc<Upstream>, host: &Host) {
 }
 
 pub(super) fn for_pools(yard: &Yard, upstream: &Arc<Upstream>, host_id: u32, act: impl Fn(&Arc<Pool>)) {
-    for database in yard.directory.all() {
-        if Arc::ptr_eq(database.upstream(), upstream) {
-            for role in database.roles() {
-                role.pools().iter().filter(|pool| pool.key.host_id == host_id).for_each(&act);
-            }
-        }
+    for role in roles(yard, upstream) {
+        role.pools().iter().filter(|pool| pool.key.host_id == host_id).for_each(&act);
     }
+}
+
+/// The roles of all databases on these hosts.
+fn roles(yard: &Yard, upstream: &Arc<Upstream>) -> Vec<Arc<RolePools>> {
+    let databases = yard.directory.all();
+    databases.iter().filter(|database| Arc::ptr_eq(database.upstream(), upstream)).flat_map(|database| database.roles()).collect()
 }
 
 /// Starts to follow every upstream, also those that a reload brings.

@@ -8,12 +8,13 @@ use crate::types::Backoff;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::{StreamExt, pin_mut};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
 
 /// A row as text.
 pub type TextRow = Vec<Option<String>>;
@@ -56,6 +57,10 @@ pub struct CatalogueSlot<T> {
     wake: Notify,
     loaded: watch::Sender<u64>,
     failures: AtomicU64,
+    /// The primary has no such database.
+    missing: AtomicBool,
+    /// Nobody uses it any more.
+    forgotten: AtomicBool,
 }
 
 impl<T> CatalogueSlot<T> {
@@ -72,7 +77,14 @@ impl<T> CatalogueSlot<T> {
             wake: Notify::new(),
             loaded: watch::Sender::new(0),
             failures: AtomicU64::new(0),
+            missing: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the primary said last that it has no such database.
+    pub fn is_missing(&self) -> bool {
+        self.missing.load(Ordering::Acquire)
     }
 
     /// A slot that nobody fills.
@@ -118,14 +130,14 @@ impl<T> CatalogueSlot<T> {
         self.wake.notify_one();
     }
 
-    /// Waits until some reading has ended: for the first session of a database. The caller bounds the time.
+    /// Waits until some reading has ended, or there is nothing to read: for the first session of a database. The caller bounds the time.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn first_loaded(&self) {
         let mut loaded = self.loaded.subscribe();
         // The sender lives in the slot: it cannot be gone.
-        let _ = loaded.wait_for(|count| *count > 0).await;
+        let _ = loaded.wait_for(|count| *count > 0 || self.is_missing()).await;
     }
 
     /// Waits until what was read last holds. The caller bounds the time.
@@ -209,6 +221,14 @@ impl<T: Send + Sync + 'static> Catalogues<T> {
         slot
     }
 
+    /// Reads the catalogue of a database no more: nobody uses it.
+    pub fn forget(&self, database: &str) {
+        if let Some(slot) = self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(database) {
+            slot.forgotten.store(true, Ordering::Release);
+            slot.wake.notify_one();
+        }
+    }
+
     /// Reads all of them again.
     pub fn refresh(&self) {
         for slot in self.slots.lock().unwrap_or_else(PoisonError::into_inner).values() {
@@ -234,6 +254,7 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
             let pause = match self.load().await {
                 Ok(from_primary) => {
                     backoff.reset();
+                    self.slot.missing.store(false, Ordering::Release);
                     sleep(LOAD_GAP).await;
                     match (self.slot.is_current(), from_primary) {
                         (true, _) => (self.context.interval)(),
@@ -243,7 +264,7 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
                 }
                 Err(error) => {
                     self.slot.failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(database = %self.database, %error, "reading the catalogue failed");
+                    self.note_failure(&error);
                     backoff.next_delay(rand::random())
                 }
             };
@@ -252,6 +273,23 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
                 () = self.slot.wake.notified() => {}
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
+            if self.slot.forgotten.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    /// That a database is not there is said once, for it may stay so.
+    fn note_failure(&self, error: &CatalogueError) {
+        let missing = matches!(error, CatalogueError::NoDatabase);
+        let was_missing = self.slot.missing.swap(missing, Ordering::AcqRel);
+        if missing {
+            // Whoever waits for the first reading waits in vain.
+            self.slot.loaded.send_modify(|_| {});
+        }
+        match missing && was_missing {
+            true => tracing::debug!(database = %self.database, %error, "reading the catalogue failed"),
+            false => tracing::warn!(database = %self.database, %error, "reading the catalogue failed"),
         }
     }
 
@@ -265,7 +303,12 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
             let connection = self.context.pools.connection(&host, Some(&self.database), wait).await?;
             text_rows(&connection, self.query, CATALOGUE_BYTES_MAX).await
         };
-        let rows = timeout(LOAD_TIMEOUT, reading).await.unwrap_or(Err(ControlError::Timeout(LOAD_TIMEOUT)))?;
+        let read = timeout(LOAD_TIMEOUT, reading).await.unwrap_or(Err(ControlError::Timeout(LOAD_TIMEOUT)));
+        let rows = read.map_err(|error| match error.database_error().map(|said| said.code()) {
+            // A replica may not have replayed it yet.
+            Some(&SqlState::INVALID_CATALOG_NAME) if is_primary => CatalogueError::NoDatabase,
+            _ => CatalogueError::Control(error),
+        })?;
         // Of tens of thousands of objects it takes long enough to keep probes and health checks waiting on their thread.
         let build = self.build.clone();
         let built =
@@ -281,6 +324,8 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
 enum CatalogueError {
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("the primary has no such database")]
+    NoDatabase,
     #[error("the rows make no catalogue: {0}")]
     Build(String),
 }

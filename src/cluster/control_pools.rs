@@ -105,6 +105,11 @@ impl ControlPools {
         }
     }
 
+    /// Forgets the pools of a database: somebody needs it for himself.
+    pub fn leave_alone(&self, database: &str) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, name), _| name != database);
+    }
+
     /// Forgets the pools of a host: it is gone, or its credentials changed.
     pub fn forget(&self, host_id: u32) {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).retain(|(id, _), _| *id != host_id);

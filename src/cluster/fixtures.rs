@@ -1,6 +1,6 @@
 //! Settings and snapshots for tests of this layer and those above.
 
-use super::snapshot::{Era, Fleet, Host, HostView, Role, Sample, Standing, WalReceiver};
+use super::snapshot::{Era, Fleet, Host, HostView, Role, Sample, ServerDefaults, Standing, WalReceiver};
 use crate::config::{
     AuthMethod, AuthSettings, Balance, Consistency, ControlCredentials, DatabaseSettings, HealthSettings, HostSettings, PoolMode,
     PoolSettings, ReadsOnPrimary, ReuseUnnamed, RoleSetting, RoutingSettings, ServerTlsMode, ServerTlsSettings,
@@ -78,9 +78,9 @@ pub fn health() -> HealthSettings {
     }
 }
 
-/// A primary (index 0, at LSN 1000 of timeline 1, system 7) with a replica for each given replay LSN, all in rotation.
-pub fn fleet(replayed: &[u64]) -> Fleet {
-    let sample = |in_recovery: bool, lsn: u64| Sample {
+/// What a host of system 7 on timeline 1 says.
+pub fn sample(in_recovery: bool, lsn: u64) -> Sample {
+    Sample {
         asked: Instant::now(),
         in_recovery,
         system: SystemId(7),
@@ -88,7 +88,12 @@ pub fn fleet(replayed: &[u64]) -> Fleet {
         receiver: if in_recovery { WalReceiver::Streaming(Timeline(1)) } else { WalReceiver::None },
         lsn: Lsn(lsn),
         started_us: 1,
-    };
+        defaults: ServerDefaults::default(),
+    }
+}
+
+/// A primary (index 0, at LSN 1000 of timeline 1, system 7) with a replica for each given replay LSN, all in rotation.
+pub fn fleet(replayed: &[u64]) -> Fleet {
     let view = |id: u32, role: Role, sample: Sample| HostView {
         host: Arc::new(Host::new(id, host_settings(&format!("host{id}")))),
         role,

@@ -393,8 +393,7 @@ mod tests {
     }
 
     fn said(in_recovery: bool, timeline: u32, lsn: u64, receiver: WalReceiver) -> Sample {
-        let (system, timeline, lsn) = (SystemId(7), Timeline(timeline), Lsn(lsn));
-        Sample { asked: Instant::now(), in_recovery, system, timeline, lsn, receiver, started_us: 1 }
+        Sample { timeline: Timeline(timeline), receiver, ..fixtures::sample(in_recovery, lsn) }
     }
 
     use Standing::*;

@@ -163,6 +163,11 @@ impl Cluster {
         }
     }
 
+    /// Closes the control connections to a database that nobody uses.
+    pub fn leave_alone(&self, database: &str) {
+        self.shared_pools.leave_alone(database);
+    }
+
     /// Waits until the fleet is newer than `generation` (that of the snapshot in which nothing suitable was found), and
     /// answers the new generation. `None` when the cluster has been stopped. The caller bounds the time.
     ///

@@ -6,7 +6,7 @@
 use super::circuit::Circuit;
 use super::control::{ControlConnection, ControlTarget, describe_error};
 use super::fleet::FleetEvent;
-use super::snapshot::{Sample, WalReceiver};
+use super::snapshot::{Sample, ServerDefaults, WalReceiver};
 use crate::config::HealthSettings;
 use crate::types::{SystemId, Timeline};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,11 +32,19 @@ fn position_query(control_timeline: &str) -> String {
          (case when s.standby then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_flush_lsn() end)::text, \
          case when s.standby then null else pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) end, \
          r.pid is not null, r.received_tli, {control_timeline}, \
-         (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 - 946684800000000 \
+         (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 - 946684800000000, \
+         (extract(epoch from pg_catalog.pg_conf_load_time()) * 1000000)::int8 - 946684800000000 \
          from (select pg_catalog.pg_is_in_recovery() as standby offset 0) s \
          left join pg_catalog.pg_stat_wal_receiver r on s.standby"
     )
 }
+
+/// What ALTER ROLE ... SET and ALTER DATABASE ... SET have left, as one number.
+const ROLE_SETTINGS: &str = "select (coalesce(pg_catalog.sum(pg_catalog.hashtextextended(s::text, 0)), 0) \
+     % 4611686018427387904)::int8 from pg_catalog.pg_db_role_setting s";
+
+/// That is asked for this often at most: there may be thousands of rows.
+const ROLE_SETTINGS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How somebody else asks for a probe now.
 #[derive(Debug, Default)]
@@ -233,6 +241,9 @@ fn next_beat(began: Instant, asked: Instant, interval: Duration) -> Instant {
 struct ProbeLine {
     connection: ControlConnection,
     position: Statement,
+    role_settings: Option<Statement>,
+    /// What it said last, and when it was asked.
+    known_settings: Option<(Instant, i64)>,
     system: SystemId,
     lacks: Vec<&'static str>,
     hidden_is_known: bool,
@@ -252,12 +263,27 @@ impl ProbeLine {
         let position = connection.client.prepare(&position_query(timeline)).await?;
         let functions = [(may_system, "pg_control_system()"), (may_checkpoint, "pg_control_checkpoint()")];
         let lacks = functions.into_iter().filter(|(may, _)| !may).map(|(_, function)| function).collect();
-        Ok(ProbeLine { connection, position, system, lacks, hidden_is_known: false })
+        let role_settings = connection.client.prepare(ROLE_SETTINGS).await.ok();
+        Ok(ProbeLine { connection, position, role_settings, known_settings: None, system, lacks, hidden_is_known: false })
     }
 
-    async fn ask(&self, asked: Instant) -> Result<Sample, ProbeError> {
+    async fn ask(&mut self, asked: Instant) -> Result<Sample, ProbeError> {
         let row = self.connection.client.query_one(&self.position, &[]).await?;
-        read_sample(&row, asked, self.system)
+        let mut sample = read_sample(&row, asked, self.system)?;
+        sample.defaults.of_roles = self.role_settings(asked).await?;
+        Ok(sample)
+    }
+
+    async fn role_settings(&mut self, now: Instant) -> Result<i64, ProbeError> {
+        match (self.known_settings, &self.role_settings) {
+            (_, None) => Ok(0),
+            (Some((asked, known)), _) if now.saturating_duration_since(asked) < ROLE_SETTINGS_INTERVAL => Ok(known),
+            (_, Some(statement)) => {
+                let known = self.connection.client.query_one(statement, &[]).await?.try_get(0)?;
+                self.known_settings = Some((now, known));
+                Ok(known)
+            }
+        }
     }
 
     fn warn_about_rights(&self, host: &str, role: &str) {
@@ -292,7 +318,8 @@ fn read_sample(row: &Row, asked: Instant, system: SystemId) -> Result<Sample, Pr
         (None, WalReceiver::Streaming(timeline)) => timeline,
         (None, _) => Timeline(control.unwrap_or(0).cast_unsigned()),
     };
-    Ok(Sample { asked, in_recovery, system, timeline, receiver, lsn, started_us: row.try_get(6)? })
+    let defaults = ServerDefaults { loaded_us: row.try_get(7)?, of_roles: 0 };
+    Ok(Sample { asked, in_recovery, system, timeline, receiver, lsn, started_us: row.try_get(6)?, defaults })
 }
 
 /// The timeline in the name of a log file: its first eight hexadecimal digits.

@@ -210,16 +210,15 @@ fn shares_history(claim: &Claim, sample: &Sample, incumbent: Incumbent) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::fixtures;
     use crate::types::Lsn;
-    use std::time::Instant;
 
     struct Row(Claim);
 
     fn row(host_id: u32, in_recovery: bool, timeline: u32) -> Row {
         let timeline = Timeline(timeline);
         let receiver = if in_recovery { WalReceiver::Streaming(timeline) } else { WalReceiver::None };
-        let sample =
-            Sample { asked: Instant::now(), in_recovery, system: SystemId(7), timeline, receiver, lsn: Lsn(1000), started_us: 1 };
+        let sample = Sample { in_recovery, timeline, receiver, ..fixtures::sample(in_recovery, 1000) };
         let configured = RoleSetting::Auto;
         Row(Claim { host_id, configured, probed: true, sample: Some(sample), was_ahead: false, followed: None })
     }

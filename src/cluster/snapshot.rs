@@ -273,6 +273,17 @@ pub struct Sample {
     pub lsn: Lsn,
     /// `pg_postmaster_start_time()` in microseconds since 2000-01-01: which server answered.
     pub started_us: i64,
+    /// What its sessions begin with.
+    pub defaults: ServerDefaults,
+}
+
+/// What sessions of a server begin with: two of the same mark begin alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerDefaults {
+    /// `pg_conf_load_time()` in microseconds since 2000-01-01: when the configuration files were read last.
+    pub loaded_us: i64,
+    /// A hash of `pg_db_role_setting`; 0 where it can't be asked for.
+    pub of_roles: i64,
 }
 
 /// The WAL receiver of a replica.

@@ -13,12 +13,13 @@ use crate::auth::ServerCredential;
 use crate::cluster::CatalogueSlot;
 use crate::config::DatabaseSettings;
 use crate::metrics::{DatabaseMetrics, Registry};
+use crate::pool::Pool;
 use crate::server::ParameterSets;
 use crate::sql::Catalogue;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 /// Databases that `*` may bring into being, so that a client can't fill the memory with names.
@@ -49,6 +50,7 @@ pub struct Database {
     roles: Mutex<HashMap<Arc<str>, Arc<RolePools>>>,
     /// Somebody asks which tables are written.
     counts_tables: AtomicBool,
+    siblings: Siblings,
     paused: watch::Sender<bool>,
     /// The same, for those who only look.
     is_paused: AtomicBool,
@@ -59,6 +61,9 @@ impl std::fmt::Debug for Database {
         f.debug_struct("Database").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Every database of the directory.
+type Siblings = Arc<Mutex<Vec<Weak<Database>>>>;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -125,6 +130,34 @@ impl Database {
     /// The number of the last change of the catalogue that passed through.
     pub fn last_change(&self) -> u64 {
         self.catalogue.last_change()
+    }
+
+    /// New sessions of its servers begin otherwise than before: connections that were opened until now serve nobody any more, once
+    /// they are free. So do those of the other databases there.
+    pub fn defaults_changed(&self) {
+        for database in self.known().iter().filter(|database| Arc::ptr_eq(&database.upstream, &self.upstream)) {
+            database.roles().iter().for_each(|role| role.defaults_changed(|_| true));
+        }
+    }
+
+    /// Every database of the directory.
+    fn known(&self) -> Vec<Arc<Database>> {
+        self.siblings.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Closes the connections that nobody uses to the database of this name on the servers, whatever clients call it. Those in use
+    /// are closed when they are free.
+    pub fn leave_alone(&self, server_name: &str) {
+        for database in self.known().iter().filter(|database| database.server_name() == server_name) {
+            database.upstream.cluster.leave_alone(server_name);
+            database.roles().iter().for_each(|role| role.pools().iter().for_each(Pool::renew));
+        }
+    }
+
+    /// Something has happened to the database of this name on the servers: its catalogue is read again.
+    pub fn look_again(&self, server_name: &str) {
+        let known = self.known();
+        known.iter().filter(|database| database.server_name() == server_name).for_each(|database| database.catalogue.refresh());
     }
 
     /// Whether the catalogue has been read since this change.
@@ -234,6 +267,7 @@ pub struct Directory {
     /// How often the sharded databases were replaced.
     sharded_changes: AtomicU64,
     gates: Mutex<HashMap<Arc<str>, Arc<TransactionGate>>>,
+    siblings: Siblings,
     making: Mutex<()>,
     registry: Registry,
 }
@@ -247,6 +281,7 @@ impl Directory {
             sharded: ArcSwap::default(),
             sharded_changes: AtomicU64::new(1),
             gates: Mutex::default(),
+            siblings: Siblings::default(),
             making: Mutex::default(),
             registry,
         };
@@ -280,7 +315,7 @@ impl Directory {
 
     fn make(&self, name: &str, upstream: &Arc<Upstream>) -> Arc<Database> {
         let server_name = upstream.settings().server_name.clone().unwrap_or_else(|| name.to_owned());
-        Arc::new(Database {
+        let made = Arc::new(Database {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             upstream: upstream.clone(),
@@ -296,20 +331,51 @@ impl Directory {
             parameters: Arc::default(),
             roles: Mutex::default(),
             paused: watch::Sender::new(false),
+            siblings: self.siblings.clone(),
             is_paused: AtomicBool::new(false),
-        })
+        });
+        let mut siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner);
+        siblings.retain(|sibling| sibling.strong_count() > 0);
+        siblings.push(Arc::downgrade(&made));
+        made
     }
 
     /// Forgets a database that `*` brought into being and that turned out not to exist.
     pub fn forget_unused(&self, name: &str) {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut databases = self.databases.load().as_ref().clone();
-        let unused = databases.get(name).is_some_and(|database| database.roles_locked().is_empty());
-        if unused && !self.upstreams.load().contains_key(name) {
-            databases.remove(name);
-            self.registry.forget(&[("database", name)]);
-            self.databases.store(Arc::new(databases));
+        self.forget(|database| *database.name == *name && database.roles_locked().is_empty());
+    }
+
+    /// Forgets databases that `*` brought into being and that the primary has no more, once no client is left in them.
+    pub fn forget_missing(&self) {
+        let is_gone = |database: &Database| database.catalogue.is_missing() && database.seats.is_empty();
+        if self.databases.load().values().any(|database| is_gone(database)) {
+            self.forget(is_gone);
         }
+    }
+
+    /// Forgets such of the databases that `*` brought into being.
+    fn forget(&self, is_gone: impl Fn(&Database) -> bool) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstreams = self.upstreams.load();
+        let (gone, kept): (HashMap<_, _>, HashMap<_, _>) = self
+            .databases
+            .load()
+            .iter()
+            .map(|(name, database)| (name.clone(), database.clone()))
+            .partition(|(name, database)| !upstreams.contains_key(&**name) && is_gone(database));
+        if gone.is_empty() {
+            return;
+        }
+        for database in gone.values() {
+            tracing::info!(database = &*database.name, "forgetting a database that is not there");
+            database.close();
+            let shares = |other: &Arc<Database>| Arc::ptr_eq(&other.catalogue, &database.catalogue);
+            if !kept.values().any(shares) {
+                database.upstream.forget_catalogue(&database.server_name());
+            }
+            self.registry.forget(&[("database", &*database.name)]);
+        }
+        self.databases.store(Arc::new(kept));
     }
 
     /// Every database that a client has named or the configuration lists.
@@ -366,6 +432,11 @@ impl Directory {
             .own
             .values()
             .any(|sharded| sharded.shards.iter().chain(&sharded.coordinator).any(|shard| *shard.name == *name))
+    }
+
+    /// Closes all connections to servers, as far as nobody uses them.
+    pub fn close(&self) {
+        self.all().iter().for_each(|database| database.close());
     }
 
     /// Every upstream by the name of its entry.

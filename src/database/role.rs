@@ -8,11 +8,19 @@ use crate::pool::{Connector, IdentityCheck, Pool, PoolKey, PoolLimits};
 use crate::server::{ConnectError, ParameterSet, ReportedParameters};
 use crate::types::TokenBucket;
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Combinations of start-up parameters whose welcome is remembered, per role.
 const WELCOMES_MAX: usize = 16;
+
+/// What a server of a role last reported at log-in, by what was asked for: the welcome for the next client.
+#[derive(Debug, Default)]
+struct Welcomes {
+    known: Vec<(ParameterSet, Arc<ReportedParameters>)>,
+    /// How often they were forgotten.
+    age: u64,
+}
 
 /// A role's server connections.
 #[derive(Debug)]
@@ -27,8 +35,9 @@ pub struct RolePools {
     pub(super) statements: Mutex<TokenBucket>,
     /// Sessions of it ask for `currval()` outside the transaction that made it.
     asks_for_sequences: AtomicBool,
-    /// What a server of this role last reported at log-in: the welcome for the next client.
-    welcomes: Mutex<Vec<(ParameterSet, Arc<ReportedParameters>)>>,
+    /// Counts how often what new server sessions begin with has changed.
+    defaults: Arc<AtomicU32>,
+    welcomes: Mutex<Welcomes>,
 }
 
 impl RolePools {
@@ -41,6 +50,7 @@ impl RolePools {
             making: Mutex::default(),
             statements: Mutex::default(),
             asks_for_sequences: AtomicBool::new(false),
+            defaults: Arc::default(),
             welcomes: Mutex::default(),
         })
     }
@@ -102,6 +112,7 @@ impl RolePools {
             credential: self.credential.clone(),
             keys: upstream.keys().clone(),
             identity: Some(identity_check(&upstream.cluster, host.id)),
+            defaults: self.defaults.clone(),
         };
         let (cluster, host_id, counters) = (Arc::downgrade(&upstream.cluster), host.id, host.counters.clone());
         let observer = Box::new(move |outcome: Result<(), &ConnectError>| {
@@ -158,25 +169,48 @@ impl RolePools {
         }
     }
 
-    /// What a server reports at log-in to this role with these parameters, if one was asked before.
-    pub fn welcome(&self, parameters: &ParameterSet) -> Option<Arc<ReportedParameters>> {
-        let welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        welcomes.iter().find(|(asked, _)| asked == parameters).map(|(_, reported)| reported.clone())
+    fn welcomes(&self) -> MutexGuard<'_, Welcomes> {
+        self.welcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what a server reports at log-in to this role with these parameters.
-    pub fn set_welcome(&self, parameters: ParameterSet, reported: ReportedParameters) {
-        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        welcomes.retain(|(asked, _)| *asked != parameters);
-        if welcomes.len() == WELCOMES_MAX {
-            welcomes.remove(0);
+    /// What a server reports at log-in to this role with these parameters, if one was asked before; else what
+    /// [`RolePools::set_welcome`] wants to know.
+    pub fn welcome(&self, parameters: &ParameterSet) -> Result<Arc<ReportedParameters>, u64> {
+        let welcomes = self.welcomes();
+        let found = welcomes.known.iter().find(|(asked, _)| asked == parameters);
+        found.map(|(_, reported)| reported.clone()).ok_or(welcomes.age)
+    }
+
+    /// Notes what a server reports at log-in to this role with these parameters, unless all was forgotten since it was asked.
+    pub fn set_welcome(&self, parameters: ParameterSet, reported: Arc<ReportedParameters>, age: u64) {
+        let mut welcomes = self.welcomes();
+        if welcomes.age != age {
+            return;
         }
-        welcomes.push((parameters, Arc::new(reported)));
+        welcomes.known.retain(|(asked, _)| *asked != parameters);
+        if welcomes.known.len() == WELCOMES_MAX {
+            welcomes.known.remove(0);
+        }
+        welcomes.known.push((parameters, reported));
     }
 
     /// Forgets what servers reported: their settings may have changed.
     pub fn forget_welcomes(&self) {
-        self.welcomes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut welcomes = self.welcomes();
+        welcomes.known.clear();
+        welcomes.age += 1;
+    }
+
+    /// How often what new server sessions begin with has changed.
+    pub fn defaults(&self) -> u32 {
+        self.defaults.load(Ordering::Acquire)
+    }
+
+    /// What new server sessions begin with has changed on these hosts: older connections serve nobody any more, once they are free.
+    pub fn defaults_changed(&self, on: impl Fn(u32) -> bool) {
+        self.defaults.fetch_add(1, Ordering::AcqRel);
+        self.forget_welcomes();
+        self.pools().iter().filter(|pool| on(pool.key.host_id)).for_each(Pool::renew);
     }
 }
 

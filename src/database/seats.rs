@@ -46,6 +46,11 @@ impl ClientSeats {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.lock().all == 0
+    }
+
     /// A place for a client of this role.
     ///
     /// # Errors
@@ -97,8 +102,9 @@ mod tests {
         assert!(seats.take("c", limits).is_ok());
         let none = SeatLimits { database: 0, role: 0 };
         let many: Vec<_> = (0..10).map(|_| seats.take("a", none).unwrap()).collect();
-        assert_eq!(seats.lock().all, 12);
+        assert!(seats.lock().all == 12 && !seats.is_empty());
         drop((second, third, many));
+        assert!(seats.is_empty());
         let counts = seats.lock();
         assert_eq!((counts.all, counts.roles.len()), (0, 0));
     }

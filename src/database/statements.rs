@@ -42,6 +42,16 @@ pub struct PreparedStatement {
     facts: ArcSwapOption<(u64, Arc<Facts>)>,
     /// Roles for which the primary has prepared it, each with the last change of the catalogue before that.
     proofs: Mutex<Vec<(Arc<str>, u64)>>,
+    told: Mutex<Option<ToldResult>>,
+}
+
+/// What clients were told of a statement's rows.
+#[derive(Clone, Copy, Debug)]
+struct ToldResult {
+    /// What they read them by; `None`: they were told different things.
+    shape: Option<u64>,
+    /// The last change of the catalogue before that was known to be so.
+    change: u64,
 }
 
 /// Roles for which it is remembered that a statement can be prepared.
@@ -71,7 +81,23 @@ impl PreparedStatement {
             outdated: AtomicBool::new(false),
             facts: ArcSwapOption::empty(),
             proofs: Mutex::default(),
+            told: Mutex::default(),
         }
+    }
+
+    /// A server has said what its rows are, asked after the catalogue's change with this number.
+    pub fn note_result(&self, shape: u64, change: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = Some(match *told {
+            None => ToldResult { shape: Some(shape), change },
+            Some(before) => ToldResult { shape: before.shape.filter(|known| *known == shape), change: before.change.max(change) },
+        });
+    }
+
+    /// What clients were told its rows are, and the catalogue's last change before that was known to be so.
+    pub fn told_result(&self) -> Option<(u64, u64)> {
+        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.and_then(|told| Some((told.shape?, told.change)))
     }
 
     /// The primary has prepared it for a session of `role`, whose Parse was sent after the catalogue's change with this number,

@@ -82,6 +82,11 @@ impl Upstream {
         self.catalogues.slot(database)
     }
 
+    /// Nobody uses the database with this name on the servers any more.
+    pub(super) fn forget_catalogue(&self, database: &str) {
+        self.catalogues.forget(database);
+    }
+
     /// The writes of a database by its name on the servers: one book for all the names that clients have for it.
     pub fn writes(&self, database: &str) -> Arc<WriteBook> {
         let mut books = self.writes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -208,6 +208,15 @@ impl Stream {
         }
     }
 
+    /// Writes `bytes` if the socket takes them at once: a last word, for which nobody waits.
+    pub fn say_last(&mut self, bytes: &[u8]) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if matches!(Pin::new(&mut *self).poll_write(&mut cx, bytes), Poll::Ready(Ok(_))) {
+            // What TLS still has is lost with the connection.
+            let _ = Pin::new(self).poll_flush(&mut cx);
+        }
+    }
+
     /// Whether the bytes on the wire are encrypted.
     pub fn is_tls(&self) -> bool {
         !matches!(self, Stream::Plain(_))

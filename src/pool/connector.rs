@@ -6,6 +6,8 @@ use crate::types::SqlState;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 /// When the server was started, as the probe counts it: in microseconds since 2000. Without operators, which a role may have redefined, and the
 /// same under every setting.
@@ -29,6 +31,8 @@ pub struct Connector {
     pub keys: Arc<KeyCache>,
     /// Whether a server is the one that is probed; `None` takes any.
     pub identity: Option<IdentityCheck>,
+    /// Counts how often what new server sessions begin with has changed.
+    pub defaults: Arc<AtomicU32>,
 }
 
 impl Connector {
@@ -38,8 +42,10 @@ impl Connector {
     /// Dropping the future closes the half-made connection.
     pub async fn connect(&self, worker: usize) -> Result<Box<ServerConnection>, ConnectError> {
         let credential = self.credential.load_full();
+        // It may have been opened before a change that came while it was.
+        let (begun, defaults) = (Instant::now(), self.defaults.load(Ordering::Acquire));
         let mut connection = connect(&self.target.load_full(), &self.database, &self.role, &credential, &self.keys).await?;
-        connection.worker = worker;
+        (connection.worker, connection.opened, connection.valid, connection.defaults) = (worker, begun, begun, defaults);
         if let Some(check) = &self.identity
             && let Some(started_us) = started(&mut connection).await?
         {

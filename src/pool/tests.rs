@@ -83,6 +83,7 @@ fn pool(role: &str, permits: &Arc<HostPermits>, limits: PoolLimits) -> Arc<Pool>
         credential: Arc::new(ArcSwap::from_pointee(ServerCredential::None)),
         keys: Arc::new(KeyCache::new(1)),
         identity: None,
+        defaults: Arc::default(),
     };
     let key = PoolKey { host_id: 0, host: "h".into(), database: "d".into(), role: role.into() };
     Pool::new(key, connector, permits.clone(), limits, 2, Box::new(|_| {}))

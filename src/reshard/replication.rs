@@ -5,7 +5,7 @@
 use super::error::ReshardError;
 use super::pgoutput::lsn;
 use super::side::{identifier, literal};
-use crate::net::Stream;
+use crate::server::ServerConnection;
 use crate::types::Lsn;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{frame_at, put_message};
@@ -22,7 +22,7 @@ const READ_LEN: usize = 64 * 1024;
 /// A connection in replication mode.
 pub struct ReplicationStream {
     shard: String,
-    stream: Stream,
+    connection: ServerConnection,
     inbox: BytesMut,
 }
 
@@ -46,8 +46,10 @@ pub struct SlotSnapshot {
 
 impl ReplicationStream {
     /// On a connection that has just logged in.
-    pub(super) fn new(shard: String, stream: Stream) -> Self {
-        ReplicationStream { shard, stream, inbox: BytesMut::new() }
+    pub(super) fn new(shard: String, mut connection: ServerConnection) -> Self {
+        // It ends in the middle of a stream: there is nothing to say then.
+        connection.broken = true;
+        ReplicationStream { shard, connection, inbox: BytesMut::new() }
     }
 
     /// Makes a slot that goes with the connection, for its snapshot.
@@ -155,8 +157,8 @@ impl ReplicationStream {
         let mut out = Vec::new();
         fill(&mut out);
         let sent = async {
-            self.stream.write_all(&out).await?;
-            self.stream.flush().await
+            self.connection.stream.write_all(&out).await?;
+            self.connection.stream.flush().await
         };
         sent.await.map_err(|error| self.failed(&error.to_string()))
     }
@@ -179,7 +181,7 @@ impl ReplicationStream {
 
     async fn read_more(&mut self) -> Result<(), ReshardError> {
         self.inbox.reserve(READ_LEN);
-        match self.stream.read_buf(&mut self.inbox).await {
+        match self.connection.stream.read_buf(&mut self.inbox).await {
             Ok(0) => Err(self.failed("the server has closed the connection")),
             Ok(_) => Ok(()),
             Err(error) => Err(self.failed(&error.to_string())),

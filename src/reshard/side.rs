@@ -153,7 +153,7 @@ impl ShardEnd {
         let credential = host.control.password.clone().map_or(ServerCredential::None, ServerCredential::Password);
         let connected = connect_with(&target, &parameters, &credential, &Arc::new(KeyCache::new(1))).await;
         let connection = connected.map_err(|source| ReshardError::Connect { shard: self.name.clone(), source })?;
-        Ok(ReplicationStream::new(self.name.clone(), connection.stream))
+        Ok(ReplicationStream::new(self.name.clone(), connection))
     }
 }
 

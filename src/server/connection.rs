@@ -19,6 +19,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 /// Largest message in the answer to a query of pgyard's own. Bytes.
 const OWN_ANSWER_MAX: usize = 1024 * 1024;
 
+/// Spec: PostgreSQL documentation, "Message Formats", Terminate.
+const TERMINATE: [u8; HEADER_LEN] = [b'X', 0, 0, 0, 4];
+
 /// The status byte of the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -78,10 +81,20 @@ pub struct Incoming {
     pub replies: ReplyQueue,
     /// The status after the last ReadyForQuery.
     pub status: TransactionStatus,
+    /// The process that serves it on the server.
+    pub process: i32,
     /// What it reported.
     pub reported: ReportedParameters,
+    /// What the session has been told in the unit under way, as a change of the mark of what was reported.
+    pub told: u32,
     /// Named statements that it holds.
     pub prepared: PreparedSet,
+    /// What it has said of the rows of named statements in the unit under way: id and [`result_shape`].
+    ///
+    /// [`result_shape`]: crate::wire::row_description::result_shape
+    pub described: Vec<(u64, u64)>,
+    /// The catalogue's last change before it was asked for them.
+    pub described_at: u64,
 }
 
 impl Incoming {
@@ -92,8 +105,12 @@ impl Incoming {
             body_left: 0,
             replies: ReplyQueue::default(),
             status: TransactionStatus::Idle,
+            process: 0,
             reported,
+            told: 0,
             prepared: PreparedSet::default(),
+            described: Vec::new(),
+            described_at: 0,
         }
     }
 
@@ -141,6 +158,8 @@ pub struct ServerConnection {
     pub valid: Instant,
     /// Where it leads; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
+    /// How often what new server sessions begin with had changed before it was opened.
+    pub defaults: u32,
     /// When it was last returned.
     pub returned: Instant,
     /// Why it must not be used again.
@@ -176,7 +195,7 @@ impl ServerConnection {
         ServerConnection {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             stream,
-            incoming: Incoming::new(reported),
+            incoming: Incoming { process: key.process, ..Incoming::new(reported) },
             outbox: Buffer::new(),
             key: Arc::new(key),
             target,
@@ -191,6 +210,7 @@ impl ServerConnection {
             aged_from: now,
             valid: now,
             peer,
+            defaults: 0,
             returned: now,
             broken: false,
             mid_request: false,
@@ -287,13 +307,22 @@ impl ServerConnection {
                     outcome = Err((fields.state, fields.text()));
                 }
                 b'D' if matches!(outcome, Ok(None)) => outcome = Ok(first_column(&body)),
-                b'S' => super::login::note_parameter(&body, &mut self.incoming.reported),
+                b'S' => _ = super::login::note_parameter(&body, &mut self.incoming.reported),
                 b'Z' => {
                     self.incoming.status = TransactionStatus::from_byte(body.first().copied().unwrap_or(b'E'));
                     return Ok(outcome);
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Says Terminate, as far as the server can still hear it: it takes an end without a word for a client that was lost, and logs that.
+impl Drop for ServerConnection {
+    fn drop(&mut self) {
+        if !self.broken && !self.mid_request && self.outbox.is_empty() {
+            self.stream.say_last(&TERMINATE);
         }
     }
 }

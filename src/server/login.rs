@@ -231,7 +231,7 @@ async fn log_in(
                 let process = cursor.int32().map_err(|_| ConnectError::Protocol(target.to_string()))?;
                 key = ServerKey { process, key: cursor.rest().into() };
             }
-            b'S' => note_parameter(&body, &mut reported),
+            b'S' => _ = note_parameter(&body, &mut reported),
             b'E' => {
                 let fields = ErrorFields::read(&body);
                 let (state, message) = (fields.state, fields.text());
@@ -263,11 +263,12 @@ pub async fn greets(target: &ServerTarget, database: &str, role: &str) -> bool {
     }
 }
 
-/// Takes a ParameterStatus body in.
-pub fn note_parameter(body: &[u8], reported: &mut ReportedParameters) {
+/// Takes a ParameterStatus body in; answers by what that changes the mark.
+pub fn note_parameter(body: &[u8], reported: &mut ReportedParameters) -> u32 {
     let mut cursor = Cursor::new(body);
-    if let (Ok(name), Ok(value)) = (cursor.string(), cursor.string()) {
-        reported.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+    match (cursor.string(), cursor.string()) {
+        (Ok(name), Ok(value)) => reported.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value)),
+        _ => 0,
     }
 }
 

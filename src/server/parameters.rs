@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Parameters that differ from the server's own defaults, by lower-case name; values are SQL text that can stand behind
@@ -9,6 +10,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ParameterSet {
     values: BTreeMap<Arc<str>, Arc<str>>,
+    /// Lists of names as a start-up packet gave them, which servers show as they were written.
+    written: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Set before all others, in this order: they change what may be set, or reset one another.
@@ -25,6 +28,7 @@ impl ParameterSet {
         if &*name == "session_authorization" {
             self.values.remove("role");
         }
+        self.written.remove(&name);
         self.values.insert(name, value);
     }
 
@@ -32,12 +36,27 @@ impl ParameterSet {
     ///
     /// A start-up packet gives some parameters as a list of names in one text, which SET would take for one name.
     pub fn set_text(&mut self, name: &str, value: &str) {
-        let names = if NAME_LISTS.contains(&name) { split_names(value) } else { None };
+        let is_list = NAME_LISTS.contains(&name);
+        let names = if is_list { split_names(value) } else { None };
         let sql = match names {
             Some(names) => names.iter().map(|name| quote_literal(name)).collect::<Vec<_>>().join(", "),
             None => quote_literal(value),
         };
         self.set(name.into(), sql.into());
+        if is_list {
+            self.written.insert(name.into(), value.into());
+        }
+    }
+
+    /// Sets what the other set has, or nothing.
+    pub fn set_as_in(&mut self, name: &str, other: &ParameterSet) {
+        self.unset(name);
+        if let Some((name, value)) = other.values.get_key_value(name) {
+            self.set(name.clone(), value.clone());
+        }
+        if let Some((name, written)) = other.written.get_key_value(name) {
+            self.written.insert(name.clone(), written.clone());
+        }
     }
 
     /// Back to the server's default.
@@ -45,6 +64,7 @@ impl ParameterSet {
         if name == "session_authorization" {
             self.values.remove("role");
         }
+        self.written.remove(name);
         self.values.remove(name);
     }
 
@@ -91,7 +111,10 @@ impl ParameterSet {
         }
         for (name, value) in wanted.values.iter().filter(|(name, _)| of_server(name)) {
             let present = self.values.get(name);
-            if present != Some(value) {
+            let (written, before) = (wanted.written.get(name), self.written.get(name));
+            if let Some(written) = written.filter(|written| before != Some(*written)) {
+                let _ = write!(sql, "SELECT pg_catalog.set_config('{name}', {}, false);", quote_literal(written));
+            } else if present != Some(value) || written != before {
                 if &**name == DATE_STYLE && present.is_some() {
                     sql.push_str("RESET datestyle;");
                 }
@@ -190,15 +213,46 @@ fn quote_name(name: &str) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReportedParameters {
     values: Vec<(Box<str>, Box<str>)>,
+    mark: u32,
+}
+
+/// What describes a server rather than its session: a session whose statements run on several is told once.
+const OF_SERVER: [&str; 5] =
+    ["in_hot_standby", "server_version", "server_encoding", "integer_datetimes", "default_transaction_read_only"];
+
+fn mark_of(name: &str, value: &str) -> u32 {
+    if OF_SERVER.contains(&name) {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    (name, value).hash(&mut hasher);
+    u32::try_from(hasher.finish() >> 32).unwrap_or(0)
 }
 
 impl ReportedParameters {
-    /// Takes in one ParameterStatus.
-    pub fn set(&mut self, name: &str, value: &str) {
+    /// Takes in one ParameterStatus; answers by what that changes the [mark](Self::mark).
+    pub fn set(&mut self, name: &str, value: &str) -> u32 {
+        let mut change = mark_of(name, value);
         match self.values.iter_mut().find(|(n, _)| &**n == name) {
-            Some((_, old)) => *old = value.into(),
+            Some((_, old)) => {
+                change ^= mark_of(name, old);
+                *old = value.into();
+            }
             None => self.values.push((name.into(), value.into())),
         }
+        self.mark ^= change;
+        change
+    }
+
+    /// All that a session is told of itself, as one number: the exclusive or of that of each value, so that a change of one changes it
+    /// alike whatever the others are.
+    pub fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    /// What a session is told of itself.
+    pub fn of_session(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.iter().filter(|(name, _)| !OF_SERVER.contains(name))
     }
 
     /// The last value reported.
@@ -238,6 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn equal_marks_are_equal_reports() {
+        let mut one = ReportedParameters::default();
+        let mut two = ReportedParameters::default();
+        one.set("TimeZone", "UTC");
+        one.set("DateStyle", "ISO, MDY");
+        one.set("in_hot_standby", "off");
+        two.set("in_hot_standby", "on");
+        two.set("DateStyle", "German");
+        two.set("TimeZone", "UTC");
+        assert_ne!(one.mark(), two.mark());
+        let before = two.mark();
+        let change = two.set("DateStyle", "ISO, MDY");
+        assert_eq!((one.mark(), before ^ change), (two.mark(), two.mark()));
+        assert_eq!(two.set("DateStyle", "ISO, MDY"), 0);
+        assert_eq!(two.of_session().collect::<Vec<_>>(), [("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")]);
+    }
+
+    #[test]
     fn a_role_goes_with_its_session_authorization() {
         let mut parameters = set(&[("session_authorization", "alice"), ("role", "bob")]);
         assert_eq!(parameters.get("role"), Some("bob"));
@@ -251,6 +323,15 @@ mod tests {
             let mut parameters = ParameterSet::default();
             parameters.set_text("search_path", value);
             assert_eq!(parameters.get("search_path"), Some(sql), "{value}");
+            let shown = format!("SELECT pg_catalog.set_config('search_path', {}, false);", quote_literal(value));
+            assert_eq!(ParameterSet::default().change_to(&parameters), shown, "{value}");
+            assert_eq!(parameters.change_to(&parameters.clone()), "", "{value}");
+            let mut again = set(&[("search_path", "'other'")]);
+            again.set_as_in("search_path", &parameters);
+            assert_eq!(again, parameters, "{value}");
+            // The same by SET is shown otherwise.
+            let by_set = set(&[("search_path", sql)]);
+            assert_eq!(parameters.change_to(&by_set), format!("SET search_path = {sql};"), "{value}");
         };
         check("yard, public", "'yard', 'public'");
         check("\"$user\",Public", "'$user', 'public'");

@@ -22,6 +22,11 @@ impl PreparedSet {
         }
     }
 
+    /// Whether the server holds it.
+    pub fn holds(&self, id: u64) -> bool {
+        self.used.contains_key(&id)
+    }
+
     /// The server holds it now.
     pub fn insert(&mut self, id: u64) {
         self.clock += 1;

@@ -23,6 +23,13 @@ pub enum Expected {
     Bind,
     /// ParameterDescription, then RowDescription or NoData.
     DescribeStatement,
+    /// The same of the statement with this id, whose rows are noted.
+    DescribeNamed {
+        /// Id of the prepared statement.
+        id: u64,
+        /// Whether the client asked for it.
+        show: bool,
+    },
     /// RowDescription or NoData.
     DescribePortal,
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
@@ -47,8 +54,15 @@ pub enum Expected {
 impl Expected {
     /// Whether it answers something that the client did not ask for.
     pub fn is_quiet(self) -> bool {
-        use Expected::{Close, Own, Parse, QuietBind, QuietExecute};
-        matches!(self, Own | QuietBind | QuietExecute | Parse { show: false, .. } | Close { show: false })
+        use Expected::{Close, DescribeNamed, Own, Parse, QuietBind, QuietExecute};
+        matches!(
+            self,
+            Own | QuietBind
+                | QuietExecute
+                | Parse { show: false, .. }
+                | DescribeNamed { show: false, .. }
+                | Close { show: false }
+        )
     }
 }
 
@@ -162,7 +176,8 @@ impl ReplyQueue {
                 (true, if show { Verdict::Forward } else { Verdict::Skip })
             }
             Expected::Bind | Expected::Sync => (true, Verdict::Forward),
-            Expected::DescribeStatement => (tag != b't', Verdict::Forward),
+            Expected::DescribeStatement | Expected::DescribeNamed { show: true, .. } => (tag != b't', Verdict::Forward),
+            Expected::DescribeNamed { .. } => (tag != b't', Verdict::Skip),
             Expected::DescribePortal => (true, Verdict::Forward),
             Expected::Execute => (matches!(tag, b'C' | b'I' | b's'), Verdict::Forward),
             Expected::QuietSync | Expected::QuietBind => (true, Verdict::Skip),
@@ -244,6 +259,7 @@ mod tests {
         check(&[Fake(b'1'), Bind, DescribePortal, Execute, Sync], b"2TDsZ", "(1)2TDsZ", true);
         check(&[Bind, Execute, Fake(b'3'), Fake(b'1'), Bind, Execute, Sync], b"2C2CZ", "2C(3)(1)2CZ", true);
         check(&[DescribeStatement, Sync], b"tTZ", "tTZ", true);
+        check(&[DescribeNamed { id: 1, show: true }, DescribeNamed { id: 2, show: false }, Sync], b"tTtnZ", "tTZ", true);
         check(&[Parse { id: 1, show: true }, DescribeStatement, QuietSync], b"1tnZ", "1tn", true);
         check(&[Bind, Execute, Fake(b'1'), Bind, Sync], b"EZ", "EZ", true);
         check(&[Bind, Execute, Sync, Bind, Execute, Sync], b"EZ2CZ", "EZ2CZ", true);

@@ -144,6 +144,9 @@ impl Session {
             attempt.held = None;
             link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
             let server = link.server();
+            if server.defaults > self.state.defaults {
+                self.state.keep_told(server);
+            }
             server.is_kept = server.id == self.state.sequence_server;
             put_parameters(server, &self.state);
             self.link = Some(link);

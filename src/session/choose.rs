@@ -56,7 +56,7 @@ impl Choice<'_> {
             },
         };
         let (reads_on_primary, client_hash) = (self.reads_on_primary, self.client_hash);
-        let max_lag = self.state.asked.max_lag;
+        let max_lag = self.state.asked.as_ref().and_then(|asked| asked.max_lag);
         let crowded = attempt.crowded.and_then(|id| fleet.index_of(id));
         let request = PickRequest { want, floor: floor.as_ref(), max_lag, excluded, reads_on_primary, client_hash, crowded };
         let index = pick(fleet, balancer, &request)?;
@@ -89,7 +89,7 @@ impl Choice<'_> {
     /// What a read of this session must see.
     fn sight(&mut self, fleet: &Fleet, reads: &TableSet) -> Sight {
         let sight = self.own_sight(fleet, reads);
-        let Some((timeline, lsn)) = self.state.asked.min_lsn else { return sight };
+        let Some((timeline, lsn)) = self.state.asked.as_ref().and_then(|asked| asked.min_lsn) else { return sight };
         let Some(era) = fleet.era else { return Sight::PrimaryOnly };
         if timeline > era.timeline {
             return Sight::Nobody;

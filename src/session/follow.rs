@@ -262,12 +262,7 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
         }
         SessionEffect::Set { name, value: None } | SessionEffect::Reset(name) => {
             forget_local(name, state);
-            let startup = state.startup.get(name).map(Arc::from);
-            let own = Arc::make_mut(&mut state.parameters);
-            match startup {
-                Some(value) => own.set(name.clone(), value),
-                None => own.unset(name),
-            }
+            Arc::make_mut(&mut state.parameters).set_as_in(name, &state.startup);
             Arc::make_mut(&mut server.parameters).unset(name);
         }
         SessionEffect::ResetAll => reset_all(state, server),
@@ -306,7 +301,9 @@ fn apply(effect: &SessionEffect, state: &mut SessionState, server: &mut ServerCo
         SessionEffect::SetLocal { name, value } if state.transaction.is_some() => {
             state.local.get_or_insert_default().set(name, value.as_ref());
         }
-        SessionEffect::SetLocal { .. }
+        SessionEffect::ChangeDefaults => state.changed_defaults = true,
+        SessionEffect::NeedDatabaseAlone(_)
+        | SessionEffect::SetLocal { .. }
         | SessionEffect::DiscardSome(Discard::Plans)
         | SessionEffect::Prepare { .. }
         | SessionEffect::Execute(_)

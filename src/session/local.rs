@@ -44,7 +44,8 @@ fn point(state: &SessionState) -> String {
         Freshness::Floor(floor) => Some((floor.timeline, floor.lsn)),
         Freshness::Any | Freshness::Pending(_) => None,
     };
-    own.max(state.asked.min_lsn).map_or_else(String::new, |(timeline, lsn)| format!("{timeline}:{lsn}"))
+    own.max(state.asked.as_ref().and_then(|asked| asked.min_lsn))
+        .map_or_else(String::new, |(timeline, lsn)| format!("{timeline}:{lsn}"))
 }
 
 /// Refuses settings of pgyard's own that do not exist, and values that they can't have.

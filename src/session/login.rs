@@ -11,7 +11,7 @@ use super::replication::{
 use super::run::Session;
 use super::startup::{ClientIdentity, Started, negotiate, start, startup_parameters};
 use super::state::SessionState;
-use super::welcome::welcome;
+use super::welcome::{Welcome, welcome};
 use crate::auth::{AuthError, ClientAuthRequest, ClientLogin, ClientLoginStep, ServerCredential, TransportSecurity, message};
 use crate::config::{AuthMethod, REPLICATION_KEYWORD};
 use crate::database::{ClientEntry, ClientSeat, Database, NewClient, ShardedDatabase};
@@ -143,14 +143,19 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
         Err(denied) => return Err(arrival.refuse(denied).await),
     };
     let outcome = match kind {
-        ReplicationKind::None => session(&front, &mut arrival, &database, admitted).await.map(Either::Session),
+        ReplicationKind::None => {
+            session(&front, &mut arrival, &database, admitted).await.map(|found| Either::Session(Box::new(found)))
+        }
         _ => replication(&front, &mut arrival, &database, admitted).await.map(|found| Either::Walsender(Box::new(found))),
     };
     match outcome {
-        Ok(Either::Session((accepted, seat))) => match sharded {
-            Some(sharded) => Ok(Login::Sharded(Box::new(open_sharded(&front, arrival, sharded, accepted)), seat)),
-            None => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat)),
-        },
+        Ok(Either::Session(found)) => {
+            let (accepted, seat) = *found;
+            match sharded {
+                Some(sharded) => Ok(Login::Sharded(Box::new(open_sharded(&front, arrival, sharded, accepted)), seat)),
+                None => Ok(Login::Session(Box::new(open_session(&front, arrival, database, accepted)), seat)),
+            }
+        }
         Ok(Either::Walsender(found)) => {
             let (walsender, seat) = *found;
             Ok(Login::Replication(Box::new(open_replication(&front, arrival, database, walsender)), seat))
@@ -164,7 +169,7 @@ pub async fn log_in(front: Arc<Front>, stream: Stream, peer: Peer) -> Result<Log
 
 /// What a log-in led to.
 enum Either {
-    Session((Accepted, ClientSeat)),
+    Session(Box<(Accepted, ClientSeat)>),
     Walsender(Box<(Walsender, ClientSeat)>),
 }
 
@@ -198,14 +203,16 @@ fn enter(front: &Front, arrival: &Arrival, database: &Arc<str>) -> Arc<ClientEnt
 }
 
 fn open_session(front: &Front, arrival: Arrival, database: Arc<Database>, accepted: Accepted) -> Session {
-    let (startup, credential, reported) = accepted;
+    let (startup, credential, Welcome { reported, told, defaults }) = accepted;
     let role = database.role(&arrival.user, credential);
     let settings = database.settings();
     let own = settings.users.iter().find(|known| known.name == arrival.user);
     let consistency = own.and_then(|user| user.consistency).unwrap_or(settings.routing.consistency);
     let entry = enter(front, &arrival, &database.name);
     let client = greeted(arrival.stream, &reported, &entry);
-    let state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
+    let mut state = SessionState::new(startup, database.parameters.clone(), consistency, settings.routing.split);
+    (state.told, state.defaults, state.process) = (Some(told), defaults, entry.process);
+    state.told_mark = reported.mark();
     drop(settings);
     Session::new(client, (database, role), entry, state, (front.limits.clone(), front.placement.clone()))
 }
@@ -221,7 +228,7 @@ fn greeted(stream: Stream, reported: &crate::server::ReportedParameters, entry: 
 }
 
 fn open_sharded(front: &Arc<Front>, arrival: Arrival, database: Arc<ShardedDatabase>, accepted: Accepted) -> ShardedClient {
-    let (startup, credential, reported) = accepted;
+    let (startup, credential, Welcome { reported, .. }) = accepted;
     // As the client named it, whoever serves it now.
     let entry = enter(front, &arrival, &arrival.name.as_str().into());
     let client = greeted(arrival.stream, &reported, &entry);
@@ -259,7 +266,7 @@ fn check_start(
     replication_kind(message).map_err(|report| (LoginFailureReason::Protocol, report))
 }
 
-type Accepted = (crate::server::ParameterSet, ServerCredential, crate::server::ReportedParameters);
+type Accepted = (crate::server::ParameterSet, ServerCredential, Welcome);
 
 /// Authenticates the client and finds out what a server would report to it.
 async fn session(
@@ -275,9 +282,9 @@ async fn session(
     let (credential, seat) = prove(front, arrival, database, admitted).await?;
     database.catalogue_loaded(CATALOGUE_WAIT).await;
     match welcome(database, &arrival.user, credential.clone(), &startup).await {
-        Ok(reported) => {
+        Ok(welcome) => {
             arrival.stream.write_all(&message::authentication_ok()).await.map_err(LoginEnd::gone)?;
-            Ok(((startup, credential, reported), seat))
+            Ok(((startup, credential, welcome), seat))
         }
         Err(report) => Err(arrival.refuse((LoginFailureReason::Lookup, report)).await),
     }

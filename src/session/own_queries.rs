@@ -86,17 +86,25 @@ impl Session {
         match self.prepare_names(unit, !held).await {
             Ok(()) => Ok(true),
             Err(NamesError::Own(error)) => self.not_prepared(Err(error), attempt, held),
-            Err(NamesError::Refused(body)) => {
-                if let Some(transaction) = &mut self.state.transaction {
-                    transaction.failed = true;
-                }
-                Err(AttachError::Answered(body))
-            }
+            Err(NamesError::Refused(body)) => Err(self.refused(body)),
         }
     }
 
+    /// The unit is answered by an error.
+    pub(super) fn refused(&mut self, body: Vec<u8>) -> AttachError {
+        if let Some(transaction) = &mut self.state.transaction {
+            transaction.failed = true;
+        }
+        AttachError::Answered(body)
+    }
+
     /// What becomes of a unit when queries of pgyard's own before it have ended so.
-    fn not_prepared(&mut self, outcome: Result<(), OwnError>, attempt: &mut Attempt, held: bool) -> Result<bool, AttachError> {
+    pub(super) fn not_prepared(
+        &mut self,
+        outcome: Result<(), OwnError>,
+        attempt: &mut Attempt,
+        held: bool,
+    ) -> Result<bool, AttachError> {
         match outcome {
             Ok(()) => Ok(true),
             Err(OwnError::Lost) if !held => {

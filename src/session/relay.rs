@@ -3,9 +3,10 @@
 //! Rows and COPY data are never copied into values: only headers are read. The few messages whose body matters (errors,
 //! parameter reports, ReadyForQuery) wait in the server's inbox until they are whole.
 
+mod changed;
 mod parting;
 
-use super::shown::{shown_error, timed_out_error};
+use self::changed::{put_changed, put_fakes};
 use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
@@ -14,7 +15,8 @@ use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, V
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header, put_message};
+use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
+use crate::wire::row_description::{NO_ROWS, result_shape};
 
 /// What reports "cached plan must not change result type".
 ///
@@ -94,8 +96,6 @@ pub struct Answer {
     pub answered: usize,
     /// A Sync was added behind a refused part of a pipeline.
     pub synced: bool,
-    /// Parameters were reported.
-    pub reported: bool,
     /// ReadyForQuery and parameter reports are kept from the client, which was last told these: the session's parameters are
     /// put right first.
     pub withheld: Option<Box<ReportedParameters>>,
@@ -205,7 +205,7 @@ fn complete_head(
     loop {
         let missing = match header(whole.as_slice())? {
             None => HEADER_LEN - whole.len(),
-            Some(head) if is_inspected(head) => head.total - whole.len(),
+            Some(head) if is_inspected(head, server) => head.total - whole.len(),
             Some(_) => 0,
         };
         if missing == 0 {
@@ -271,14 +271,16 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
         }
         let Some(head) = header(rest)? else { break };
         let whole = rest.len() >= head.total;
-        if !whole && is_inspected(head) {
+        if !whole && is_inspected(head, server) {
             break;
         }
         let end = place + head.total.min(rest.len());
         let body = &rest[HEADER_LEN.min(rest.len())..end - place];
         let verdict = judge(head.tag, body, server, answer)?;
         answer.body_forward = verdict == Verdict::Forward && answer.refused.is_none();
-        if answer.body_forward && !(head.tag == b'E' && whole && put_shown(ranges, answer, body)) {
+        if answer.body_forward
+            && !(matches!(head.tag, b'E' | b'A' | b'Z') && whole && put_changed(head.tag, body, ranges, (server, answer)))
+        {
             forward(ranges, answer, place, end);
         }
         if head.tag == b'E' && std::mem::take(&mut answer.ready_is_due) {
@@ -311,30 +313,14 @@ fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize)
     ranges.add(from, to);
 }
 
-/// Forwards an error that quotes a name of pgyard's with the client's name, and one of pgyard's own cancelling with its reason; false
-/// if it is neither.
-fn put_shown(ranges: &mut Ranges<'_>, answer: &mut Answer, body: &[u8]) -> bool {
-    let shown = if answer.timed_out { timed_out_error(body) } else { None };
-    let shown = shown.or_else(|| ranges.session.and_then(|session| shown_error(body, session)));
-    let Some(shown) = shown else { return false };
-    ranges.flush();
-    put_message(ranges.outbox.writer(), b'E', |out| out.extend_from_slice(&shown));
-    answer.bytes += (HEADER_LEN + shown.len()) as u64;
-    true
-}
-
-fn put_fakes(ranges: &mut Ranges<'_>, server: &mut Incoming, answer: &Answer) {
-    while let Some(tag) = server.replies.take_fake() {
-        if answer.refused.is_none() {
-            ranges.flush();
-            crate::wire::reply::put_bare(ranges.outbox.writer(), tag);
-        }
-    }
-}
-
 /// Whether the message's body is looked at, and so waits until it is whole.
-fn is_inspected(head: Header) -> bool {
-    matches!(head.tag, b'C' | b'E' | b'N' | b'S' | b'Z' | b'A') && head.total <= INSPECT_MAX
+fn is_inspected(head: Header, server: &Incoming) -> bool {
+    let is_read = match head.tag {
+        b'C' | b'E' | b'N' | b'S' | b'Z' | b'A' => true,
+        b'T' => matches!(server.replies.front(), Some(Expected::DescribeNamed { .. })),
+        _ => false,
+    };
+    is_read && head.total <= INSPECT_MAX
 }
 
 fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Result<Verdict, WireError> {
@@ -356,16 +342,23 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         }
         b'N' => return Ok(if answer.hidden || server.replies.is_quiet() { Verdict::Skip } else { Verdict::Forward }),
         b'S' => {
-            note_parameter(body, &mut server.reported);
-            answer.reported = true;
-            let hidden = answer.hidden || answer.withheld.is_some() || server.replies.is_quiet();
-            return Ok(if hidden { Verdict::Skip } else { Verdict::Forward });
+            let change = note_parameter(body, &mut server.reported);
+            if answer.hidden || answer.withheld.is_some() || server.replies.is_quiet() {
+                return Ok(Verdict::Skip);
+            }
+            server.told ^= change;
+            return Ok(Verdict::Forward);
         }
         b'A' => return Ok(Verdict::Forward),
         other => return Err(WireError::Type(other)),
     }
-    if let (b'1', Some(Expected::Parse { id: id @ 1.., .. })) = (tag, server.replies.front()) {
-        server.prepared.insert(id);
+    match (tag, server.replies.front()) {
+        (b'1', Some(Expected::Parse { id: id @ 1.., .. })) => server.prepared.insert(id),
+        (b'T', Some(Expected::DescribeNamed { id, .. })) => {
+            server.described.extend(result_shape(body).map(|shape| (id, shape)));
+        }
+        (b'n', Some(Expected::DescribeNamed { id, .. })) => server.described.push((id, NO_ROWS)),
+        _ => {}
     }
     let own = answer.hidden || server.replies.is_quiet() && tag != b'E';
     let verdict = server.replies.judge(tag);

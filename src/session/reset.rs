@@ -58,6 +58,7 @@ impl Session {
                 put_string(body, value.as_bytes());
             });
         }
+        self.state.told_mark = incoming.reported.mark();
         put_ready(out, status.byte());
         if status == TransactionStatus::Idle {
             self.release_if_free();

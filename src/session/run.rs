@@ -307,7 +307,7 @@ impl Session {
                 if chunk.is_empty() {
                     return false;
                 }
-                let range = super::relay::take_chunk(chunk, incoming, &mut answer, &mut seen);
+                let range = super::relay::take_chunk_for(Some(&self.state), chunk, incoming, &mut answer, &mut seen);
                 if let Ok(range) = &range {
                     seen.push(&chunk[range.clone()]);
                 }
@@ -320,6 +320,7 @@ impl Session {
             }
         };
         if !gone {
+            self.state.told_mark ^= std::mem::take(&mut incoming.told);
             return self.client.outbox.push(seen.as_slice());
         }
         server.broken = true;

@@ -66,6 +66,8 @@ pub fn put_unit(
     (database, role): (&Database, &str),
 ) -> Result<Sent, WireError> {
     state.journal.clear();
+    server.incoming.described.clear();
+    server.incoming.told = 0;
     server.incoming.replies.take_failure();
     // Behind an error the server drops all but a bare Sync, which concerns no name.
     if !server.own_names.is_empty() && !unit.is_bare_end() {

@@ -15,9 +15,10 @@ use crate::database::{ClientState, Database, StopRequest, with_view};
 use crate::metrics::{ByteDirection, QueryReason, QueryRoute, RetryReason, TimeoutKind};
 use crate::route::{Need, Target};
 use crate::server::TransactionStatus;
-use crate::sql::{Access, Command, Pins};
+use crate::sql::{Access, Command, Pins, SessionEffect};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ impl Session {
         }
         if unit.changes_catalogue {
             self.database.catalogue_changed();
+            // What pgyard itself has open there must not be in the way.
+            databases_needed(&unit).for_each(|name| self.database.leave_alone(name));
         }
         // What a transaction has changed nobody else can read before it commits.
         let changed = self.state.transaction.as_ref().is_some_and(|transaction| transaction.changed_catalogue);
@@ -147,6 +150,9 @@ impl Session {
             if (unit.own_names || unit.whole || self.state.local.is_some())
                 && !Box::pin(self.prepare_for(unit, attempt, held)).await?
             {
+                continue;
+            }
+            if self.may_give_other_rows(unit) && !Box::pin(self.compare_results(unit, attempt, held)).await? {
                 continue;
             }
             let (mut exchange, route) = match self.start(unit, held, attempt)? {
@@ -391,6 +397,14 @@ impl Session {
             "slow query"
         );
     }
+}
+
+/// Databases to which nobody else may be connected, by their names on the servers: of DROP DATABASE and its like.
+pub(super) fn databases_needed(unit: &Unit) -> impl Iterator<Item = &Arc<str>> {
+    unit.run_statements().flat_map(|statement| &statement.effects).filter_map(|effect| match effect {
+        SessionEffect::NeedDatabaseAlone(name) => Some(name),
+        _ => None,
+    })
 }
 
 /// How many statements have been carried out when a pipeline that ends with COMMIT is done; 0 for any other unit.

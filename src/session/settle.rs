@@ -2,7 +2,9 @@
 
 use super::follow::follow;
 use super::relay::Answer;
+use super::results::note_results;
 use super::run::Session;
+use super::serve::databases_needed;
 use super::state::Freshness;
 use super::unit::{Unit, UnitKind};
 use crate::config::{Consistency, PoolMode};
@@ -48,6 +50,10 @@ impl Session {
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }
+        if !server.incoming.described.is_empty() {
+            note_results(&mut self.state, &mut server.incoming, route);
+        }
+        self.state.told_mark ^= std::mem::take(&mut server.incoming.told);
         if server.own_names.is_changing() && server.own_names.settle(failed_at) {
             server.incoming.prepared.clear();
         }
@@ -145,11 +151,16 @@ impl Session {
         // Before this write stops being under way: others' writes may reach further from here on.
         if changed_catalogue {
             let change = self.database.catalogue_changed();
+            // It may be there no more, or be another one.
+            databases_needed(unit).for_each(|name| self.database.look_again(name));
             if defined_code {
                 self.state.unread_code = NonZeroU64::new(change);
             }
         }
         if status == TransactionStatus::Idle {
+            if std::mem::take(&mut self.state.changed_defaults) {
+                self.database.defaults_changed();
+            }
             self.database.metrics.record_transaction(route, elapsed);
             if let Some(mark) = self.state.write_mark.take() {
                 self.state.freshness = Freshness::Pending(mark.acknowledged());

@@ -104,6 +104,22 @@ fn shown_message(message: &[u8], state: &SessionState) -> Option<Vec<u8>> {
     Some([before, own, after].concat())
 }
 
+/// The body of a notification as the client is to read it; `None` if that is as it is. Clients tell their own notifications by the
+/// process that they were told at their log-in, which is pgyard's affair: so that one and the server's change places, and no other
+/// process is taken for either.
+///
+/// Spec: `PGnotify.be_pid` and `PQbackendPID` of libpq.
+pub(super) fn shown_notification(body: &[u8], client: i32, server: i32) -> Option<Vec<u8>> {
+    let (process, rest) = body.split_first_chunk()?;
+    let shown = match i32::from_be_bytes(*process) {
+        _ if client == 0 => return None,
+        process if process == server => client,
+        process if process == client => server,
+        _ => return None,
+    };
+    Some([&shown.to_be_bytes()[..], rest].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +127,18 @@ mod tests {
     use crate::database::Statements;
     use crate::server::ParameterSet;
     use crate::server::prepared::server_name;
+
+    #[test]
+    fn a_client_reads_its_own_process_in_its_own_notifications() {
+        let body = |process: i32| [&process.to_be_bytes()[..], b"channel\0payload\0"].concat();
+        let check =
+            |from: i32, expect: Option<i32>| assert_eq!(shown_notification(&body(from), 7, 4000), expect.map(body), "{from}");
+        check(4000, Some(7));
+        check(7, Some(4000));
+        check(8, None);
+        assert_eq!(shown_notification(&body(4000), 0, 4000), None, "not a client of the network");
+        assert_eq!(shown_notification(b"\0\0", 7, 0), None);
+    }
 
     #[test]
     fn names_are_shown_as_the_client_gave_them() {

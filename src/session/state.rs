@@ -1,17 +1,22 @@
 //! What a session is, apart from its sockets: parameters, prepared statements, transaction, pins, and what it must see.
 
+use super::asked::is_ascii_safe;
+pub use super::asked::{AskedFreshness, consistency_setting, max_lag_setting, min_lsn_setting, route_setting};
 use super::meaning::LocalSettings;
 use crate::cluster::Ticket;
-use crate::config::{Consistency, parse_duration};
+use crate::config::Consistency;
 use crate::database::{PreparedStatement, WriteMark, meaning};
 use crate::route::SessionView;
-use crate::server::{ParameterSet, ParameterSets, TransactionStatus};
-use crate::sql::{Isolation, Lexing, Pins, RouteHint, TransactionModes};
-use crate::types::{Floor, Lsn, Timeline};
+use crate::server::{ParameterSet, ParameterSets, ReportedParameters, ServerConnection, TransactionStatus};
+use crate::sql::{Isolation, Lexing, Pins, TransactionModes};
+use crate::types::Floor;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+/// Parameters by which drivers read and write values, of those that servers report.
+const KEPT_FROM_LOGIN: [&str; 5] = ["client_encoding", "datestyle", "intervalstyle", "timezone", "standard_conforming_strings"];
 
 /// What a read of this session must see.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,10 +156,21 @@ pub struct SessionState {
     pub parameters: Arc<ParameterSet>,
     /// What it asked for in its start-up packet: RESET goes back to this.
     pub startup: Arc<ParameterSet>,
+    /// What the client was told at its log-in.
+    pub told: Option<Arc<ReportedParameters>>,
+    /// How often what new server sessions begin with had changed when that was true.
+    pub defaults: u32,
+    /// The mark of all that it was told of its parameters until now.
+    pub told_mark: u32,
+    /// The process that the client was told as its own; 0 for one that is not a client of the network.
+    pub process: i32,
     /// The sets that sessions of the database have: equal ones are one.
     known_parameters: Arc<ParameterSets>,
     /// Named statements.
     pub statements: Option<Box<NamedStatements>>,
+    /// The oldest change of the catalogue behind which its client was told of the rows of a statement; without one the greatest
+    /// number.
+    pub told_since: u64,
     /// The unnamed statement.
     pub unnamed: UnnamedStatement,
     /// The one before it, while the unit that replaces it may fail first.
@@ -174,6 +190,8 @@ pub struct SessionState {
     pub named_pins: Option<Box<NamedPins>>,
     /// The change of the catalogue, by its number, with which it last made or changed functions, triggers and the like.
     pub unread_code: Option<NonZeroU64>,
+    /// It has changed what new sessions of servers begin with, in the transaction under way.
+    pub changed_defaults: bool,
     /// The server connection that it used last, by id.
     pub last_server: u64,
     /// The one whose memory of sequences is its own, by id; 0 is none.
@@ -201,7 +219,7 @@ pub struct SessionState {
     /// The same without `SET pgyard.consistency`.
     pub configured_consistency: Consistency,
     /// What it has asked its reads to show, beyond its own writes.
-    pub asked: AskedFreshness,
+    pub asked: Option<Box<AskedFreshness>>,
     /// What the route depends on.
     pub view: SessionView,
 }
@@ -213,8 +231,13 @@ impl SessionState {
         let mut state = SessionState {
             parameters: startup.clone(),
             startup,
+            told: None,
+            defaults: 0,
+            told_mark: 0,
+            process: 0,
             known_parameters,
             statements: None,
+            told_since: u64::MAX,
             unnamed: UnnamedStatement::default(),
             unnamed_before: None,
             journal: Vec::new(),
@@ -224,6 +247,7 @@ impl SessionState {
             write_mark: None,
             named_pins: None,
             unread_code: None,
+            changed_defaults: false,
             last_server: 0,
             sequence_server: 0,
             transaction: None,
@@ -237,7 +261,7 @@ impl SessionState {
             meaning: Box::default(),
             consistency,
             configured_consistency: consistency,
-            asked: AskedFreshness::default(),
+            asked: None,
             view: SessionView {
                 split,
                 setting: None,
@@ -248,6 +272,36 @@ impl SessionState {
         };
         state.parameters_changed();
         state
+    }
+
+    /// The server's sessions begin otherwise than when the client logged in. What the client was told of how values are written
+    /// stays as it is, as it would in a session of its own.
+    #[cold]
+    pub fn keep_told(&mut self, server: &ServerConnection) {
+        // What a roll-back goes back to must have it too.
+        if self.transaction.is_some() {
+            return;
+        }
+        self.defaults = server.defaults;
+        let Some(told) = &self.told else { return };
+        let is_default = |name: &str| server.parameters.get(name).is_none();
+        let mut startup = self.startup.clone();
+        for name in KEPT_FROM_LOGIN {
+            let value_of = |reported: &ReportedParameters| {
+                reported.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+            };
+            let Some(value) = value_of(told) else { continue };
+            let same = is_default(name) && value_of(&server.incoming.reported).as_ref() == Some(&value);
+            if same || startup.get(name).is_some() {
+                continue;
+            }
+            Arc::make_mut(&mut startup).set_text(name, &value);
+            if self.parameters.get(name).is_none() {
+                Arc::make_mut(&mut self.parameters).set_text(name, &value);
+            }
+        }
+        self.startup = self.known_parameters.intern(&startup);
+        self.parameters_changed();
     }
 
     /// The status that the client believes in.
@@ -351,10 +405,11 @@ impl SessionState {
         self.view.setting = parameters.plain("pgyard.route").and_then(|route| route_setting(&route).flatten());
         let asked = parameters.plain("pgyard.consistency").as_deref().and_then(consistency_setting);
         self.consistency = asked.unwrap_or(self.configured_consistency);
-        self.asked = AskedFreshness {
+        let asked = AskedFreshness {
             min_lsn: parameters.plain("pgyard.min_lsn").and_then(|text| min_lsn_setting(&text).flatten()),
             max_lag: parameters.plain("pgyard.max_lag").and_then(|text| max_lag_setting(&text)),
         };
+        self.asked = (!asked.is_empty()).then(|| Box::new(asked));
         self.view.read_only_by_default = parameters.is_on("default_transaction_read_only").unwrap_or(false);
         self.view.isolation_by_default = match parameters.plain("default_transaction_isolation").as_deref() {
             Some("serializable") => Isolation::Serializable,
@@ -364,91 +419,11 @@ impl SessionState {
     }
 }
 
-/// What a session has asked its reads to show, with `SET`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AskedFreshness {
-    /// `pgyard.min_lsn`: a point of the log, which another session may have seen.
-    pub min_lsn: Option<(Timeline, Lsn)>,
-    /// `pgyard.max_lag`: replicas further behind are not read.
-    pub max_lag: Option<Duration>,
-}
-
-impl AskedFreshness {
-    /// Whether nothing was asked for.
-    pub fn is_empty(&self) -> bool {
-        self.min_lsn.is_none() && self.max_lag.is_none()
-    }
-}
-
-/// A value of `pgyard.min_lsn`, such as `1:0/16B3748`; the outer `None` is a value that it can't have.
-pub fn min_lsn_setting(value: &str) -> Option<Option<(Timeline, Lsn)>> {
-    if value.is_empty() {
-        return Some(None);
-    }
-    let (timeline, lsn) = value.split_once(':')?;
-    let digits = (1..=10).contains(&timeline.len()) && timeline.bytes().all(|byte| byte.is_ascii_digit());
-    let timeline = timeline.parse().ok().filter(|timeline| digits && *timeline > 0)?;
-    Some(Some((Timeline(timeline), lsn.parse().ok()?)))
-}
-
-/// A value of `pgyard.max_lag`; `None` is a value that it can't have.
-pub fn max_lag_setting(value: &str) -> Option<Duration> {
-    parse_duration(value).ok()
-}
-
-/// A value of `pgyard.route`; the outer `None` is a value that it can't have.
-pub fn route_setting(value: &str) -> Option<Option<RouteHint>> {
-    match value {
-        "primary" => Some(Some(RouteHint::Primary)),
-        "replica" => Some(Some(RouteHint::Replica)),
-        "auto" | "default" | "" => Some(None),
-        _ => None,
-    }
-}
-
-/// A value of `pgyard.consistency`.
-pub fn consistency_setting(value: &str) -> Option<Consistency> {
-    match value {
-        "eventual" => Some(Consistency::Eventual),
-        "session" => Some(Consistency::Session),
-        "monotonic" => Some(Consistency::Monotonic),
-        "global" => Some(Consistency::Global),
-        _ => None,
-    }
-}
-
-/// Whether no multi-byte character of the encoding holds an ASCII byte. Those for which that is not so are client-only
-/// encodings in PostgreSQL.
-///
-/// Spec: PostgreSQL documentation, "PostgreSQL Character Sets" (column "Server?").
-fn is_ascii_safe(encoding: &str) -> bool {
-    let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
-    !matches!(
-        name.as_str(),
-        "sjis"
-            | "mskanji"
-            | "shiftjis"
-            | "win932"
-            | "windows932"
-            | "shiftjis2004"
-            | "big5"
-            | "win950"
-            | "windows950"
-            | "gbk"
-            | "win936"
-            | "windows936"
-            | "gb18030"
-            | "johab"
-            | "uhc"
-            | "win949"
-            | "windows949"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::database::Statements;
+    use crate::sql::RouteHint;
 
     fn state() -> SessionState {
         SessionState::new(ParameterSet::default(), Arc::default(), Consistency::Session, true)
@@ -469,25 +444,6 @@ mod tests {
         assert_eq!(state.view.setting, Some(RouteHint::Primary));
         assert_eq!(state.view.isolation_by_default, Isolation::Serializable);
         assert!(state.view.read_only_by_default);
-        assert!(is_ascii_safe("UTF8") && is_ascii_safe("latin1") && is_ascii_safe("EUC_JP"));
-    }
-
-    #[test]
-    fn points_and_bounds_are_read_strictly() {
-        let check = |value, expect: Option<Option<(u32, u64)>>| {
-            let expect = expect.map(|point| point.map(|(timeline, lsn)| (Timeline(timeline), Lsn(lsn))));
-            assert_eq!(min_lsn_setting(value), expect, "{value}");
-        };
-        check("", Some(None));
-        check("1:0/16b3748", Some(Some((1, 0x016B_3748))));
-        check("4294967295:FFFFFFFF/FFFFFFFF", Some(Some((u32::MAX, u64::MAX))));
-        for bad in
-            ["0/16B3748", "1:", ":0/1", "0:0/1", "+1:0/1", "-1:0/1", "4294967296:0/1", "1:0/1 ", "1 :0/1", "1:0", "one:0/1"]
-        {
-            check(bad, None);
-        }
-        assert_eq!(max_lag_setting("100ms"), Some(Duration::from_millis(100)));
-        assert!(["", "100", "-1s", "soon", "off"].into_iter().all(|bad| max_lag_setting(bad).is_none()));
     }
 
     #[test]

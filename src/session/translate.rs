@@ -4,6 +4,8 @@
 use super::known::{mark_if_changed, new_statement};
 use super::meaning::{UnitMeaning, begin_detour, end_detour, put_made, put_quiet_close, put_quiet_parse};
 use super::names::{apply_names, mentioned, put_not_shared, put_own_name};
+
+use super::results::put_describe;
 use super::send::{remember_unnamed, reuses};
 use super::shown::{SentName, unknown_name};
 use super::state::{SessionState, significant};
@@ -380,6 +382,9 @@ impl<'a> Translation<'a> {
         } else if describe.name.is_empty() {
             self.ensure_unnamed();
             self.put(message, Expected::DescribeStatement);
+        } else if let Some(statement) = self.state.statement(describe.name).cloned() {
+            self.ensure(&statement);
+            put_describe(self.server, &statement, self.database.last_change(), true);
         } else {
             let name = self.server_side_name(describe.name);
             NamedMessage::put_statement(self.server.outbox.writer(), b'D', name.as_bytes());

@@ -11,6 +11,16 @@ use crate::wire::reply::Report;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What a client is told at its log-in.
+pub struct Welcome {
+    /// To be sent to it.
+    pub reported: ReportedParameters,
+    /// What a server has reported, shared with other clients.
+    pub told: Arc<ReportedParameters>,
+    /// How often what new server sessions begin with had changed before that.
+    pub defaults: u32,
+}
+
 /// What a server would report to this role with these parameters.
 ///
 /// # Errors
@@ -20,19 +30,21 @@ pub async fn welcome(
     user: &str,
     credential: ServerCredential,
     startup: &ParameterSet,
-) -> Result<ReportedParameters, Report> {
+) -> Result<Welcome, Report> {
     let role = database.role(user, credential);
     let mut key = startup.clone();
     key.unset("application_name");
-    let mut reported = match role.welcome(&key) {
-        Some(known) => known.as_ref().clone(),
-        None => {
+    let defaults = role.defaults();
+    let told = match role.welcome(&key) {
+        Ok(known) => known,
+        Err(age) => {
             let (pool, server) = borrow(database, user).await?;
-            let reported = ask(&pool, server, &key).await?;
-            role.set_welcome(key, reported.clone());
+            let reported = Arc::new(ask(&pool, server, &key).await?);
+            role.set_welcome(key, reported.clone(), age);
             reported
         }
     };
+    let mut reported = told.as_ref().clone();
     if let Some(name) = startup.text("application_name") {
         let escapes = reported.get("server_version").and_then(major_version).is_some_and(|major| major >= 16);
         reported.set("application_name", &clean_name(&name, escapes));
@@ -41,7 +53,7 @@ pub async fn welcome(
     if reported.get("in_hot_standby").is_some() {
         reported.set("in_hot_standby", "off");
     }
-    Ok(reported)
+    Ok(Welcome { reported, told, defaults })
 }
 
 fn major_version(version: &str) -> Option<u32> {
@@ -124,18 +136,17 @@ async fn borrow(database: &Arc<Database>, user: &str) -> Result<(Arc<Pool>, Box<
 }
 
 async fn ask(pool: &Arc<Pool>, mut server: Box<ServerConnection>, wanted: &ParameterSet) -> Result<ReportedParameters, Report> {
+    // Sent also when there is nothing to change: a server reports what a reload of its files has changed with its next answer.
     let sql = server.parameters.change_to(wanted);
-    if !sql.is_empty() {
-        match server.run(&sql).await {
-            Ok(Ok(_)) => server.parameters = Arc::new(wanted.clone()),
-            Ok(Err((state, message))) => {
-                pool.discard(server);
-                return Err(Report::fatal(state, message));
-            }
-            Err(error) => {
-                pool.discard(server);
-                return Err(Report::fatal(SqlState::CONNECTION_FAILURE, format!("the server closed the connection: {error}")));
-            }
+    match server.run(&sql).await {
+        Ok(Ok(_)) => server.parameters = Arc::new(wanted.clone()),
+        Ok(Err((state, message))) => {
+            pool.discard(server);
+            return Err(Report::fatal(state, message));
+        }
+        Err(error) => {
+            pool.discard(server);
+            return Err(Report::fatal(SqlState::CONNECTION_FAILURE, format!("the server closed the connection: {error}")));
         }
     }
     let reported = server.incoming.reported.clone();

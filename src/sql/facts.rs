@@ -223,6 +223,10 @@ pub enum SessionEffect {
     DeclareHold(Arc<str>),
     /// CLOSE name; `None` is ALL.
     CloseCursor(Option<Arc<str>>),
+    /// ALTER ROLE ... SET, ALTER DATABASE ... SET and their like: new sessions of servers begin otherwise.
+    ChangeDefaults,
+    /// DROP DATABASE and its like, which servers refuse while anybody is connected to the database.
+    NeedDatabaseAlone(Arc<str>),
 }
 
 impl SessionEffect {

@@ -35,7 +35,11 @@ fn what_a_lost_transaction_has_read_is_not_taken_back() {
             client.until_ready().unwrap();
         } else {
             client.run(Protocol::Simple, "BEGIN").unwrap();
-            assert_eq!(client.column("SELECT n FROM t").unwrap(), std::slice::from_ref(&newest), "a transaction reads the primary");
+            assert_eq!(
+                client.column("SELECT n FROM t").unwrap(),
+                std::slice::from_ref(&newest),
+                "a transaction reads the primary"
+            );
             let pid = client.column("SELECT pg_backend_pid()").unwrap().remove(0);
             end_backend(&pid);
             let replies = client.run(Protocol::Simple, "COMMIT").unwrap();

@@ -6,6 +6,7 @@ mod known;
 mod meaning;
 mod play;
 mod shared;
+mod told;
 
 use super::harness::client::{bind, execute, frame, parse};
 use play::{Yards, describe, p, q};

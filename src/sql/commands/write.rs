@@ -4,12 +4,13 @@ use super::{Kind, session};
 use crate::sql::catalogue::source_is_opaque;
 use crate::sql::classify::Setting;
 use crate::sql::cursor::{Cursor, literal_value};
-use crate::sql::facts::{Pins, WriteReason};
+use crate::sql::facts::{Pins, SessionEffect, WriteReason};
 use crate::sql::outcome::Outcome;
 use crate::sql::read;
 use crate::sql::scan::{Lexing, Scanner, TokenKind};
 use crate::sql::survey::Survey;
 use crate::sql::words::WordFlags;
+use std::sync::Arc;
 
 pub(super) fn write(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<'_>, kind: Kind) -> Outcome {
     let start = cursor.clone();
@@ -27,7 +28,14 @@ pub(super) fn write(setting: &Setting<'_>, survey: &Survey, cursor: &mut Cursor<
             .changing_catalogue()
             .defining_code(defines_code(setting, survey, cursor)),
         Kind::Create | Kind::Define => {
-            Outcome::write(WriteReason::Utility).changing_catalogue().defining_code(defines_code(setting, survey, cursor))
+            let defines = defines_code(setting, survey, cursor);
+            let mut outcome = Outcome::write(WriteReason::Utility).changing_catalogue().defining_code(defines);
+            if changes_defaults(setting, survey, cursor) {
+                outcome.facts.effects.push(SessionEffect::ChangeDefaults);
+            }
+            let alone = needs_alone(setting, survey, cursor).map(SessionEffect::NeedDatabaseAlone);
+            outcome.facts.effects.extend(alone);
+            outcome
         }
         _ => Outcome::write(WriteReason::Utility),
     };
@@ -108,6 +116,43 @@ fn defines_code(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> 
     let words = ["function", "procedure", "routine", "aggregate", "trigger", "rule", "extension", "language", "operator", "cast"];
     let mut cursor = cursor.clone();
     std::iter::from_fn(|| cursor.take()).any(|token| words.iter().any(|word| token.is_word(setting.text, word)))
+}
+
+/// Whether new sessions of servers may begin otherwise: with other settings, or as another role of the same name. A new password
+/// is nothing of the kind.
+fn changes_defaults(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> bool {
+    let Some(lead) = survey.lead else { return false };
+    let mut cursor = cursor.clone();
+    if lead.is_word(setting.text, "drop") {
+        return cursor.eat_any(&["role", "user", "group"]);
+    }
+    let words = ["set", "reset", "superuser", "nosuperuser", "rename"];
+    lead.is_word(setting.text, "alter")
+        && cursor.eat_any(&["role", "user", "database"])
+        && std::iter::from_fn(|| cursor.take()).any(|token| words.iter().any(|word| token.is_word(setting.text, word)))
+}
+
+/// The database to which nobody may be connected: of DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE, or the template of
+/// CREATE DATABASE.
+fn needs_alone(setting: &Setting<'_>, survey: &Survey, cursor: &Cursor<'_>) -> Option<Arc<str>> {
+    let lead = survey.lead?;
+    let mut cursor = cursor.clone();
+    if !cursor.eat("database") {
+        return None;
+    }
+    cursor.eat_all(&["if", "exists"]);
+    let name = cursor.name()?;
+    if lead.is_word(setting.text, "drop") {
+        return Some(name);
+    }
+    if lead.is_word(setting.text, "alter") {
+        return (cursor.at("rename") || cursor.eat("set") && cursor.at("tablespace")).then_some(name);
+    }
+    while !cursor.eat("template") {
+        cursor.take()?;
+    }
+    cursor.eat_assignment();
+    cursor.name()
 }
 
 /// DO: what it does stands in a literal, which is looked at like a function's source.

@@ -285,6 +285,51 @@ fn what_defines_code() {
 }
 
 #[test]
+fn what_changes_defaults() {
+    for (text, expect) in [
+        ("ALTER ROLE app SET work_mem = '8MB'", true),
+        ("alter user \"App\" in database d reset all", true),
+        ("ALTER ROLE ALL SET DateStyle = 'German'", true),
+        ("ALTER DATABASE d SET search_path = a, b", true),
+        ("ALTER ROLE app NOSUPERUSER", true),
+        ("DROP ROLE app", true),
+        ("BEGIN; ALTER DATABASE d RESET work_mem; COMMIT", true),
+        ("ALTER ROLE app PASSWORD 'x'", false),
+        ("ALTER ROLE app VALID UNTIL 'infinity'", false),
+        ("ALTER TABLE t SET (fillfactor = 50)", false),
+        ("DROP TABLE role", false),
+        ("CREATE ROLE app", false),
+        ("SET work_mem = '8MB'", false),
+    ] {
+        let changes = facts(text).statements.iter().any(|one| one.effects.contains(&SessionEffect::ChangeDefaults));
+        assert_eq!(changes, expect, "{text}");
+    }
+}
+
+#[test]
+fn what_needs_a_database_alone() {
+    for (text, expect) in [
+        ("DROP DATABASE old", Some("old")),
+        ("drop database if exists \"Old\" with (force)", Some("Old")),
+        ("ALTER DATABASE old RENAME TO new", Some("old")),
+        ("ALTER DATABASE old SET TABLESPACE pg_default", Some("old")),
+        ("CREATE DATABASE new WITH OWNER app TEMPLATE = old", Some("old")),
+        ("CREATE DATABASE new TEMPLATE old", Some("old")),
+        ("CREATE DATABASE new", None),
+        ("ALTER DATABASE old OWNER TO app", None),
+        ("ALTER DATABASE old SET work_mem = '1MB'", None),
+        ("DROP TABLE database", None),
+    ] {
+        let facts = facts(text);
+        let found = facts.statements[0].effects.iter().find_map(|effect| match effect {
+            SessionEffect::NeedDatabaseAlone(name) => Some(&**name),
+            _ => None,
+        });
+        assert_eq!(found, expect, "{text}");
+    }
+}
+
+#[test]
 fn catalogue_changes_and_copies() {
     for (text, expect) in [
         ("CREATE VIEW v AS SELECT 1", true),

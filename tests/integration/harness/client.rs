@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct RawClient {
     pub key: (i32, i32),
     /// The whole secret: 4 bytes under protocol 3.0, more under 3.2.
     pub secret: Vec<u8>,
+    /// What ParameterStatus said last of each parameter.
+    pub told: BTreeMap<String, String>,
 }
 
 impl RawClient {
@@ -62,7 +65,7 @@ impl RawClient {
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
         stream.set_nodelay(true)?;
-        Ok(RawClient { stream, buffer: BytesMut::new(), key: (0, 0), secret: Vec::new() })
+        Ok(RawClient { stream, buffer: BytesMut::new(), key: (0, 0), secret: Vec::new(), told: BTreeMap::new() })
     }
 
     /// Changes how long a server may say nothing.
@@ -103,6 +106,13 @@ impl RawClient {
         }
     }
 
+    fn note_parameter(&mut self, body: &[u8]) {
+        let mut words = body.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        if let (Some(name), Some(value)) = (words.next(), words.next()) {
+            self.told.insert(name, value);
+        }
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
@@ -123,13 +133,38 @@ impl RawClient {
                 }
                 if self.buffer.len() > length {
                     let frame = self.buffer.split_to(length + 1);
-                    return Ok(Some(Reply { tag: frame[0], body: frame[5..].to_vec() }));
+                    let reply = Reply { tag: frame[0], body: frame[5..].to_vec() };
+                    if reply.tag == b'S' {
+                        self.note_parameter(&reply.body);
+                    }
+                    return Ok(Some(reply));
                 }
             }
             if self.fill()? == 0 {
                 return Ok(None);
             }
         }
+    }
+
+    /// The next message, however long, whose body is handed over as it comes and not kept: its tag, and the length of its body.
+    pub fn receive_passing(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<(u8, usize)> {
+        while self.buffer.len() < 5 {
+            if self.fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let head = self.buffer.split_to(5);
+        let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4;
+        let mut left = length;
+        while left > 0 {
+            if self.buffer.is_empty() && self.fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let part = self.buffer.split_to(left.min(self.buffer.len()));
+            take(&part);
+            left -= part.len();
+        }
+        Ok((head[0], length))
     }
 
     /// As `receive`; what is no message (an answer to SSLRequest, a TLS alert, the text of a server that takes us for a client of

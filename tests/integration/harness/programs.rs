@@ -17,7 +17,13 @@ pub fn psql(url: &str, script: &str) -> String {
 
 /// As `psql`, for scripts that may fail.
 pub fn psql_output(url: &str, script: &str) -> Output {
+    psql_under(url, &[], script)
+}
+
+/// The same with these variables in its environment.
+pub fn psql_under(url: &str, environment: &[(&str, &str)], script: &str) -> Output {
     let mut command = shared_fleet().programs().command("psql");
+    command.envs(environment.iter().copied());
     command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url]);
     with_input(command, script)
 }

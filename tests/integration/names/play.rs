@@ -115,6 +115,12 @@ impl Yards {
         &self.yards[1].1
     }
 
+    /// A client of the primary itself.
+    pub fn direct(&self) -> RawClient {
+        let primary = self.fleet.primary();
+        RawClient::log_in(primary.port(), "app", self.fleet.app_password().reveal(), "app").unwrap()
+    }
+
     /// Each pgyard.
     pub fn each(&self) -> impl Iterator<Item = &Pgyard> {
         self.yards.iter().map(|(_, yard)| yard)
@@ -128,9 +134,8 @@ impl Yards {
 
     fn compare(&self, yards: &[(&str, Pgyard)], (clients, before): (usize, &str), name: &str, script: &[Step]) {
         let primary = self.fleet.primary();
-        let direct = || RawClient::log_in(primary.port(), "app", self.fleet.app_password().reveal(), "app").unwrap();
         primary.sql(before).unwrap();
-        let mut each: Vec<RawClient> = (0..clients).map(|_| direct()).collect();
+        let mut each: Vec<RawClient> = (0..clients).map(|_| self.direct()).collect();
         let expect = play(&mut each, script);
         for (kind, yard) in yards {
             primary.sql(before).unwrap();
