@@ -11,6 +11,7 @@ pub mod rates;
 pub mod reuse;
 pub mod role;
 pub mod seats;
+mod served;
 pub mod sharded;
 pub mod statements;
 pub mod upstream;

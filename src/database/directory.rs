@@ -5,6 +5,7 @@ use super::held::HeldStatements;
 use super::rates::AddressBook;
 use super::role::RolePools;
 use super::seats::{ClientSeat, ClientSeats, SeatLimit, SeatLimits};
+use super::served::ShardedBook;
 use super::sharded::ShardedDatabase;
 use super::statements::Statements;
 use super::upstream::Upstream;
@@ -250,15 +251,6 @@ impl Database {
     }
 }
 
-/// The sharded databases.
-#[derive(Default)]
-struct ShardedBook {
-    /// Each by its own name.
-    own: HashMap<Arc<str>, Arc<ShardedDatabase>>,
-    /// By the names that clients use: one may be served by another.
-    served: HashMap<Arc<str>, Arc<ShardedDatabase>>,
-}
-
 /// All databases.
 pub struct Directory {
     upstreams: ArcSwap<HashMap<String, Arc<Upstream>>>,
@@ -415,23 +407,13 @@ impl Directory {
 
     /// Replaces the sharded databases. Clients of one whose settings say so are served by another.
     pub fn set_sharded(&self, sharded: Vec<Arc<ShardedDatabase>>) {
-        let own: HashMap<_, _> = sharded.into_iter().map(|database| (database.name.clone(), database)).collect();
-        let serves = |database: &Arc<ShardedDatabase>| {
-            let other = database.sharding().served_by.as_deref().and_then(|other| own.get(other));
-            (database.name.clone(), other.unwrap_or(database).clone())
-        };
-        let served = own.values().map(serves).collect();
-        self.sharded.store(Arc::new(ShardedBook { own, served }));
+        self.sharded.store(Arc::new(ShardedBook::of(sharded)));
         self.sharded_changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether this is the database of one shard, which clients can't name.
     pub fn is_shard(&self, name: &str) -> bool {
-        self.sharded
-            .load()
-            .own
-            .values()
-            .any(|sharded| sharded.shards.iter().chain(&sharded.coordinator).any(|shard| *shard.name == *name))
+        self.sharded.load().has_shard(name)
     }
 
     /// Closes all connections to servers, as far as nobody uses them.
