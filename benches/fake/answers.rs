@@ -39,7 +39,7 @@ const LOG_FILE: Value = Text("000000010000000000000003");
 
 /// pgyard's queries to its hosts, each known by a word that nothing else has, with the answers of a primary and of a replica.
 /// Where it changes those queries, this table follows.
-const CONTROL: [(&str, &[Value], &[Value]); 8] = [
+const CONTROL: [(&str, &[Value], &[Value]); 9] = [
     // A new pooled connection asks which server it leads to.
     ("timestamptz_send", &[STARTED_SENT], &[STARTED_SENT]),
     ("has_function_privilege", &[Bool(true), Bool(true)], &[Bool(true), Bool(true)]),
@@ -54,6 +54,8 @@ const CONTROL: [(&str, &[Value], &[Value]); 8] = [
         &[Bool(false), LSN, LSN, LOG_FILE, Bool(false), Int4(200), STARTED],
         &[Bool(true), Text("0/0"), Text("0/0"), Text(""), Bool(false), Int4(200), STARTED],
     ),
+    // A hash of roles' and databases' settings; the sampler asks only whether any turns synchronous commits off.
+    ("hashtextextended", &[Int8(0)], &[Int8(0)]),
     ("pg_db_role_setting", &[Bool(false)], &[Bool(false)]),
     // The look-up of a role that has no password and may do everything.
     ("pg_authid", &[Text("bench"), NullText, Bool(true), Bool(false), Bool(true)], &[]),
