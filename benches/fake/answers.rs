@@ -46,8 +46,8 @@ const CONTROL: [(&str, &[Value], &[Value]); 9] = [
     ("select system_identifier", &[Int8(7)], &[Int8(7)]),
     (
         "pg_stat_wal_receiver",
-        &[Bool(false), LSN, LOG_FILE, Bool(false), NullInt4, Int4(1), STARTED],
-        &[Bool(true), LSN, NullText, Bool(true), Int4(1), Int4(1), STARTED],
+        &[Bool(false), LSN, LOG_FILE, Bool(false), NullInt4, Int4(1), STARTED, STARTED],
+        &[Bool(true), LSN, NullText, Bool(true), Int4(1), Int4(1), STARTED, STARTED],
     ),
     (
         "pg_current_wal_insert_lsn",
