@@ -46,6 +46,9 @@ const ROLE_SETTINGS: &str = "select (coalesce(pg_catalog.sum(pg_catalog.hashtext
 /// That is asked for this often at most: there may be thousands of rows.
 const ROLE_SETTINGS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Somebody who locks a catalogue must not make the host look slow.
+const LOCKS_ARE_NOT_WAITED_FOR: &str = "SET lock_timeout = '100ms'";
+
 /// How somebody else asks for a probe now.
 #[derive(Debug, Default)]
 pub struct ProbeBell {
@@ -264,6 +267,7 @@ impl ProbeLine {
         let functions = [(may_system, "pg_control_system()"), (may_checkpoint, "pg_control_checkpoint()")];
         let lacks = functions.into_iter().filter(|(may, _)| !may).map(|(_, function)| function).collect();
         let role_settings = connection.client.prepare(ROLE_SETTINGS).await.ok();
+        connection.client.batch_execute(LOCKS_ARE_NOT_WAITED_FOR).await?;
         Ok(ProbeLine { connection, position, role_settings, known_settings: None, system, lacks, hidden_is_known: false })
     }
 
@@ -278,8 +282,13 @@ impl ProbeLine {
         match (self.known_settings, &self.role_settings) {
             (_, None) => Ok(0),
             (Some((asked, known)), _) if now.saturating_duration_since(asked) < ROLE_SETTINGS_INTERVAL => Ok(known),
-            (_, Some(statement)) => {
-                let known = self.connection.client.query_one(statement, &[]).await?.try_get(0)?;
+            (before, Some(statement)) => {
+                let known = match self.connection.client.query_one(statement, &[]).await {
+                    Ok(row) => row.try_get(0)?,
+                    // It has no bearing on the host's health: what was known holds on.
+                    Err(error) if error.as_db_error().is_some() => before.map_or(0, |(_, known)| known),
+                    Err(error) => return Err(error.into()),
+                };
                 self.known_settings = Some((now, known));
                 Ok(known)
             }

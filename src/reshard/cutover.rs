@@ -168,18 +168,23 @@ impl<'a> Switch<'a> {
 
     /// Keeps writers out of the source, waits until the targets have everything, and notes that they are the ones from now on.
     async fn fence_and_drain(&self, home: &ShardLink, end: Instant) -> Result<(), ReshardError> {
+        self.fence_all(end).await?;
+        self.note_way_back().await?;
+        if Instant::now() >= end {
+            return Err(ReshardError::Refused("it took too long; clients go on as before".to_owned()));
+        }
+        state::set_phase(home, &self.flow.name, ReshardPhase::Switched).await
+    }
+
+    /// Keeps writers out of the source and waits until the targets have everything.
+    async fn fence_all(&self, end: Instant) -> Result<(), ReshardError> {
         let mark = new_mark();
         let fences = self.sources.iter().enumerate().map(|(shard, source)| self.fence(source, shard, &mark));
         try_join_all(fences).await?;
         if !self.arrived(&mark, end).await? {
             return Err(ReshardError::Refused("the last changes did not arrive in time; clients go on as before".to_owned()));
         }
-        set_sequences(&self.sources, &self.targets).await?;
-        self.note_way_back().await?;
-        if Instant::now() >= end {
-            return Err(ReshardError::Refused("it took too long; clients go on as before".to_owned()));
-        }
-        state::set_phase(home, &self.flow.name, ReshardPhase::Switched).await
+        set_sequences(&self.sources, &self.targets).await
     }
 
     async fn fence(&self, source: &ShardLink, shard: usize, mark: &str) -> Result<(), ReshardError> {
@@ -344,13 +349,7 @@ pub async fn roll_back(
 impl Switch<'_> {
     /// On the way back: the new shards take no more writes, the old ones have everything, and take writes again.
     async fn fence_back(&self, old: &[ShardLink], flow: &FlowName, end: Instant) -> Result<(), ReshardError> {
-        let mark = new_mark();
-        let fences = self.sources.iter().enumerate().map(|(shard, source)| self.fence(source, shard, &mark));
-        try_join_all(fences).await?;
-        if !self.arrived(&mark, end).await? {
-            return Err(ReshardError::Refused("the last changes did not arrive in time; clients go on as before".to_owned()));
-        }
-        set_sequences(&self.sources, &self.targets).await?;
+        self.fence_all(end).await?;
         lift_fence(old, flow).await
     }
 }

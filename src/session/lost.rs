@@ -91,6 +91,7 @@ impl Session {
                     attempt.writes || !unit.is_harmless() && unit.access > Access::Server || unit.run_statements().any(commits)
                 }
             },
+            timed_out: answer.timed_out,
             said_something: answer.fatal || exchange.unsent,
             // Asked only when it decides: a second loss without a word.
             host_is_gone: attempt.losses > 0 && !answer.fatal && !exchange.unsent && is_gone(&target).await,

@@ -32,6 +32,8 @@ pub struct Loss {
     pub in_transaction: bool,
     /// The unit, or what it contains, may have been committed.
     pub may_have_committed: bool,
+    /// It ran longer than `query_timeout`, and its server did not even answer the cancelling.
+    pub timed_out: bool,
     /// The server said something before it went.
     pub said_something: bool,
     /// Its host does not take connections any more: it was not a statement that ended the session.
@@ -53,6 +55,13 @@ pub enum LossAction {
     Close,
 }
 
+/// What the client is told of a statement over `query_timeout`: its server knows of a cancel request only.
+pub fn timed_out() -> Report {
+    Report::error(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
+        .detail("It ran longer than the query_timeout of pgyard.")
+        .hint("Raise query_timeout of the database in pgyard's configuration if such statements are right.")
+}
+
 /// Decides.
 pub fn after_loss(loss: &Loss) -> LossAction {
     if loss.cut_off || loss.protocol {
@@ -60,6 +69,9 @@ pub fn after_loss(loss: &Loss) -> LossAction {
     }
     if loss.killed && !loss.committed {
         return LossAction::Fail(Report::fatal(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command"));
+    }
+    if loss.timed_out && !loss.may_have_committed {
+        return LossAction::Fail(timed_out());
     }
     if (loss.harmless || loss.no_effect) && loss.kept && !loss.committed {
         let suspected = !loss.said_something && !loss.host_is_gone && loss.losses + 1 >= DEATHS_MAX;
@@ -105,6 +117,7 @@ mod tests {
         protocol: false,
         in_transaction: false,
         may_have_committed: false,
+        timed_out: false,
         said_something: false,
         host_is_gone: false,
         losses: 0,
@@ -127,8 +140,10 @@ mod tests {
         check(Loss { committed: true, cut_off: true, ..READ }, "Close");
         check(Loss { committed: true, explained: true, protocol: true, ..READ }, "Close");
         check(Loss { kept: false, ..READ }, "57P01");
+        check(Loss { timed_out: true, ..READ }, "57014");
         let write = Loss { route: QueryRoute::Primary, harmless: false, may_have_committed: true, ..READ };
         check(write, "08007");
+        check(Loss { timed_out: true, ..write }, "08007");
         check(Loss { explained: true, committed: true, ..write }, "Ready");
         check(Loss { no_effect: true, said_something: true, ..write }, "Again");
         check(Loss { no_effect: true, said_something: true, kept: false, ..write }, "08007");

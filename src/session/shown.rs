@@ -2,7 +2,6 @@
 
 use super::state::SessionState;
 use crate::server::prepared::{SERVER_NAME_PREFIX, ServerStatementName, id_of};
-use crate::types::SqlState;
 use crate::wire::Cursor;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::put_string;
@@ -63,32 +62,6 @@ pub(super) fn shown_error(body: &[u8], state: &SessionState) -> Option<Vec<u8>> 
             put_string(&mut shown, value);
         }
     }
-    Some(shown)
-}
-
-/// The body of the error of a statement that pgyard cancelled for its `query_timeout`: the server knows of a cancel request only.
-/// `None` if it is another error.
-pub(super) fn timed_out_error(body: &[u8]) -> Option<Vec<u8>> {
-    if ErrorFields::read(body).state != SqlState::QUERY_CANCELED {
-        return None;
-    }
-    let mut shown = Vec::with_capacity(body.len() + 128);
-    let mut cursor = Cursor::new(body);
-    while let Some(code) = cursor.byte().ok().filter(|code| *code != 0) {
-        let value = cursor.string().ok()?;
-        shown.push(code);
-        put_string(&mut shown, if code == b'M' { b"canceling statement due to statement timeout" } else { value });
-        if code == b'M' {
-            shown.push(b'D');
-            put_string(&mut shown, b"It ran longer than the query_timeout of pgyard.");
-            shown.push(b'H');
-            put_string(
-                &mut shown,
-                b"Raise query_timeout of the database in pgyard's configuration if such statements are right.",
-            );
-        }
-    }
-    shown.push(0);
     Some(shown)
 }
 

@@ -4,7 +4,6 @@
 use super::known::{mark_if_changed, new_statement};
 use super::meaning::{UnitMeaning, begin_detour, end_detour, put_made, put_quiet_close, put_quiet_parse};
 use super::names::{apply_names, mentioned, put_not_shared, put_own_name};
-
 use super::results::put_describe;
 use super::send::{remember_unnamed, reuses};
 use super::shown::{SentName, unknown_name};

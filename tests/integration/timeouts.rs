@@ -60,6 +60,24 @@ fn a_statement_over_query_timeout_is_cancelled_and_says_why() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_the_cancelling_is_given_up() {
+    let fleet = own_fleet(0);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, "query_timeout = '500ms'\nconnect_timeout = '1s'\n"));
+    let mut client = yard.client();
+    client.set_silence(Duration::from_secs(120)).unwrap();
+    client.run(Protocol::Simple, "BEGIN").unwrap();
+    assert_eq!(client.column("SELECT 1").unwrap(), ["1"]);
+    fleet.primary().freeze().unwrap();
+    let replies = client.run(Protocol::Simple, "SELECT 2");
+    fleet.primary().thaw().unwrap();
+    let replies = replies.unwrap();
+    assert_eq!(error(&replies).field(b'C').as_deref(), Some("57014"), "{replies:?}");
+    assert!(error(&replies).field(b'H').is_some_and(|hint| hint.contains("query_timeout")), "{replies:?}");
+    client.run(Protocol::Simple, "ROLLBACK").unwrap();
+    eventually("the session goes on", LONG, || client.column("SELECT 3").is_ok_and(|rows| rows == ["3"]));
+}
+
+#[test]
 fn a_transaction_that_waits_for_its_client_is_rolled_back() {
     let fleet = own_fleet(0);
     let yard = Pgyard::start_with_config(&fleet, &config(&fleet, "idle_transaction_timeout = '500ms'\n"));
@@ -77,6 +95,27 @@ fn a_transaction_that_waits_for_its_client_is_rolled_back() {
     // A session without a transaction may be idle for as long as it likes.
     std::thread::sleep(Duration::from_millis(800));
     assert_eq!(other.column("SELECT v FROM waits").unwrap(), ["11"]);
+}
+
+#[test]
+fn a_locked_catalogue_makes_no_host_look_sick() {
+    let fleet = own_fleet(0);
+    let yard = Pgyard::start_with_config(&fleet, &config(&fleet, ""));
+    let (mut client, failures) = (yard.client(), || yard.metric("pgyard_probe_failures_total", &[]).unwrap_or(0.0));
+    assert_eq!(client.column("SELECT 1").unwrap(), ["1"]);
+    let before = failures();
+    // Log-ins wait for it too, open connections don't. The lock ends with its statement.
+    let lock = "BEGIN; LOCK TABLE pg_db_role_setting IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(4); COMMIT";
+    std::thread::scope(|scope| {
+        let holder = scope.spawn(|| fleet.primary().sql(lock).unwrap());
+        let mut reads = 0;
+        while !holder.is_finished() {
+            assert_eq!(client.column("SELECT 1").unwrap(), ["1"]);
+            reads += 1;
+        }
+        assert!(reads > 10, "{reads} reads in four seconds");
+    });
+    assert_eq!(failures(), before, "probes have failed");
 }
 
 #[test]

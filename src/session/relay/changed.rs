@@ -2,8 +2,11 @@
 
 use super::{Answer, Ranges};
 use crate::server::Incoming;
-use crate::session::shown::{shown_error, shown_notification, timed_out_error};
+use crate::session::recover::timed_out;
+use crate::session::shown::{shown_error, shown_notification};
 use crate::session::state::SessionState;
+use crate::types::SqlState;
+use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, put_message};
 use crate::wire::reply::put_parameter_status;
 
@@ -19,7 +22,14 @@ pub(super) fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server
             return false;
         }
         b'A' => shown_notification(body, session.process, server.process),
-        _ if answer.timed_out => timed_out_error(body).or_else(|| shown_error(body, session)),
+        _ if answer.timed_out && ErrorFields::read(body).state == SqlState::QUERY_CANCELED => {
+            ranges.flush();
+            let out = ranges.outbox.writer();
+            let before = out.len();
+            timed_out().put(out);
+            answer.bytes += (out.len() - before) as u64;
+            return true;
+        }
         _ => shown_error(body, session),
     };
     let Some(shown) = shown else { return false };

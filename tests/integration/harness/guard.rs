@@ -28,6 +28,14 @@ pub fn forget(pid: u32) {
     tell(&format!("- {pid}\n"));
 }
 
+/// Kills a process that was watched, and waits for it.
+pub fn end(process: &mut Child) {
+    let pid = process.id();
+    drop(process.kill());
+    drop(process.wait());
+    forget(pid);
+}
+
 fn tell(line: &str) {
     static GUARD: OnceLock<Mutex<Child>> = OnceLock::new();
     let guard = GUARD.get_or_init(|| {

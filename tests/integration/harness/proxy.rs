@@ -196,10 +196,7 @@ impl Pgyard {
 
 impl Drop for Pgyard {
     fn drop(&mut self) {
-        let pid = self.process.id();
-        drop(self.process.kill());
-        drop(self.process.wait());
-        guard::forget(pid);
+        guard::end(&mut self.process);
         if std::thread::panicking() {
             eprintln!("--- the end of pgyard's log\n{}", last_lines(&self.log(), 40));
         }

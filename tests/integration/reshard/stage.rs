@@ -139,10 +139,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let pid = self.process.id();
-        drop(self.process.kill());
-        drop(self.process.wait());
-        guard::forget(pid);
+        guard::end(&mut self.process);
         if std::thread::panicking() {
             eprintln!("--- what the worker said\n{}", std::fs::read_to_string(self.log.path()).unwrap_or_default());
         }
