@@ -35,6 +35,9 @@ impl DurationHistogram {
     /// Records one duration.
     #[inline]
     pub fn record(&self, duration: Duration) {
+        if duration.is_zero() {
+            return self.cells.add(0, 1);
+        }
         let nanos = duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()));
         self.cells.add(bucket_of(nanos), 1);
         self.cells.add(SUM, nanos);

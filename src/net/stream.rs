@@ -31,6 +31,9 @@ pub enum Stream {
     ServerTls(Box<client::TlsStream<Socket>>),
 }
 
+/// A write up to this length is tried before the run-time is asked whether the socket has room: it nearly always has. Bytes.
+const TRIED_MAX: usize = 16 * 1024;
+
 /// Bytes that a pipe within the process holds in each direction.
 const PIPE_LEN: usize = 32 * 1024;
 
@@ -93,6 +96,14 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Stream::Plain(Socket::Tcp(socket)) = &*self
+            && buf.len() <= TRIED_MAX
+        {
+            match socket.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
         forward!(self, poll_write, cx, buf)
     }
 

@@ -246,21 +246,15 @@ impl ServerConnection {
     /// Whether the server has closed the connection or said anything while nobody asked it: either way it is not used. The socket
     /// is not read: the reactor knows.
     pub fn has_spoken(&mut self) -> bool {
-        let waker = futures_util::task::noop_waker();
-        let mut cx = Context::from_waker(&waker);
+        let is_silent = |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         match &mut self.stream {
-            Stream::Plain(Socket::Tcp(stream)) => {
-                let ready = stream.poll_read_ready(&mut cx);
-                ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-            }
-            Stream::Plain(Socket::Unix(stream)) => {
-                let ready = stream.poll_read_ready(&mut cx);
-                ready.is_ready() && !matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-            }
+            Stream::Plain(Socket::Tcp(stream)) => !is_silent(stream.try_read(&mut [0])),
+            Stream::Plain(Socket::Unix(stream)) => !is_silent(stream.try_read(&mut [0])),
             // No server is reached this way.
             Stream::Plain(Socket::Memory(_)) => false,
             // TLS sends records of its own (session tickets), so it has to take in what came to know whether the server said anything.
             tls @ (Stream::ClientTls(_) | Stream::ServerTls(_)) => {
+                let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
                 Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
             }
         }

@@ -19,20 +19,23 @@ const ROLLED_BACK: Pins = Pins(Pins::TEMPORARY.0 | Pins::LISTEN.0 | Pins::HOLD_C
 
 /// Follows transaction, parameters and pins through a unit whose answers have all come.
 pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
-    let before = snapshot(state, server);
+    // Outside a block, what came before a statement in its unit, or in its pipeline, is a transaction too.
+    let mut implicit = state.pipeline_begin.take().map_or_else(|| snapshot(state, server), |begin| *begin);
     let open_before = state.transaction.is_some();
     if answer.error.is_some() {
-        follow_error(unit, (text, answer), &before, state, server);
+        follow_error(unit, (text, answer), &implicit, state, server);
     } else if answer.completed > 0 {
         let mut failed = state.transaction.as_ref().is_some_and(|transaction| transaction.failed);
-        let mut implicit = before.clone();
         for statement in unit.run_statements() {
             state.pins = state.pins.union(statement.pins);
             if state.transaction.is_none() {
-                // Outside a block, what came before it in the unit is a transaction too.
-                match statement.command {
+                match &statement.command {
                     Command::Rollback { .. } => restore(&implicit, state, server),
                     Command::Commit { .. } => implicit = snapshot(state, server),
+                    // What came before it is part of the block.
+                    Command::Begin(modes) => {
+                        state.transaction = Some(OpenTransaction::new(implicit.clone(), *modes, state));
+                    }
                     _ => {}
                 }
             }
@@ -50,7 +53,7 @@ pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &
         (TransactionStatus::Idle, _) => {}
         (_, Some(transaction)) => transaction.failed = status == TransactionStatus::Failed,
         (_, None) => {
-            let mut transaction = OpenTransaction::new(before, modes_of(unit), state);
+            let mut transaction = OpenTransaction::new(implicit.clone(), modes_of(unit), state);
             transaction.failed = status == TransactionStatus::Failed;
             state.transaction = Some(transaction);
         }
@@ -61,6 +64,9 @@ pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &
     }
     if let Some(transaction) = state.transaction.as_mut().filter(|_| !open_before) {
         transaction.begun = modes_of_begin(unit);
+    }
+    if state.pipeline_open && state.transaction.is_none() && answer.error.is_none() {
+        state.pipeline_begin = Some(Box::new(implicit));
     }
     if idle {
         state.local = None;
@@ -140,11 +146,6 @@ fn follow_error(
 
 fn follow_statement(statement: &StatementFacts, failed: bool, state: &mut SessionState, server: &mut ServerConnection) {
     match &statement.command {
-        Command::Begin(modes) => {
-            if state.transaction.is_none() {
-                state.transaction = Some(OpenTransaction::new(snapshot(state, server), *modes, state));
-            }
-        }
         Command::Commit { .. } => {
             if failed {
                 roll_back(state, server);
@@ -155,7 +156,8 @@ fn follow_statement(statement: &StatementFacts, failed: bool, state: &mut Sessio
             roll_back(state, server);
             next_transaction(state, server);
         }
-        Command::TwoPhase => {}
+        // A second BEGIN is only warned of.
+        Command::Begin(_) | Command::TwoPhase => {}
         Command::Savepoint(name) => {
             let now = snapshot(state, server);
             if let Some(transaction) = &mut state.transaction {

@@ -20,8 +20,7 @@ impl Session {
             self.state.skipping = false;
         }
         if let Some(report) = self.lost.take() {
-            self.state.lost_transaction = self.state.end_transaction().is_some() && !unit.ends_transaction();
-            self.state.pipeline_open = false;
+            self.state.lost_transaction = self.state.lose_transaction() && !unit.ends_transaction();
             self.state.pins = crate::sql::Pins::NONE;
             self.note_pins();
             self.refuse(unit, &report);

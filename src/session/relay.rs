@@ -4,9 +4,13 @@
 //! parameter reports, ReadyForQuery) wait in the server's inbox until they are whole.
 
 mod changed;
+mod error;
 mod parting;
 
+pub use self::error::refusal;
+
 use self::changed::{put_changed, put_fakes};
+use self::error::note_error;
 use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
@@ -17,16 +21,6 @@ use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
 use crate::wire::row_description::{NO_ROWS, result_shape};
-
-/// What reports "cached plan must not change result type".
-///
-/// Spec: `src/backend/utils/cache/plancache.c`.
-const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
-
-/// What reports "unexpected message type during COPY from stdin".
-///
-/// Spec: PostgreSQL `src/backend/commands/copyfromparse.c`.
-const COPY_ROUTINE: &[u8] = b"CopyGetData";
 
 /// A message that must be whole is passed unseen beyond this. Bytes.
 const INSPECT_MAX: usize = 1024 * 1024;
@@ -258,6 +252,16 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
     put_fakes(ranges, server, answer);
     while place < chunk.len() {
         let rest = &chunk[place..];
+        if is_prelude(rest[0], server, answer) {
+            let Some(head) = header(rest)? else { break };
+            let end = place + head.total.min(rest.len());
+            answer.answered += 1;
+            answer.body_forward = true;
+            forward(ranges, answer, place, end);
+            server.body_left = head.total - (end - place);
+            place = end;
+            continue;
+        }
         if matches!(rest[0], b'D' | b'd') && server.replies.is_at_rows() && answer.refused.is_none() {
             let rows = rows_len(rest);
             if rows > 0 {
@@ -292,6 +296,13 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
         put_fakes(ranges, server, answer);
     }
     Ok(place)
+}
+
+/// Whether the message only prepares an answer, and goes as it is: ParseComplete, BindComplete, RowDescription. Nearly every pipeline
+/// has the three of them.
+#[inline]
+fn is_prelude(tag: u8, server: &Incoming, answer: &Answer) -> bool {
+    matches!(tag, b'1' | b'2' | b'T') && server.replies.is_plain() && !answer.hidden && answer.refused.is_none()
 }
 
 /// Length of the run of rows and COPY data at the front, of which the last may not be all there: the length may be beyond the
@@ -395,51 +406,6 @@ fn begin_copy(server: &mut Incoming, answer: &mut Answer) {
     (answer.copy, answer.copy_began) = (CopyPhase::In, true);
     if answer.extended {
         answer.holds_sync |= server.replies.begin_copy_in();
-    }
-}
-
-fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
-    let fields = ErrorFields::read(body);
-    answer.fatal |= fields.is_fatal();
-    answer.farewell |= fields.is_fatal() && fields.state.class() == *b"57";
-    if answer.hidden || server.replies.front() == Some(Expected::Own) {
-        answer.own_error.get_or_insert_with(|| Box::new((fields.text(), body.to_vec())));
-        return;
-    }
-    answer.error = Some(fields.state);
-    answer.lost_sync |=
-        answer.copy == CopyPhase::In && fields.state == SqlState::PROTOCOL_VIOLATION && fields.routine == COPY_ROUTINE;
-    answer.copy = CopyPhase::None;
-    let stale = fields.state == SqlState::FEATURE_NOT_SUPPORTED && fields.routine == STALE_PLAN_ROUTINE;
-    answer.stale_plan = stale;
-    if answer.committed || answer.refused.is_some() {
-        // The rows before it may have come with it, and not have been forwarded yet.
-        answer.late_refusal = if answer.may_retry { refusal(fields.state) } else { None };
-        return;
-    }
-    if stale {
-        if !answer.may_replan {
-            return;
-        }
-        answer.stale_plan = false;
-        answer.refused = Some(RetryReason::StalePlan);
-    } else if answer.may_retry {
-        answer.refused = refusal(fields.state);
-    } else if answer.may_resend && fields.is_fatal() && fields.state == SqlState::ADMIN_SHUTDOWN {
-        answer.refused = Some(RetryReason::PrimaryLost);
-    }
-}
-
-/// Why a replica's error does not mean that the statement is wrong; `None` when the primary would say the same.
-pub fn refusal(state: SqlState) -> Option<RetryReason> {
-    match &state.0 {
-        // Read-only transaction, feature not supported in recovery, object not in prerequisite state.
-        b"25006" | b"0A000" | b"55000" => Some(RetryReason::ReplicaRefused),
-        b"40001" | b"40P01" | b"57P04" => Some(RetryReason::RecoveryConflict),
-        // Objects, roles and rights that were not replayed yet.
-        b"42P01" | b"42703" | b"42883" | b"3F000" | b"42704" | b"42501" => Some(RetryReason::MissingObject),
-        b"57P01" | b"57P02" | b"57P03" => Some(RetryReason::ReplicaLost),
-        _ => None,
     }
 }
 

@@ -68,7 +68,7 @@ impl Session {
         if let Some(mut link) = self.link.take() {
             link.server().mid_request = false;
         }
-        self.state.pipeline_open = false;
+        (self.state.pipeline_open, self.state.pipeline_begin) = (false, None);
         attempt.need.target = Target::Primary;
         attempt.need.reason = QueryReason::Retry;
         let Some((isolation, deferrable)) = begin else { return Ok(()) };

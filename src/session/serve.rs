@@ -320,8 +320,7 @@ impl Session {
             self.note_shown((link.route, link.host.id), false);
         }
         self.end_write_mark();
-        self.state.lost_transaction |= self.state.end_transaction().is_some();
-        self.state.pipeline_open = false;
+        self.state.lost_transaction |= self.state.lose_transaction();
         self.state.pins = Pins::NONE;
         self.note_pins();
     }

@@ -46,7 +46,8 @@ impl Session {
         let Some(link) = self.link.as_mut() else { return };
         let server = link.server();
         let open = self.state.transaction.is_some();
-        let plain = !unit.needs_care && !open && status == TransactionStatus::Idle && self.state.pins.is_empty();
+        let begun = open || self.state.pipeline_begin.is_some();
+        let plain = !unit.needs_care && !begun && status == TransactionStatus::Idle && self.state.pins.is_empty();
         if !plain {
             follow(unit, text, answer, &mut self.state, server);
         }

@@ -204,6 +204,8 @@ pub struct SessionState {
     pub skipping: bool,
     /// The server waits for the Sync of a pipeline.
     pub pipeline_open: bool,
+    /// What an error in that pipeline goes back to, if no transaction block is open: its parts up to a Flush are rolled back with it.
+    pub pipeline_begin: Option<Box<SessionSnapshot>>,
     /// That pipeline changes the catalogue.
     pub pipeline_changed_catalogue: bool,
     /// It has defined functions or triggers.
@@ -254,6 +256,7 @@ impl SessionState {
             lost_transaction: false,
             skipping: false,
             pipeline_open: false,
+            pipeline_begin: None,
             pipeline_changed_catalogue: false,
             pipeline_defined_code: false,
             lexing: Lexing { standard_conforming_strings: true, ascii_safe_encoding: true },
@@ -383,6 +386,19 @@ impl SessionState {
             self.parameters_changed();
         }
         self.transaction.take()
+    }
+
+    /// The server is gone, and what was not committed with it. Answers whether a transaction block was open.
+    pub fn lose_transaction(&mut self) -> bool {
+        self.pipeline_open = false;
+        let of_pipeline = self.pipeline_begin.take().map(|begin| *begin);
+        let transaction = self.end_transaction();
+        let was_open = transaction.is_some();
+        if let Some(begin) = transaction.map(|transaction| transaction.at_begin).or(of_pipeline) {
+            self.parameters = begin.session;
+            self.parameters_changed();
+        }
+        was_open
     }
 
     /// Draws the conclusions from a change of `parameters`.

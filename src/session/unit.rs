@@ -1,21 +1,15 @@
-//! Cutting the client's bytes into units, and what a unit needs.
+//! Units: what of a client's bytes goes to a server together, and what it needs.
 
+mod cut;
 mod messages;
 
-use self::messages::{add_bind, add_named, add_parse};
+pub use self::cut::cut;
 use super::state::SessionState;
-use crate::database::{Database, classify, classify_prepared};
+use crate::database::{Database, classify_prepared};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
-use crate::wire::bind::BindMessage;
-use crate::wire::frame::{HEADER_LEN, Header, client_header};
-use crate::wire::{Cursor, WireError};
+use crate::wire::frame::HEADER_LEN;
 use std::sync::Arc;
-
-/// A pipeline that grows beyond this before its Sync is sent in parts, to the primary. Bytes.
-const PIPELINE_MAX: usize = 1024 * 1024;
-/// A Bind longer than this, and than `retry_buffer`, is passed on as it comes, once its names are there. Bytes.
-const STREAM_MIN: usize = 256 * 1024;
 
 /// How a unit ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +71,10 @@ pub struct Unit {
     pub message_count: usize,
     /// It names a portal, or fetches only some of a portal's rows: portals may stay behind it.
     pub leaves_portals: bool,
-    /// Place and body length of its last unnamed Parse.
-    unnamed: Option<(usize, usize)>,
-    /// Named statements of this unit: place of the Parse body and its length.
-    named: Vec<(usize, usize)>,
+    /// Its last unnamed Parse.
+    unnamed: Option<UnitParse>,
+    /// The Parse messages of its named statements.
+    named: Vec<UnitParse>,
 }
 
 /// A text of a unit.
@@ -89,6 +83,17 @@ struct UnitText {
     facts: Arc<Facts>,
     /// Whether it is run, not only prepared.
     runs: bool,
+}
+
+/// A Parse of a unit.
+#[derive(Clone, Copy, Debug)]
+struct UnitParse {
+    /// Where its body is in the unit.
+    place: usize,
+    /// The body's length.
+    len: u32,
+    /// Which of the unit's texts it has.
+    text: u32,
 }
 
 /// A unit, or why there is none yet.
@@ -307,144 +312,16 @@ impl Unit {
         }
     }
 
-    /// The text with these facts is run after all.
-    fn runs(&mut self, facts: &Arc<Facts>) {
-        let texts = self.first.iter_mut().chain(&mut self.more);
-        for text in texts.filter(|text| Arc::ptr_eq(&text.facts, facts)) {
+    fn text_count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    /// This text, by its number, is run after all.
+    fn runs(&mut self, text: usize) {
+        if let Some(text) = self.first.iter_mut().chain(&mut self.more).nth(text) {
             text.runs = true;
             self.pins = self.pins.union(text.facts.pins);
         }
         self.whole |= self.pins.intersects(Pins::OPAQUE);
-    }
-}
-
-/// Cuts the unit at the front of `input`.
-///
-/// `scanned` remembers how far a pipeline was looked through without finding its end; it is 0 for a new unit.
-///
-/// # Errors
-/// A message that no client may send here; the session ends with it.
-pub fn cut(
-    input: &[u8],
-    scanned: &mut usize,
-    state: &SessionState,
-    database: &Database,
-    max_message: usize,
-) -> Result<Cut, WireError> {
-    let Some(header) = client_header(input)? else { return Ok(Cut::NeedMore) };
-    if header.total > max_message {
-        return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
-    }
-    if state.skipping && !matches!(header.tag, b'S' | b'X') {
-        return Ok(Cut::Ignore(header.total));
-    }
-    match header.tag {
-        b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
-            if !has_end(input, scanned, database, max_message)? {
-                return Ok(Cut::NeedMore);
-            }
-            *scanned = 0;
-            return cut_pipeline(input, state, database);
-        }
-        // Data of a COPY that has failed: PostgreSQL drops it too.
-        b'd' | b'c' | b'f' => return Ok(Cut::Ignore(header.total)),
-        _ if input.len() < header.total => return Ok(Cut::NeedMore),
-        _ => {}
-    }
-    let body = &input[HEADER_LEN..header.total];
-    let mut unit = Unit { len: header.total, ..Unit::empty(UnitKind::Query) };
-    match header.tag {
-        b'Q' => {
-            let mut cursor = Cursor::new(body);
-            let text = cursor.string()?;
-            cursor.end()?;
-            unit.add(classify(database, text, state.lexing), true, (state, database));
-        }
-        b'F' => {
-            unit.kind = UnitKind::Function;
-            unit.access = Access::Write(WriteReason::Command);
-            unit.pins = Pins::OPAQUE;
-            unit.needs_care = true;
-        }
-        b'X' => unit.kind = UnitKind::Terminate,
-        tag => return Err(WireError::Type(tag)),
-    }
-    Ok(Cut::Whole(unit))
-}
-
-/// Whether the pipeline at the front of `input` can be cut: its Sync or Flush is there, or it is too long to wait for it.
-fn has_end(input: &[u8], scanned: &mut usize, database: &Database, max_message: usize) -> Result<bool, WireError> {
-    loop {
-        let rest = &input[(*scanned).min(input.len())..];
-        match client_header(rest)? {
-            Some(header) if header.total > max_message => {
-                return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
-            }
-            Some(header) if rest.len() >= header.total => {
-                if !matches!(header.tag, b'P' | b'B' | b'D' | b'E' | b'C') {
-                    return Ok(true);
-                }
-                *scanned += header.total;
-            }
-            Some(header) => return Ok(*scanned >= PIPELINE_MAX || streamed_bind(header, rest, database).is_some()),
-            None => return Ok(*scanned >= PIPELINE_MAX),
-        }
-    }
-}
-
-/// The head of a Bind that is passed on as it comes: too long to be sent again, and its names are there.
-fn streamed_bind<'a>(header: Header, message: &'a [u8], database: &Database) -> Option<BindMessage<'a>> {
-    let long = header.tag == b'B' && header.total > STREAM_MIN.max(database.settings().routing.retry_buffer);
-    if long { BindMessage::read(&message[HEADER_LEN..]).ok() } else { None }
-}
-
-fn cut_pipeline(input: &[u8], state: &SessionState, database: &Database) -> Result<Cut, WireError> {
-    let mut unit = Unit::empty(UnitKind::Pipeline);
-    loop {
-        let rest = &input[unit.len..];
-        let header = match client_header(rest)? {
-            Some(header) if rest.len() >= header.total => header,
-            head => {
-                if let Some(head) = head
-                    && let Some(bind) = streamed_bind(head, rest, database)
-                {
-                    add_bind(&mut unit, input, bind, state, database)?;
-                    (unit.len, unit.rest) = (input.len(), head.total - rest.len());
-                }
-                unit.kind = UnitKind::Part;
-                unit.keep_portals();
-                return Ok(Cut::Whole(unit));
-            }
-        };
-        let place = unit.len + HEADER_LEN;
-        let body = &rest[HEADER_LEN..header.total];
-        match header.tag {
-            b'P' => add_parse(&mut unit, input, place, body, state, database)?,
-            b'B' => add_bind(&mut unit, input, BindMessage::read(body)?, state, database)?,
-            b'E' => {
-                unit.binds = true;
-                unit.leaves_portals |= !body.ends_with(&[0; 4]);
-            }
-            b'D' | b'C' => add_named(&mut unit, header.tag, body, (state, database))?,
-            b'S' | b'H' => {
-                if !body.is_empty() {
-                    return Err(WireError::Trailing);
-                }
-                unit.len += header.total;
-                if header.tag == b'H' {
-                    unit.kind = UnitKind::Flush;
-                    unit.keep_portals();
-                }
-                return Ok(Cut::Whole(unit));
-            }
-            _ => {
-                // A simple query in the middle of a pipeline: what came before it is sent first.
-                unit.kind = UnitKind::Part;
-                unit.keep_portals();
-                return Ok(Cut::Whole(unit));
-            }
-        }
-        unit.len += header.total;
-        unit.message_count += 1;
     }
 }

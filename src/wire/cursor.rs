@@ -51,7 +51,11 @@ impl<'a> Cursor<'a> {
 
     /// A zero-terminated string, without its zero.
     pub fn string(&mut self) -> Result<&'a [u8], WireError> {
-        let end = memchr::memchr(0, self.rest).ok_or(WireError::Unterminated)?;
+        // Most names are empty.
+        let end = match self.rest.first() {
+            Some(0) => 0,
+            _ => memchr::memchr(0, self.rest).ok_or(WireError::Unterminated)?,
+        };
         let (text, rest) = self.rest.split_at(end);
         self.rest = &rest[1..];
         Ok(text)

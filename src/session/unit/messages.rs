@@ -1,6 +1,6 @@
 //! What the messages of a pipeline add to their unit.
 
-use super::Unit;
+use super::{Unit, UnitParse};
 use crate::database::{Database, StatementForm, classify, classify_prepared};
 use crate::session::state::SessionState;
 use crate::sql::SessionEffect;
@@ -8,7 +8,6 @@ use crate::wire::WireError;
 use crate::wire::bind::BindMessage;
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
-use std::sync::Arc;
 
 pub(super) fn add_parse(
     unit: &mut Unit,
@@ -20,11 +19,12 @@ pub(super) fn add_parse(
 ) -> Result<(), WireError> {
     let message = ParseMessage::read(body)?;
     let facts = classify(database, message.text, state.lexing);
+    let parse = UnitParse { place, len: body.len() as u32, text: unit.text_count() as u32 };
     if message.name.is_empty() {
-        unit.unnamed = Some((place, body.len()));
+        unit.unnamed = Some(parse);
     } else {
         (unit.verbatim, unit.describes) = (false, true);
-        unit.named.push((place, body.len()));
+        unit.named.push(parse);
     }
     debug_assert!(place + body.len() <= input.len());
     unit.add(facts, false, (state, database));
@@ -40,21 +40,18 @@ pub(super) fn add_bind(
 ) -> Result<(), WireError> {
     unit.binds = true;
     unit.leaves_portals |= !message.portal.is_empty();
-    let parse_at = |(place, len): (usize, usize)| ParseMessage::read(&input[place..place + len]);
+    let names = |parse: &UnitParse| {
+        let body = &input[parse.place..][..parse.len as usize];
+        ParseMessage::read(body).is_ok_and(|parse| parse.name == message.statement)
+    };
     let parsed_here = if message.statement.is_empty() {
         unit.unnamed
     } else {
         unit.verbatim = false;
-        let named = unit.named.iter().rev().copied();
-        named.into_iter().find(|place| parse_at(*place).is_ok_and(|parse| parse.name == message.statement))
+        unit.named.iter().rev().copied().find(names)
     };
-    if let Some(place) = parsed_here {
-        let facts = classify(database, parse_at(place)?.text, state.lexing);
-        unit.runs(&facts);
-        if unit.needs_care && !unit.first.iter().chain(&unit.more).any(|text| Arc::ptr_eq(&text.facts, &facts)) {
-            // The cache has given its place to another text in between.
-            unit.add(facts, true, (state, database));
-        }
+    if let Some(parse) = parsed_here {
+        unit.runs(parse.text as usize);
         return Ok(());
     }
     if message.statement.is_empty() {

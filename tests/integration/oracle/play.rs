@@ -213,7 +213,7 @@ pub fn difference(direct: &[Played], through: &[Played]) -> Option<String> {
     let list = |played: Option<&Played>| played.map_or_else(Vec::new, |played| played.events.iter().map(show).collect());
     let (own, other): (Vec<String>, Vec<String>) = (list(own), list(other));
     let same = own.iter().zip(&other).take_while(|(own, other)| own == other).count();
-    let part = |events: &[String]| match events.get(same.saturating_sub(2)..(same + 6).min(events.len())) {
+    let part = |events: &[String]| match events.get(same.saturating_sub(2)..(same + 12).min(events.len())) {
         Some(events) if !events.is_empty() => events.iter().map(|event| format!("\n      {event}")).collect::<String>(),
         _ => "\n      nothing".to_owned(),
     };
