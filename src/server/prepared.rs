@@ -100,14 +100,21 @@ impl std::fmt::Display for ServerStatementName {
 #[derive(Debug, Default)]
 pub struct OwnNames {
     held: HashMap<Box<[u8]>, u64, foldhash::fast::RandomState>,
-    /// Names that the unit under way gives or takes, with the number of the answer that says so.
-    changes: Vec<(u64, Box<[u8]>)>,
+    /// Names that the unit under way gives or takes.
+    changes: Vec<NameChange>,
     /// The number of the answer that says that nothing is prepared any more.
     all_gone_at: Option<u64>,
 }
 
-/// No statement has this id: whether the server holds the name is not known.
-const IN_DOUBT: u64 = 0;
+/// A name that is given or taken.
+#[derive(Debug)]
+struct NameChange {
+    /// The number of the answer that says so.
+    at: u64,
+    name: Box<[u8]>,
+    /// What was prepared under it before, if it was held.
+    before: Option<u64>,
+}
 
 impl OwnNames {
     /// Whether there is none.
@@ -127,36 +134,36 @@ impl OwnNames {
 
     /// The server holds the name when the answer with this number has come.
     pub fn add(&mut self, name: &[u8], id: u64, at: u64) {
-        self.held.insert(name.into(), id);
-        self.changes.push((at, name.into()));
+        let before = self.held.insert(name.into(), id);
+        self.changes.push(NameChange { at, name: name.into(), before });
     }
 
     /// The server does not hold the name any more when the answer with this number has come.
     pub fn remove(&mut self, name: &[u8], at: u64) {
-        self.held.remove(name);
-        self.changes.push((at, name.into()));
+        let before = self.held.remove(name);
+        self.changes.push(NameChange { at, name: name.into(), before });
     }
 
     /// The server holds none, and nothing that was prepared for any session, when the answer with this number has come.
     pub fn remove_all(&mut self, at: u64) {
-        self.changes.extend(self.held.drain().map(|(name, _)| (at, name)));
+        self.changes.extend(self.held.drain().map(|(name, id)| NameChange { at, name, before: Some(id) }));
         self.all_gone_at = Some(at);
-        self.changes.push((at, Box::default()));
     }
 
     /// Whether the unit under way gives or takes names.
     pub fn is_changing(&self) -> bool {
-        !self.changes.is_empty()
+        !self.changes.is_empty() || self.all_gone_at.is_some()
     }
 
-    /// The answers have come, but for those from this number on: the names that these would have given or taken are in doubt.
+    /// The answers have come, but for those from this number on: what these would have given or taken is as it was.
     /// Answers whether the server has forgotten everything that was prepared.
     pub fn settle(&mut self, failed_at: Option<u64>) -> bool {
         let failed = |at: u64| failed_at.is_some_and(|failed| at >= failed);
-        for (at, name) in self.changes.drain(..).filter(|(_, name)| !name.is_empty()) {
-            if failed(at) {
-                self.held.insert(name, IN_DOUBT);
-            }
+        for change in self.changes.drain(..).rev().filter(|change| failed(change.at)) {
+            match change.before {
+                Some(id) => self.held.insert(change.name, id),
+                None => self.held.remove(&change.name),
+            };
         }
         self.all_gone_at.take().is_some_and(|at| !failed(at))
     }
@@ -225,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_dropped_answers_are_in_doubt() {
+    fn what_dropped_answers_would_have_done_is_not_done() {
         let mut own = OwnNames::default();
         own.add(b"a", 1, 10);
         own.settle(None);
@@ -234,10 +241,18 @@ mod tests {
         own.add(b"c", 3, 13);
         assert!(own.is_changing());
         assert!(!own.settle(Some(13)));
-        assert!(!own.holds(b"a") && !own.is_changing());
-        let mut held: Vec<_> = own.iter().collect();
-        held.sort_unstable();
-        assert_eq!(held, [(&b"b"[..], 2), (b"c", IN_DOUBT)]);
+        assert!(!own.holds(b"a") && !own.holds(b"c") && !own.is_changing());
+        own.remove(b"b", 14);
+        own.add(b"b", 4, 15);
+        own.remove(b"b", 16);
+        assert!(!own.settle(Some(15)));
+        assert!(!own.holds(b"b"));
+        own.add(b"b", 2, 17);
+        own.settle(None);
+        own.remove(b"b", 18);
+        own.add(b"b", 5, 19);
+        own.settle(Some(18));
+        assert_eq!(own.iter().collect::<Vec<_>>(), [(&b"b"[..], 2)]);
         assert_eq!(id_of(server_name(7).as_bytes()), Some(7));
         assert_eq!(id_of(b"pgyard_x"), None);
         own.remove_all(20);

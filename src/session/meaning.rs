@@ -6,7 +6,7 @@ use crate::database::statements::{decides_meaning, meaning_names, with_meaning};
 use crate::database::{PreparedStatement, StatementForm, meaning};
 use crate::server::prepared::server_name;
 use crate::server::{Expected, ParameterSet, ServerConnection, TransactionStatus};
-use crate::sql::{Command, Facts, SessionEffect};
+use crate::sql::{Command, Facts, Pins, SessionEffect};
 use crate::wire::frame::{put_message, put_string};
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
@@ -191,7 +191,8 @@ pub(super) fn put_quiet_close(server: &mut ServerConnection, name: &[u8]) {
 
 /// Sets the parameters that a text was written for; gives what sets them back.
 pub(super) fn begin_detour(server: &mut ServerConnection, state: &SessionState, wanted: &str) -> Vec<String> {
-    if *wanted == *state.meaning {
+    // Pinned by its parameters: only the server knows them, and could not be set back to them.
+    if *wanted == *state.meaning || state.pins.intersects(Pins::PARAMETER) {
         return Vec::new();
     }
     let now = state.local.as_ref().map_or_else(|| (*state.parameters).clone(), |local| local.over(&state.parameters));
