@@ -41,7 +41,9 @@ promises: ## Count what is promised in numbers, in full: stale reads, hosts that
 
 shards: ## Figures of reading over three shards of a million rows each (ROWS=100000)
 	@scripts/setup.sh --tests
-	PGYARD_SHARD_ROWS=$(or $(ROWS),1000000) $(CARGO) test --release --test integration sharded::figures -- --nocapture
+	$(CARGO) build --release --bin pgyard
+	PGYARD_PROGRAM=$(CURDIR)/target/release/pgyard PGYARD_SHARD_ROWS=$(or $(ROWS),1000000) \
+		$(CARGO) test --test integration sharded::figures -- --nocapture
 
 soak: ## Clients that do everything and vanish, servers that end sessions, for 30 minutes (MINUTES=5 SEED=7)
 	@scripts/setup.sh --tests

@@ -76,7 +76,9 @@ impl Pgyard {
         directory: tempfile::TempDir,
     ) -> Pgyard {
         let log = File::create(directory.path().join("pgyard.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgyard"));
+        // Figures are those of a release build: the tests themselves need not be one.
+        let program = std::env::var_os("PGYARD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pgyard").into());
+        let mut command = Command::new(program);
         command.args(line).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PGYARD_") {
