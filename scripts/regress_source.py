@@ -8,20 +8,42 @@ import os
 import re
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 from bench_process import BenchFailed
 
-# Sessions of isolationtester are known to the server by their process number, which a proxy's BackendKeyData does not tell.
+# Sessions of isolationtester are known to the server by their process number, which a proxy's BackendKeyData does not tell. A session's own
+# notifications come with the number that it was told, as PQbackendPID would have said it.
 ASK_FOR_PID = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdlib.h>
 #include "libpq-fe.h"
+static struct { const PGconn *connection; int pid; } known[64];
+static int count;
 int PQbackendPID(const PGconn *connection)
 {
     PGresult *answer = PQexec((PGconn *) connection, "SELECT pg_catalog.pg_backend_pid()");
     int pid = PQntuples(answer) == 1 ? atoi(PQgetvalue(answer, 0, 0)) : 0;
     PQclear(answer);
+    if (count < 64) {
+        known[count].connection = connection;
+        known[count++].pid = pid;
+    }
     return pid;
+}
+PGnotify *PQnotifies(PGconn *connection)
+{
+    PGnotify *(*next)(PGconn *) = (PGnotify *(*)(PGconn *)) dlsym(RTLD_NEXT, "PQnotifies");
+    int (*told)(const PGconn *) = (int (*)(const PGconn *)) dlsym(RTLD_NEXT, "PQbackendPID");
+    PGnotify *notification = next(connection);
+    for (int i = 0; notification != NULL && i < count; i++)
+        if (known[i].connection == connection && notification->be_pid == told(connection)) {
+            notification->be_pid = known[i].pid;
+            break;
+        }
+    return notification;
 }
 """
 
@@ -47,12 +69,13 @@ class Suites:
                 raise BenchFailed(f"{self.drivers / driver} is missing: it comes with Debian's package {self.package}")
         self.cache.mkdir(parents=True, exist_ok=True)
         ready = self.cache / "ready"
-        if not ready.exists() or ready.read_text() != self.version:
+        holds = f"{self.version} {zlib.crc32(ASK_FOR_PID.encode())}"
+        if not ready.exists() or ready.read_text() != holds:
             for old in self.cache.iterdir():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
             self.fetch()
             self.build()
-            ready.write_text(self.version)
+            ready.write_text(holds)
         self.libraries = self.cache / "libraries"
         self.source = next(path for path in self.cache.glob(f"postgresql-{self.major}*") if path.is_dir())
         return self

@@ -3,6 +3,7 @@
 use crate::auth::{KeyCache, ServerCredential};
 use crate::server::{ConnectError, ServerConnection, ServerTarget, connect};
 use crate::types::SqlState;
+use crate::wire::reply::Report;
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -66,10 +67,10 @@ async fn started(connection: &mut ServerConnection) -> Result<Option<i64>, Conne
     match asked.map_err(|_| ConnectError::Timeout(target.to_string()))?.map_err(lost)? {
         Ok(text) => Ok(text.and_then(|text| u64::from_str_radix(&text, 16).ok()).map(u64::cast_signed)),
         // The server ends; it is not for a role to be kept from asking.
-        Err((state, message)) if state.class() == *b"57" && state != SqlState::QUERY_CANCELED => {
+        Err(Report { state, message, .. }) if state.class() == *b"57" && state != SqlState::QUERY_CANCELED => {
             Err(ConnectError::Refused { target: target.to_string(), state, message })
         }
-        Err((state, message)) => {
+        Err(Report { state, message, .. }) => {
             tracing::debug!(%target, ?state, message, "a server does not tell when it was started");
             Ok(None)
         }

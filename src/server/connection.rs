@@ -3,10 +3,10 @@
 use super::{OwnNames, ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
 use crate::net::stream::Socket;
 use crate::net::{Buffer, Stream};
-use crate::types::SqlState;
 use crate::wire::Cursor;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, header, put_message, put_string};
+use crate::wire::reply::Report;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -272,14 +272,14 @@ impl ServerConnection {
         Ok(())
     }
 
-    /// Runs SQL of pgyard's own; answers the first column of the first row. The inner error is the server's: SQLSTATE and message.
+    /// Runs SQL of pgyard's own; answers the first column of the first row. The inner error is the server's.
     ///
     /// # Errors
     /// The connection ended or the server broke the protocol; it must not be used again.
     ///
     /// # Cancel safety
     /// Not safe: after a drop the connection must be closed.
-    pub async fn run(&mut self, sql: &str) -> io::Result<Result<Option<String>, (SqlState, String)>> {
+    pub async fn run(&mut self, sql: &str) -> io::Result<Result<Option<String>, Report>> {
         let mut query = Vec::new();
         put_message(&mut query, b'Q', |body| put_string(body, sql.as_bytes()));
         self.stream.write_all(&query).await?;
@@ -297,8 +297,7 @@ impl ServerConnection {
             self.stream.read_exact(&mut body).await?;
             match head[0] {
                 b'E' => {
-                    let fields = ErrorFields::read(&body);
-                    outcome = Err((fields.state, fields.text()));
+                    outcome = Err(ErrorFields::read(&body).report());
                 }
                 b'D' if matches!(outcome, Ok(None)) => outcome = Ok(first_column(&body)),
                 b'S' => _ = super::login::note_parameter(&body, &mut self.incoming.reported),

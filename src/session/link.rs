@@ -97,9 +97,9 @@ impl Drop for Link {
 async fn reset(mut server: Box<ServerConnection>, pool: Arc<Pool>) {
     let forget = async {
         if server.incoming.status != TransactionStatus::Idle {
-            server.run("ROLLBACK").await?.map_err(|(_, message)| io::Error::other(message))?;
+            server.run("ROLLBACK").await?.map_err(|report| io::Error::other(report.message))?;
         }
-        server.run("DISCARD ALL").await?.map_err(|(_, message)| io::Error::other(message))?;
+        server.run("DISCARD ALL").await?.map_err(|report| io::Error::other(report.message))?;
         Ok::<(), io::Error>(())
     };
     match tokio::time::timeout(RESET_TIMEOUT, forget).await {

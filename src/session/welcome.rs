@@ -140,9 +140,9 @@ async fn ask(pool: &Arc<Pool>, mut server: Box<ServerConnection>, wanted: &Param
     let sql = server.parameters.change_to(wanted);
     match server.run(&sql).await {
         Ok(Ok(_)) => server.parameters = Arc::new(wanted.clone()),
-        Ok(Err((state, message))) => {
+        Ok(Err(report)) => {
             pool.discard(server);
-            return Err(Report::fatal(state, message));
+            return Err(report.ending_the_session());
         }
         Err(error) => {
             pool.discard(server);

@@ -1,6 +1,7 @@
 //! ErrorResponse and NoticeResponse: the fields that decide what happens next.
 
 use super::Cursor;
+use super::reply::Report;
 use crate::types::SqlState;
 
 /// The fields of an ErrorResponse that pgyard acts upon.
@@ -14,6 +15,10 @@ pub struct ErrorFields<'a> {
     pub state: SqlState,
     /// The message.
     pub message: &'a [u8],
+    /// More of it; empty if there is none.
+    pub detail: &'a [u8],
+    /// What to do; empty if nothing is said.
+    pub hint: &'a [u8],
     /// The function in the server's source that reported it; never translated.
     pub routine: &'a [u8],
 }
@@ -21,7 +26,8 @@ pub struct ErrorFields<'a> {
 impl<'a> ErrorFields<'a> {
     /// Reads a body; what is missing or malformed is empty, for an error must never be lost.
     pub fn read(body: &'a [u8]) -> Self {
-        let mut fields = ErrorFields { severity: b"", state: SqlState::INTERNAL_ERROR, message: b"", routine: b"" };
+        let mut fields =
+            ErrorFields { severity: b"", state: SqlState::INTERNAL_ERROR, message: b"", detail: b"", hint: b"", routine: b"" };
         let mut cursor = Cursor::new(body);
         while let Ok(code) = cursor.byte() {
             if code == 0 {
@@ -37,6 +43,8 @@ impl<'a> ErrorFields<'a> {
                     }
                 }
                 b'M' => fields.message = value,
+                b'D' => fields.detail = value,
+                b'H' => fields.hint = value,
                 b'R' => fields.routine = value,
                 _ => {}
             }
@@ -47,6 +55,12 @@ impl<'a> ErrorFields<'a> {
     /// Whether the server ends the connection after it.
     pub fn is_fatal(&self) -> bool {
         matches!(self.severity, b"FATAL" | b"PANIC")
+    }
+
+    /// The same as an error of pgyard's own that ends no session.
+    pub fn report(&self) -> Report {
+        let text = |field: &[u8]| (!field.is_empty()).then(|| String::from_utf8_lossy(field).into());
+        Report { detail: text(self.detail), hint: text(self.hint), ..Report::error(self.state, self.text()) }
     }
 
     /// The message as text.
@@ -65,6 +79,9 @@ mod tests {
         assert_eq!(fields.state, SqlState::ADMIN_SHUTDOWN);
         assert!(fields.is_fatal());
         assert_eq!(fields.text(), "gone");
+        assert_eq!(fields.report(), Report::error(SqlState::ADMIN_SHUTDOWN, "gone"));
+        let fields = ErrorFields::read(b"VERROR\0C22023\0Minvalid\0DWhy.\0HTry.\0\0");
+        assert_eq!(fields.report(), Report::error(SqlState::INVALID_PARAMETER_VALUE, "invalid").detail("Why.").hint("Try."));
         for bad in [&b""[..], b"\0", b"C57\0", b"M", b"Mno end", b"C\xff\xff\xff\xff\xff\xff\0\0"] {
             assert_eq!(ErrorFields::read(bad).state, SqlState::INTERNAL_ERROR);
         }

@@ -61,6 +61,30 @@ fn the_environment_of_libpq_reaches_the_servers() {
         assert_eq!(run(through, environment), direct, "{environment:?}");
         assert_eq!(run(through, &[]), plain, "after {environment:?}");
     }
+    for options in [
+        "-c default_transaction_isolation=nonsense",
+        "-c datestyle=nonsense",
+        "-c work_mem=1",
+        "-c work_mem=many",
+        "-c nosuch=1",
+        "-c log_statement=all",
+        "-c timezone=Mars",
+        "-c client_encoding=nonsense",
+    ] {
+        // It may try again without TLS, and says all of it twice then.
+        let said = |target| {
+            let mut lines: Vec<String> = Vec::new();
+            for line in run(target, &[("PGOPTIONS", options)]).lines().map(|line| line.trim_start_matches("psql: error: ")) {
+                if !lines.iter().any(|known| known == line) {
+                    lines.push(line.to_owned());
+                }
+            }
+            lines
+        };
+        let direct = said(Target::Direct);
+        assert!(direct.iter().any(|line| line.contains("FATAL")), "{options}: {direct:?}");
+        assert_eq!(said(through), direct, "{options}");
+    }
 }
 
 /// `PGnotify.be_pid` is `PQbackendPID()` for a client's own notifications, and only for these: applications skip them by that.
