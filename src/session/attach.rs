@@ -158,7 +158,7 @@ impl Session {
     fn find_place(&mut self, attempt: &Attempt) -> Result<Place, (NoHost, Arc<Fleet>)> {
         let reads_on_primary = attempt.tuning.reads_on_primary;
         let (database, state) = (&*self.database, &mut self.state);
-        let mut choice = Choice { database, state, client_hash: self.client_hash, reads_on_primary };
+        let mut choice = Choice { database, state, client_hash: u64::from(self.client_hash), reads_on_primary };
         with_view(database, |view| {
             let (fleet, balancer) = view.fleet();
             let (index, reason) = choice.choose((fleet, balancer), attempt).map_err(|missing| (missing, fleet.clone()))?;

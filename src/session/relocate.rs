@@ -32,7 +32,7 @@ impl Session {
             return false;
         }
         let (database, state, host_id) = (&*self.database, &mut self.state, link.host.id);
-        let (client_hash, reads_on_primary) = (self.client_hash, attempt.tuning.reads_on_primary);
+        let (client_hash, reads_on_primary) = (u64::from(self.client_hash), attempt.tuning.reads_on_primary);
         let mut choice = Choice { database, state, client_hash, reads_on_primary };
         with_view(database, |view| !choice.is_shown_by(host_id, view.fleet().0, &attempt.reads))
     }

@@ -66,11 +66,12 @@ pub struct Session {
     pub(super) link: Option<Link>,
     pub(super) worker: usize,
     pub(super) mode: PoolMode,
-    pub(super) client_hash: u64,
+    pub(super) client_hash: u32,
     pub(super) limits: arc_swap::Cache<Arc<arc_swap::ArcSwap<SessionLimits>>, Arc<SessionLimits>>,
     pub(super) pools: PoolsAtHand,
     slot: Option<Arc<WaitSlot>>,
-    scanned: usize,
+    /// How far a pipeline was looked through: at most 1 MiB and a message.
+    scanned: u32,
     pub(super) placement: Arc<Placement>,
     /// The round of its thread in which it last served a unit.
     round: u32,
@@ -92,7 +93,7 @@ impl Session {
         let mode = role.mode(&database);
         let client_hash = entry.peer.ip().map_or(0, |ip| {
             use std::hash::BuildHasher;
-            foldhash::fast::FixedState::with_seed(1).hash_one(ip)
+            (foldhash::fast::FixedState::with_seed(1).hash_one(ip) >> 32) as u32
         });
         let pools = arc_swap::Cache::new(role.pools_cell().clone());
         let worker = crate::metrics::worker_index().unwrap_or(0);

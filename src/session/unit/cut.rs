@@ -22,7 +22,7 @@ const STREAM_MIN: usize = 256 * 1024;
 /// A message that no client may send here; the session ends with it.
 pub fn cut(
     input: &[u8],
-    scanned: &mut usize,
+    scanned: &mut u32,
     state: &SessionState,
     database: &Database,
     max_message: usize,
@@ -69,9 +69,10 @@ pub fn cut(
 }
 
 /// Whether the pipeline at the front of `input` can be cut: its Sync or Flush is there, or it is too long to wait for it.
-fn has_end(input: &[u8], scanned: &mut usize, database: &Database, max_message: usize) -> Result<bool, WireError> {
+fn has_end(input: &[u8], scanned: &mut u32, database: &Database, max_message: usize) -> Result<bool, WireError> {
     loop {
-        let rest = &input[(*scanned).min(input.len())..];
+        let done = *scanned as usize;
+        let rest = &input[done.min(input.len())..];
         match client_header(rest)? {
             Some(header) if header.total > max_message => {
                 return Err(WireError::Length { tag: header.tag, length: (header.total - 1) as u32 });
@@ -80,10 +81,10 @@ fn has_end(input: &[u8], scanned: &mut usize, database: &Database, max_message: 
                 if !matches!(header.tag, b'P' | b'B' | b'D' | b'E' | b'C') {
                     return Ok(true);
                 }
-                *scanned += header.total;
+                *scanned += header.total as u32;
             }
-            Some(header) => return Ok(*scanned >= PIPELINE_MAX || streamed_bind(header, rest, database).is_some()),
-            None => return Ok(*scanned >= PIPELINE_MAX),
+            Some(header) => return Ok(done >= PIPELINE_MAX || streamed_bind(header, rest, database).is_some()),
+            None => return Ok(done >= PIPELINE_MAX),
         }
     }
 }
