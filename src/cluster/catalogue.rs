@@ -287,7 +287,9 @@ impl<T: Send + Sync + 'static> CatalogueReader<T> {
             // Whoever waits for the first reading waits in vain.
             self.slot.loaded.send_modify(|_| {});
         }
-        match missing && was_missing {
+        // That there is no host, and why, is said of the hosts.
+        let no_host = matches!(error, CatalogueError::Control(ControlError::NoHost));
+        match no_host || missing && was_missing {
             true => tracing::debug!(database = %self.database, %error, "reading the catalogue failed"),
             false => tracing::warn!(database = %self.database, %error, "reading the catalogue failed"),
         }
