@@ -18,6 +18,7 @@ const REPLAY_MAX: usize = 16;
 const ROLLED_BACK: Pins = Pins(Pins::TEMPORARY.0 | Pins::LISTEN.0 | Pins::HOLD_CURSOR.0);
 
 /// Follows transaction, parameters and pins through a unit whose answers have all come.
+#[inline(never)]
 pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
     // Outside a block, what came before a statement in its unit, or in its pipeline, is a transaction too.
     let mut implicit = state.pipeline_begin.take().map_or_else(|| snapshot(state, server), |begin| *begin);
@@ -27,19 +28,7 @@ pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &
     } else if answer.completed > 0 {
         let mut failed = state.transaction.as_ref().is_some_and(|transaction| transaction.failed);
         for statement in unit.run_statements() {
-            state.pins = state.pins.union(statement.pins);
-            if state.transaction.is_none() {
-                match &statement.command {
-                    Command::Rollback { .. } => restore(&implicit, state, server),
-                    Command::Commit { .. } => implicit = snapshot(state, server),
-                    // What came before it is part of the block.
-                    Command::Begin(modes) => {
-                        state.transaction = Some(OpenTransaction::new(implicit.clone(), *modes, state));
-                    }
-                    _ => {}
-                }
-            }
-            follow_statement(statement, std::mem::take(&mut failed), state, server);
+            follow_statement(statement, (&mut implicit, std::mem::take(&mut failed)), state, server);
             follow_names(unit, statement, text, state, server);
         }
         whole_date_style(unit, answer, state, server);
@@ -77,6 +66,22 @@ pub(super) fn follow(unit: &Unit, text: Option<&[u8]>, answer: &Answer, state: &
     state.parameters_changed();
     if !Arc::ptr_eq(&state.parameters, &server.parameters) && *state.parameters == *server.parameters {
         server.parameters = state.parameters.clone();
+    }
+}
+
+/// Follows a unit whose server is lost behind some of its statements: what those had committed stays.
+pub(super) fn follow_lost(unit: &Unit, answer: &Answer, state: &mut SessionState, server: &mut ServerConnection) {
+    if answer.completed == 0 {
+        return;
+    }
+    let mut implicit = state.pipeline_begin.take().map_or_else(|| snapshot(state, server), |begin| *begin);
+    let mut failed = state.transaction.as_ref().is_some_and(|transaction| transaction.failed);
+    for statement in unit.run_statements().take(answer.completed as usize) {
+        follow_statement(statement, (&mut implicit, std::mem::take(&mut failed)), state, server);
+    }
+    if state.transaction.is_none() {
+        restore(&implicit, state, server);
+        state.parameters_changed();
     }
 }
 
@@ -144,7 +149,23 @@ fn follow_error(
     }
 }
 
-fn follow_statement(statement: &StatementFacts, failed: bool, state: &mut SessionState, server: &mut ServerConnection) {
+/// `implicit` is what the transaction outside of a block began with; `failed` says that the block has.
+fn follow_statement(
+    statement: &StatementFacts,
+    (implicit, failed): (&mut SessionSnapshot, bool),
+    state: &mut SessionState,
+    server: &mut ServerConnection,
+) {
+    state.pins = state.pins.union(statement.pins);
+    if state.transaction.is_none() {
+        match &statement.command {
+            Command::Rollback { .. } => restore(implicit, state, server),
+            Command::Commit { .. } => *implicit = snapshot(state, server),
+            // What came before it is part of the block.
+            Command::Begin(modes) => state.transaction = Some(OpenTransaction::new(implicit.clone(), *modes, state)),
+            _ => {}
+        }
+    }
     match &statement.command {
         Command::Commit { .. } => {
             if failed {

@@ -2,6 +2,7 @@
 
 use super::attach::{AttachError, Attempt};
 use super::exchange::Exchange;
+use super::follow::follow_lost;
 use super::recover::{Loss, LossAction, after_loss};
 use super::run::{Session, SessionEnd};
 use super::send::put_own_query;
@@ -59,6 +60,8 @@ impl Session {
         link.server().broken = true;
         let (host_id, route, body_left) = (link.host.id, link.route, link.server().incoming.body_left);
         let (target, started_us) = (link.server().target.clone(), link.server().started_us);
+        let in_transaction = self.state.transaction.is_some();
+        follow_lost(unit, &exchange.answer, &mut self.state, link.server());
         drop(link);
         let cluster = &self.database.upstream().cluster;
         cluster.report(host_id, HostReport::Broken);
@@ -70,7 +73,6 @@ impl Session {
             let takes_sessions = takes_sessions(&target, &database, &self.role.role);
             cluster.goes_on(host_id, started_us, takes_sessions).await
         };
-        let in_transaction = self.state.transaction.is_some();
         // Its server has done nothing in the transaction, unless it did the unit.
         let begun = held && self.may_begin_anew(unit);
         let commits = |statement: &StatementFacts| matches!(statement.command, Command::Commit { .. } | Command::TwoPhase);

@@ -52,6 +52,38 @@ fn pass(mut from: TcpStream, mut to: TcpStream, keeps: Option<&AtomicBool>) {
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
+/// What a simple query had committed when its server was lost stays with the session; what it had not is gone.
+#[test]
+fn parameters_that_were_committed_before_the_server_was_lost_stay() {
+    let fleet = own_fleet(0);
+    let yard = Pgyard::start(&fleet, &[]);
+    let settings = |client: &mut RawClient| {
+        ["a.x", "a.y", "a.z"].map(|name| client.column(&format!("SELECT current_setting('{name}', true)")).unwrap().concat())
+    };
+    let lose = |client: &mut RawClient, text: &str| {
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| client.run(Protocol::Simple, text).map(|replies| tags(&replies)));
+            let sleepers = "FROM pg_stat_activity WHERE usename = 'app' AND state = 'active' AND wait_event = 'PgSleep'";
+            eventually("it sleeps", Duration::from_secs(20), || {
+                fleet.primary().sql(&format!("SELECT count(*) {sleepers}")).unwrap() == "1"
+            });
+            fleet.primary().sql(&format!("SELECT pg_terminate_backend(pid) {sleepers}")).unwrap();
+            running.join().unwrap()
+        })
+    };
+    let mut client = yard.client();
+    lose(&mut client, "BEGIN; SET a.x = 'one'; COMMIT; SET a.y = 'two'; SELECT pg_sleep(600)").unwrap();
+    assert_eq!(settings(&mut client), ["one", "", ""], "outside a block all behind the COMMIT is one transaction");
+    lose(&mut client, "SET a.x = 'three'; BEGIN; SET a.y = 'four'; SELECT pg_sleep(600)").unwrap();
+    client.column("ROLLBACK").unwrap();
+    assert_eq!(settings(&mut client), ["one", "", ""], "what came before BEGIN is part of the block");
+    client.column("BEGIN").unwrap();
+    client.column("SET a.z = 'five'").unwrap();
+    lose(&mut client, "SET a.y = 'six'; COMMIT; BEGIN; SET a.x = 'seven'; SELECT pg_sleep(600)").unwrap();
+    client.column("ROLLBACK").unwrap();
+    assert_eq!(settings(&mut client), ["one", "six", "five"]);
+}
+
 fn tags(replies: &[Reply]) -> String {
     replies.iter().map(|reply| char::from(reply.tag)).collect()
 }
