@@ -5,6 +5,7 @@ pub mod scratch;
 pub mod socket;
 pub mod stream;
 pub mod tls;
+pub mod watched;
 
 pub use buffer::Buffer;
 pub use stream::Stream;
