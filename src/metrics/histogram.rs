@@ -35,6 +35,7 @@ impl DurationHistogram {
     /// Records one duration.
     #[inline]
     pub fn record(&self, duration: Duration) {
+        // Of waiting there is none, nearly always.
         if duration.is_zero() {
             return self.cells.add(0, 1);
         }
