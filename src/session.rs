@@ -8,6 +8,7 @@
 //! was forwarded and it cannot have taken effect; a server connection that is not clean never reaches another session.
 
 pub mod access;
+mod aside;
 pub mod asked;
 pub mod attach;
 pub mod begin;

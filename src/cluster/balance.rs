@@ -61,6 +61,7 @@ impl Balancer {
 
     /// For a statement that would have to wait at `chosen`: the candidate with the fewest statements under way and waiting, `chosen`
     /// among equals. Weights and addresses bind: where those decide, it waits.
+    #[cold]
     pub(super) fn less_crowded(&self, fleet: &Fleet, candidates: HostSet, chosen: usize) -> usize {
         if matches!(self.balance, Balance::Weighted | Balance::IpHash) {
             return chosen;

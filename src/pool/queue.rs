@@ -5,6 +5,7 @@ use super::slot::WaitEnd;
 use super::waiters::{Waiter, Waiters};
 use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
 use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
+use std::hint::cold_path;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -256,9 +257,11 @@ impl Pool {
         let too_old = !max_age.is_zero() && now.saturating_duration_since(connection.aged_from) > max_age;
         let mut unwanted = state.closed || state.open > state.quota;
         if connection.valid < state.valid_from {
+            cold_path();
             unwanted |= !state.revalidate(&mut connection, now);
         }
         if unwanted || too_old || !connection.is_clean() {
+            cold_path();
             drop(state);
             return self.discard(connection);
         }

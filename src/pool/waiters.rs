@@ -50,9 +50,11 @@ impl Waiters {
     /// Who is next to get a connection of this thread: its own first waiter, unless one of another thread has waited much longer.
     #[inline]
     pub(super) fn next(&mut self, thread: usize, now: Instant) -> Option<Waiter> {
-        if self.count == 0 {
-            return None;
-        }
+        if self.count == 0 { None } else { self.next_of_all(thread, now) }
+    }
+
+    #[inline(never)]
+    fn next_of_all(&mut self, thread: usize, now: Instant) -> Option<Waiter> {
         let home = thread % self.queues.len();
         let age = |queue: &VecDeque<Waiter>| queue.front().map(|waiter| now.saturating_duration_since(waiter.since));
         let local = age(&self.queues[home]);

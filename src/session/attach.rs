@@ -1,5 +1,6 @@
 //! Giving a unit a server connection: which host, which pool, and how long to wait for either.
 
+use super::aside::aside;
 use super::choose::Choice;
 use super::link::Link;
 use super::run::{Session, SessionEnd};
@@ -15,6 +16,7 @@ use crate::sql::TableSet;
 use crate::types::SqlState;
 use crate::wire::reply::Report;
 use std::future::Future;
+use std::hint::cold_path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -106,16 +108,17 @@ impl Session {
         loop {
             // Also for one that has waited for something else meanwhile.
             if self.database.is_paused() {
-                Box::pin(self.wait_while_paused()).await?;
+                aside(|| self.wait_while_paused()).await?;
             }
             let place = match self.find_place(attempt) {
                 Ok(place) => place,
                 Err((missing, fleet)) => {
-                    Box::pin(self.wait_for_fleet(&fleet, attempt, missing)).await?;
+                    aside(|| self.wait_for_fleet(&fleet, attempt, missing)).await?;
                     continue;
                 }
             };
             let Some(pool) = self.pool_of(&place.host) else {
+                cold_path();
                 return Err(AttachError::Refused(no_pool(&place.host.settings.name)));
             };
             // The usual case without the machinery of waiting.
@@ -124,16 +127,17 @@ impl Session {
                 Some(server) => server,
                 // Another host that would do as well may have one, or fewer who wait for one.
                 None if attempt.crowded.is_none() && !attempt.same_server && pool.is_full() => {
+                    cold_path();
                     attempt.crowded = Some(place.host.id);
                     continue;
                 }
-                None => match self.check_out(&pool, &place.host, attempt.same_server).await? {
+                None => match aside(|| self.check_out(&pool, &place.host, attempt.same_server)).await? {
                     Ok(server) => {
                         attempt.waited = attempt.since.elapsed();
                         server
                     }
                     Err(error) => {
-                        Box::pin(self.checkout_failed(error, attempt, place.host.id, place.route)).await?;
+                        aside(|| self.checkout_failed(error, attempt, place.host.id, place.route)).await?;
                         continue;
                     }
                 },
@@ -145,6 +149,7 @@ impl Session {
             link.is_spent = link.needs_reset && attempt.tuning.fresh_connections;
             let server = link.server();
             if server.defaults > self.state.defaults {
+                cold_path();
                 self.state.keep_told(server);
             }
             server.is_kept = server.id == self.state.sequence_server;
@@ -226,10 +231,10 @@ impl Session {
                     self.state_is(ClientState::Waiting);
                     let (waiting, slot, worker) = (pool.clone(), self.slot(), self.worker);
                     let queued = Queued::at(host);
-                    let checkout = Box::pin(async move {
+                    let checkout = async move {
                         let _queued = queued;
                         waiting.checkout(&slot, worker).await
-                    });
+                    };
                     match self.or_interrupted(checkout).await? {
                         Ok(server) => server,
                         Err(error) => return Ok(Err(error)),
@@ -330,10 +335,12 @@ impl Drop for Queued {
 /// Registers the connection here, and looks whether it has died or spoken while it was idle.
 fn adopt(pool: &Arc<Pool>, mut server: Box<ServerConnection>, worker: usize) -> Option<Box<ServerConnection>> {
     if let Err(error) = server.adopt(worker) {
+        cold_path();
         tracing::debug!(%error, "a server connection could not be moved to another thread");
         server.broken = true;
     }
     if server.broken || server.has_spoken() {
+        cold_path();
         pool.discard(server);
         return None;
     }

@@ -140,6 +140,7 @@ impl Choice<'_> {
     }
 
     /// Raises the floor by what the last read may have shown; until that is known the session stays on its replica.
+    #[inline(never)]
     fn after_last_read(&mut self, fleet: &Fleet) -> Option<Sight> {
         let (host_id, at) = self.state.last_read?;
         let index = fleet.index_of(host_id);
@@ -159,6 +160,7 @@ impl Choice<'_> {
     }
 }
 
+#[cold]
 fn excluded(fleet: &Fleet, failed: &[u32]) -> HostSet {
     let failed = |index: &usize| failed.contains(&fleet.hosts[*index].host.id);
     (0..fleet.hosts.len()).filter(failed).fold(HostSet::NONE, HostSet::with)

@@ -9,6 +9,7 @@ use crate::server::{Expected, ServerConnection};
 use crate::wire::WireError;
 use crate::wire::frame::put_message;
 use std::future::Future;
+use std::hint::cold_path;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
@@ -135,6 +136,7 @@ impl Exchange {
         }
         loop {
             if let Err(error) = self.send(cx, client, server) {
+                cold_path();
                 // What the server said before it went may still be there to be read.
                 if let Poll::Ready(end) = self.poll_server(cx, (client, state), server) {
                     return Poll::Ready(end);
@@ -160,6 +162,7 @@ impl Exchange {
                 return Poll::Pending;
             }
             if self.turn > TURN_BYTES {
+                cold_path();
                 self.full_turns = self.full_turns.saturating_add(1);
                 return yield_turn(cx);
             }
@@ -265,6 +268,7 @@ impl Exchange {
         };
         match outcome {
             Err(error) => {
+                cold_path();
                 server.broken = true;
                 return Poll::Ready(ExchangeEnd::ServerProtocol(error));
             }
@@ -277,6 +281,7 @@ impl Exchange {
 
     fn after_chunk(&mut self, cx: &mut Context<'_>, client: &mut ClientSide, server: &mut ServerConnection) -> Poll<ExchangeEnd> {
         if self.answer.refused.is_some() {
+            cold_path();
             client.outbox.clear();
             if server.incoming.replies.is_empty() && self.answer.extended && !self.answer.synced {
                 // A pipeline up to a Flush: the server drops messages up to a Sync that the client has not sent.
@@ -287,6 +292,7 @@ impl Exchange {
             return Poll::Ready(ExchangeEnd::Done);
         }
         if self.answer.holds_sync && !self.answer.copy_began && server.incoming.replies.is_empty() {
+            cold_path();
             // The COPY was refused: the pipeline ends here.
             put_message(server.outbox.writer(), b'S', |_| {});
             server.incoming.replies.push(Expected::Sync);

@@ -87,6 +87,7 @@ fn can_be_made_again(statement: &PreparedStatement, state: &SessionState) -> boo
 
 /// Closes own names that are not the session's, or not any more; in `translated` units also those that could be taken for names of
 /// pgyard's.
+#[inline(never)]
 pub(super) fn put_stale_closed(server: &mut ServerConnection, state: &SessionState, translated: bool) {
     let is_stale = |(name, id): &(&[u8], u64)| {
         let ours = state.statement(name).is_some_and(|statement| statement.id == *id);
@@ -101,6 +102,7 @@ pub(super) fn put_stale_closed(server: &mut ServerConnection, state: &SessionSta
 }
 
 /// Makes sure that the name, if the session has given it, is on the server, and that it is nothing of pgyard's there.
+#[inline(never)]
 pub(super) fn put_own_name(server: &mut ServerConnection, state: &SessionState, name: &[u8]) {
     put_not_shared(server, name);
     let name = significant(name);

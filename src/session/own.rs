@@ -12,6 +12,7 @@ use crate::wire::frame_at;
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::reply::{Report, put_bare, put_command_complete, put_ready};
+use std::hint::cold_path;
 
 impl Session {
     /// Answers the unit if no server is needed for it.
@@ -20,6 +21,7 @@ impl Session {
             self.state.skipping = false;
         }
         if let Some(report) = self.lost.take() {
+            cold_path();
             self.state.lost_transaction = self.state.lose_transaction() && !unit.ends_transaction();
             self.state.pins = crate::sql::Pins::NONE;
             self.note_pins();
@@ -27,16 +29,19 @@ impl Session {
             return true;
         }
         if self.state.lost_transaction {
+            cold_path();
             self.answer_lost_transaction(unit);
             return true;
         }
         if unit.is_bare_end() && self.link.is_none() {
+            cold_path();
             if unit.kind == UnitKind::Pipeline {
                 put_ready(self.client.outbox.writer(), self.state.status().byte());
             }
             return true;
         }
         if self.link.is_none() && unit.is_extended() && self.only_closes(unit) {
+            cold_path();
             self.fake_end(unit, false);
             self.state.journal.clear();
             if unit.kind == UnitKind::Pipeline {
@@ -48,6 +53,7 @@ impl Session {
             && self.state.transaction.is_none()
             && let Err(report) = check_settings(unit)
         {
+            cold_path();
             self.refuse(unit, &report);
             return true;
         }
@@ -56,6 +62,7 @@ impl Session {
 
     /// Whether the unit does nothing but close statements and portals: names are the session's own, and without a server it has
     /// no portal.
+    #[inline(never)]
     fn only_closes(&self, unit: &Unit) -> bool {
         if unit.binds || unit.statements().next().is_some() || unit.kind == UnitKind::Part {
             return false;

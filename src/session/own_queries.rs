@@ -14,6 +14,7 @@ use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::reply::Report;
+use std::hint::cold_path;
 
 impl Session {
     /// Puts what the server must be told before the unit into its outbox; false if there is nothing.
@@ -30,6 +31,7 @@ impl Session {
         let Some(link) = self.link.as_mut() else { return false };
         let server = link.server();
         if server.prepared_unknown && !self.state.pipeline_open && server.incoming.status != TransactionStatus::Failed {
+            cold_path();
             put_own_query(server, "DEALLOCATE ALL");
             server.incoming.prepared.clear();
             server.own_names.clear();

@@ -18,6 +18,7 @@ impl Exchange {
     }
 
     /// Passes on what the client has sent. `Ready(Ok(false))`: there is more to be read into its inbox first.
+    #[inline(never)]
     pub(super) fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,

@@ -21,6 +21,7 @@ use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
 use crate::wire::row_description::{NO_ROWS, result_shape};
+use std::hint::cold_path;
 
 /// A message that must be whole is passed unseen beyond this. Bytes.
 const INSPECT_MAX: usize = 1024 * 1024;
@@ -230,6 +231,7 @@ fn take_back(committed_before: bool, ranges: &mut Ranges<'_>, answer: &mut Answe
         false => late,
     };
     if reason.is_some() && (answer.may_retry || leaves_primary) && !committed_before && answer.refused.is_none() {
+        cold_path();
         answer.refused = reason;
         answer.committed = false;
         ranges.start = ranges.end;
@@ -242,6 +244,7 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
     let chunk = ranges.chunk;
     let mut place = from;
     if server.body_left > 0 {
+        cold_path();
         let end = from + server.body_left.min(chunk.len() - from);
         server.body_left -= end - from;
         if answer.body_forward {
@@ -288,6 +291,7 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
             forward(ranges, answer, place, end);
         }
         if head.tag == b'E' && std::mem::take(&mut answer.ready_is_due) {
+            cold_path();
             ranges.flush();
             crate::wire::reply::put_ready(ranges.outbox.writer(), server.status.byte());
         }
@@ -353,6 +357,7 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         }
         b'N' => return Ok(if answer.hidden || server.replies.is_quiet() { Verdict::Skip } else { Verdict::Forward }),
         b'S' => {
+            cold_path();
             let change = note_parameter(body, &mut server.reported);
             if answer.hidden || answer.withheld.is_some() || server.replies.is_quiet() {
                 return Ok(Verdict::Skip);
@@ -364,8 +369,12 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
         other => return Err(WireError::Type(other)),
     }
     match (tag, server.replies.front()) {
-        (b'1', Some(Expected::Parse { id: id @ 1.., .. })) => server.prepared.insert(id),
+        (b'1', Some(Expected::Parse { id: id @ 1.., .. })) => {
+            cold_path();
+            server.prepared.insert(id);
+        }
         (b'T', Some(Expected::DescribeNamed { id, .. })) => {
+            cold_path();
             server.described.extend(result_shape(body).map(|shape| (id, shape)));
         }
         (b'n', Some(Expected::DescribeNamed { id, .. })) => server.described.push((id, NO_ROWS)),
@@ -402,6 +411,7 @@ fn judge(tag: u8, body: &[u8], server: &mut Incoming, answer: &mut Answer) -> Re
     Ok(verdict)
 }
 
+#[cold]
 fn begin_copy(server: &mut Incoming, answer: &mut Answer) {
     (answer.copy, answer.copy_began) = (CopyPhase::In, true);
     if answer.extended {

@@ -14,6 +14,7 @@ use crate::sql::{Access, Command, Isolation, StatementFacts};
 use crate::types::SqlState;
 use crate::wire::frame::put_message;
 use crate::wire::reply::Report;
+use std::hint::cold_path;
 use std::sync::Arc;
 
 impl Session {
@@ -27,6 +28,7 @@ impl Session {
     /// session must see that.
     pub(super) fn replica_is_behind(&mut self, unit: &Unit, attempt: &Attempt) -> bool {
         let Some(link) = self.link.as_ref().filter(|link| link.is_replica()) else { return false };
+        cold_path();
         let queries = |statement: &StatementFacts| matches!(statement.command, Command::Query | Command::CopyOut);
         if !unit.run_statements().any(queries) {
             return false;

@@ -12,12 +12,14 @@ use crate::server::{ReportedParameters, ServerConnection, TransactionStatus};
 use crate::sql::SessionEffect;
 use crate::wire::frame::{put_message, put_string};
 use crate::wire::reply::put_ready;
+use std::hint::cold_path;
 
 /// What the client was last told of the parameters, if the unit may reset some that its start-up packet has set.
 pub(super) fn withheld(unit: &Unit, state: &SessionState, server: &ServerConnection) -> Option<Box<ReportedParameters>> {
     if !unit.needs_care || state.startup.is_empty() || !matches!(unit.kind, UnitKind::Query | UnitKind::Pipeline) {
         return None;
     }
+    cold_path();
     let resets = |effect: &SessionEffect| match effect {
         SessionEffect::Reset(name) | SessionEffect::Set { name, value: None } => state.startup.get(name).is_some(),
         SessionEffect::ResetAll | SessionEffect::DiscardAll => true,

@@ -41,6 +41,7 @@ pub(super) fn put_describe(server: &mut ServerConnection, statement: &PreparedSt
 }
 
 /// The unit has been answered: notes what the client was told in it. What a replica says may be out of date.
+#[cold]
 pub(super) fn note_results(state: &mut SessionState, server: &mut Incoming, route: QueryRoute) {
     let change = if route == QueryRoute::Primary { server.described_at } else { 0 };
     for (id, shape) in server.described.drain(..) {

@@ -16,6 +16,7 @@ use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::reply::Report;
+use std::hint::cold_path;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -229,7 +230,10 @@ impl Session {
                 }
             }
             match self.cut() {
-                Err(error) => return Poll::Ready(Err(SessionEnd::Protocol(error))),
+                Err(error) => {
+                    cold_path();
+                    return Poll::Ready(Err(SessionEnd::Protocol(error)));
+                }
                 Ok(Cut::Whole(unit)) => {
                     self.client.rest = unit.rest;
                     return Poll::Ready(Ok(unit));
@@ -278,6 +282,7 @@ impl Session {
 
     fn cut(&mut self) -> Result<Cut, WireError> {
         if self.client.rest > 0 {
+            cold_path();
             self.drop_rest();
         }
         if self.client.inbox.is_empty() {
@@ -298,6 +303,7 @@ impl Session {
     }
 
     /// Takes what a server says while nothing is asked of it: notifications, parameter reports, its end.
+    #[inline(never)]
     fn watch_server(&mut self, cx: &mut Context<'_>) {
         let Some(link) = self.link.as_mut() else { return };
         let server = link.server();

@@ -13,6 +13,7 @@ use crate::wire::frame::{put_message, put_string};
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
 use crate::wire::{WireError, frame_at};
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,6 +46,7 @@ pub fn put_parameters(server: &mut ServerConnection, state: &SessionState) {
     if Arc::ptr_eq(&server.parameters, &state.parameters) || server.incoming.status == TransactionStatus::Failed {
         return;
     }
+    cold_path();
     let sql = server.parameters.change_to(&state.parameters);
     if !sql.is_empty() {
         put_own_query(server, &sql);
@@ -80,6 +82,7 @@ pub fn put_unit(
     match unit.kind {
         UnitKind::Query => {
             if unit.own_names && state.pipeline_open {
+                cold_path();
                 // In the middle of a pipeline nothing could be prepared beforehand.
                 let facts = unit.query_facts();
                 facts
@@ -120,6 +123,7 @@ fn put_shown_setting(unit: &Unit, state: &SessionState, server: &mut ServerConne
     if !unit.needs_care || state.pipeline_open {
         return;
     }
+    cold_path();
     let Some(name) = local::shown_setting(unit) else { return };
     let max_lag = database.settings().health.max_lag;
     if let Some(value) = local::setting_value(&name, state, max_lag) {
@@ -164,6 +168,7 @@ pub(super) fn reuses(database: &Database) -> bool {
 
 /// Closes the statements that are one too many, in a pipeline of their own, so that an error in the unit can't leave them half
 /// closed. In the middle of a client's pipeline that is not possible, and the limit waits.
+#[inline(never)]
 fn evict(server: &mut ServerConnection, state: &SessionState, database: &Database) {
     if state.pipeline_open {
         return;

@@ -1,5 +1,6 @@
 //! One unit from its need to its answer: attach, send, exchange, and again where that is safe.
 
+use super::aside::aside;
 use super::attach::{AttachError, Attempt, Tuning};
 use super::exchange::{Exchange, ExchangeEnd};
 use super::link::Link;
@@ -18,6 +19,7 @@ use crate::server::TransactionStatus;
 use crate::sql::{Access, Command, Pins, SessionEffect};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, frame_at, put_message};
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -35,13 +37,16 @@ impl Session {
     /// Serves one unit.
     pub(super) async fn serve(&mut self, unit: Unit) -> Result<(), SessionEnd> {
         if unit.kind == UnitKind::Terminate {
+            cold_path();
             return Err(SessionEnd::Terminated);
         }
         if self.answers_itself(&unit) {
+            cold_path();
             self.client.inbox.consume(unit.len);
             return Ok(());
         }
         if unit.changes_catalogue {
+            cold_path();
             self.database.catalogue_changed();
             // What pgyard itself has open there must not be in the way.
             databases_needed(&unit).for_each(|name| self.database.leave_alone(name));
@@ -65,13 +70,12 @@ impl Session {
         };
         self.state_is(ClientState::Active);
         if unit.needs_care && shown_setting(&unit).is_some_and(|name| *name == *LSN) {
-            Box::pin(self.learn_own_position()).await;
+            aside(|| self.learn_own_position()).await;
         }
-        // What is rare and large is boxed here and below: it does not stay in the session's future, and so not in its memory.
-        let admitted = if attempt.tuning.is_rated { Box::pin(self.keep_to_rates(&unit)).await } else { Ok(()) };
+        let admitted = if attempt.tuning.is_rated { aside(|| self.keep_to_rates(&unit)).await } else { Ok(()) };
         let behind = self.state.consistency == Consistency::Global && self.replica_is_behind(&unit, &attempt);
         let left = match admitted {
-            Ok(()) if behind || self.must_leave_replica(&unit) => Box::pin(self.leave_replica(&mut attempt)).await,
+            Ok(()) if behind || self.must_leave_replica(&unit) => aside(|| self.leave_replica(&mut attempt)).await,
             other => other,
         };
         let outcome = match left {
@@ -80,8 +84,12 @@ impl Session {
         };
         match outcome {
             Ok(()) => Ok(()),
-            Err(AttachError::End(end)) => Err(end),
+            Err(AttachError::End(end)) => {
+                cold_path();
+                Err(end)
+            }
             Err(AttachError::Answered(body)) => {
+                cold_path();
                 put_message(self.client.outbox.writer(), b'E', |out| out.extend_from_slice(&body));
                 self.end_answer(&unit);
                 self.client.inbox.consume(unit.len);
@@ -92,6 +100,7 @@ impl Session {
                 Ok(())
             }
             Err(AttachError::Refused(report)) => {
+                cold_path();
                 if self.link.is_none() {
                     // It was sent once, and could not be sent again.
                     self.end_write_mark();
@@ -136,7 +145,7 @@ impl Session {
     async fn answer(&mut self, unit: &Unit, attempt: &mut Attempt) -> Result<(), AttachError> {
         loop {
             if self.link.is_none() && self.state.transaction.is_some() {
-                Box::pin(self.begin_anew(unit, attempt)).await?;
+                aside(|| self.begin_anew(unit, attempt)).await?;
             }
             let held = self.link.is_some();
             if held {
@@ -144,15 +153,15 @@ impl Session {
             } else {
                 self.attach(attempt).await?;
             }
-            if self.put_own_queries(unit, held) && !self.run_own_queries(attempt, held).await? {
+            if self.put_own_queries(unit, held) && !aside(|| self.run_own_queries(attempt, held)).await? {
                 continue;
             }
             if (unit.own_names || unit.whole || self.state.local.is_some())
-                && !Box::pin(self.prepare_for(unit, attempt, held)).await?
+                && !aside(|| self.prepare_for(unit, attempt, held)).await?
             {
                 continue;
             }
-            if self.may_give_other_rows(unit) && !Box::pin(self.compare_results(unit, attempt, held)).await? {
+            if self.may_give_other_rows(unit) && !aside(|| self.compare_results(unit, attempt, held)).await? {
                 continue;
             }
             let (mut exchange, route) = match self.start(unit, held, attempt)? {
@@ -164,15 +173,16 @@ impl Session {
                 ExchangeEnd::Done => {
                     self.finish(unit, attempt, &exchange, route);
                     if let Some(told) = exchange.answer.withheld {
-                        Box::pin(self.put_startup_back(unit, &told)).await?;
+                        aside(|| self.put_startup_back(unit, &told)).await?;
                     }
                     if self.state.pins.intersects(Pins::ADVISORY) {
-                        Box::pin(self.check_advisory_locks(unit)).await;
+                        aside(|| self.check_advisory_locks(unit)).await;
                     }
                     return Ok(());
                 }
                 ExchangeEnd::Refused if exchange.answer.refused == Some(RetryReason::StalePlan) => self.replan(attempt),
                 ExchangeEnd::Refused => {
+                    cold_path();
                     let reason = exchange.answer.refused.unwrap_or(RetryReason::ReplicaRefused);
                     attempt.writes |= reason == RetryReason::ReplicaRefused;
                     self.start_again(reason);
@@ -184,14 +194,16 @@ impl Session {
                 ExchangeEnd::ClientLost => return Err(AttachError::End(SessionEnd::ClientGone)),
                 ExchangeEnd::ClientProtocol(error) => return Err(AttachError::End(SessionEnd::Protocol(error))),
                 ExchangeEnd::ServerLost(error) => {
+                    cold_path();
                     tracing::warn!(host = self.host_name(), %error, "a server connection broke in use");
-                    if !Box::pin(self.server_lost(unit, attempt, &exchange, held)).await? {
+                    if !aside(|| self.server_lost(unit, attempt, &exchange, held)).await? {
                         return Ok(());
                     }
                 }
                 ExchangeEnd::ServerProtocol(error) => {
+                    cold_path();
                     tracing::error!(host = self.host_name(), %error, "a server broke the protocol");
-                    if !Box::pin(self.server_lost(unit, attempt, &exchange, held)).await? {
+                    if !aside(|| self.server_lost(unit, attempt, &exchange, held)).await? {
                         return Ok(());
                     }
                 }
@@ -295,6 +307,7 @@ impl Session {
         if let Ok(end) = tokio::time::timeout(limit, std::future::poll_fn(|cx| turn(exchange, cx))).await {
             return end;
         }
+        cold_path();
         // The server answers a cancelled statement with an error, as it would for the client's own request.
         exchange.answer.timed_out = true;
         database.metrics.timeouts(TimeoutKind::Query).increment();
@@ -336,9 +349,11 @@ impl Session {
     fn finish(&mut self, unit: &Unit, attempt: &Attempt, exchange: &Exchange, route: QueryRoute) {
         let text = self.text_of_query(unit, exchange, route);
         if exchange.answer.stale_plan {
+            cold_path();
             self.note_stale_plan(unit, exchange);
         }
         if exchange.answer.error.is_some() || self.state.unnamed_before.is_some() {
+            cold_path();
             self.settle_unnamed(unit, exchange);
         }
         self.client.inbox.consume(exchange.unit_len);
@@ -356,6 +371,7 @@ impl Session {
             link.host.record_latency(elapsed.saturating_sub(waited));
         }
         if self.limits.load().min_duration.is_some_and(|limit| elapsed >= limit) {
+            cold_path();
             self.log_slow(unit, attempt, (route, elapsed));
         }
         self.settle(unit, text.as_deref(), &exchange.answer, elapsed);

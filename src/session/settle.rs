@@ -12,6 +12,7 @@ use crate::database::ClientState;
 use crate::metrics::{PinCause, QueryRoute};
 use crate::server::TransactionStatus;
 use crate::sql::{Access, Pins, WriteReason};
+use std::hint::cold_path;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ impl Session {
         server.broken |= answer.unsolicited;
         let mut failed_at = None;
         if answer.error.is_some() {
+            cold_path();
             failed_at = server.incoming.replies.take_failure();
             failed_at.into_iter().for_each(|failed_at| self.state.undo_names(failed_at));
         }
@@ -49,6 +51,7 @@ impl Session {
         let begun = open || self.state.pipeline_begin.is_some();
         let plain = !unit.needs_care && !begun && status == TransactionStatus::Idle && self.state.pins.is_empty();
         if !plain {
+            cold_path();
             follow(unit, text, answer, &mut self.state, server);
         }
         if !server.incoming.described.is_empty() {
@@ -56,6 +59,7 @@ impl Session {
         }
         self.state.told_mark ^= std::mem::take(&mut server.incoming.told);
         if server.own_names.is_changing() && server.own_names.settle(failed_at) {
+            cold_path();
             server.incoming.prepared.clear();
         }
         if !self.state.view.catalogue_is_current
@@ -63,10 +67,12 @@ impl Session {
             && unit.run_statements().any(|statement| !calls_what_is_known(statement.access))
             && let Some(link) = &mut self.link
         {
+            cold_path();
             // A function or trigger that is not known yet may set, lock or create what the text does not show.
             link.must_forget = true;
         }
         if !self.state.journal.is_empty() {
+            cold_path();
             self.note_prepared(unit, route);
             self.state.journal.clear();
         }
@@ -75,6 +81,7 @@ impl Session {
             self.state.skipping |= answer.error.is_some();
         }
         if !plain {
+            cold_path();
             self.note_pins();
             if let Some(link) = &mut self.link {
                 link.needs_reset = !self.state.pins.is_empty() || self.mode == PoolMode::Session;
@@ -126,6 +133,7 @@ impl Session {
     ) {
         let (mut changed_catalogue, mut defined_code) = (unit.changes_catalogue, unit.defines_code);
         if self.state.pipeline_changed_catalogue | self.state.pipeline_defined_code {
+            cold_path();
             changed_catalogue |= self.state.pipeline_changed_catalogue;
             defined_code |= self.state.pipeline_defined_code;
             (self.state.pipeline_changed_catalogue, self.state.pipeline_defined_code) = (false, false);
@@ -145,12 +153,14 @@ impl Session {
         }
         let ended = if status == TransactionStatus::Idle { self.state.transaction.take() } else { None };
         if let Some(ended) = ended {
+            cold_path();
             changed_catalogue |= ended.changed_catalogue;
             defined_code |= ended.defined_code;
             elapsed = ended.since.elapsed();
         }
         // Before this write stops being under way: others' writes may reach further from here on.
         if changed_catalogue {
+            cold_path();
             let change = self.database.catalogue_changed();
             // It may be there no more, or be another one.
             databases_needed(unit).for_each(|name| self.database.look_again(name));

@@ -5,6 +5,7 @@ use super::unit::{Unit, UnitKind};
 use crate::config::Consistency;
 use crate::database::{Database, DatabaseView, with_view};
 use crate::sql::{Pins, TableSet, TableUse};
+use std::hint::cold_path;
 
 impl Session {
     /// The unit is about to be sent to the primary, where it may write. `uncertain`: what it does is not what its text says.
@@ -29,6 +30,7 @@ impl Session {
         if self.state.consistency != Consistency::Global {
             return TableSet::Unknown;
         }
+        cold_path();
         self.database.count_tables();
         if self.state.view.catalogue_is_current { tables(&self.database, unit, |used| &used.read) } else { TableSet::Unknown }
     }

@@ -63,6 +63,7 @@ impl<'a> Translation<'a> {
         Translation { unit, state, server, database, role, own_names, pending, meaning, bound, copy_begins, held_sync, first }
     }
 
+    #[inline(never)]
     pub(super) fn put_messages(&mut self, mut messages: &[u8]) -> Result<(), WireError> {
         while let Some(frame) = frame_at(messages)? {
             let (message, rest) = messages.split_at(frame.total);

@@ -9,6 +9,7 @@ use crate::database::{Database, classify_prepared};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
 use crate::wire::frame::HEADER_LEN;
+use std::hint::cold_path;
 use std::sync::Arc;
 
 /// How a unit ends.
@@ -240,6 +241,7 @@ impl Unit {
         if !self.needs_care {
             return crate::route::decide(&state.view, self.access, self.hint, &[]);
         }
+        cold_path();
         let statements: Vec<&StatementFacts> = self.statements().collect();
         crate::route::decide(&state.view, self.access, self.hint, &statements)
     }
@@ -249,6 +251,7 @@ impl Unit {
             let access = facts.access;
             return self.add_facts(facts, access, runs);
         }
+        cold_path();
         self.whole |= runs && facts.pins.intersects(Pins::OPAQUE);
         let (access, executed) = self.add_names(&facts, (state, database));
         self.add_facts(facts, access, runs);

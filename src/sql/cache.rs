@@ -14,6 +14,7 @@ use crate::sql::scan::Lexing;
 use crate::sql::shape::shape;
 use shelf::Shelf;
 use std::hash::BuildHasher;
+use std::hint::cold_path;
 use std::sync::Arc;
 use template::Templates;
 
@@ -68,12 +69,14 @@ impl FactsCache {
     /// The facts of a text: what [`classify`](crate::sql::classify()) says, except for `span` (see above).
     pub fn get(&mut self, text: &[u8], catalogue: &Arc<Catalogue>, lexing: Lexing) -> Arc<Facts> {
         if self.catalogue != catalogue.id {
+            cold_path();
             self.texts.clear();
             self.shapes.clear();
             self.templates.clear();
             self.catalogue = catalogue.id;
         }
         if text.len() > TEXT_LENGTH_MAX {
+            cold_path();
             self.misses += 1;
             return Arc::new(classify_shareable(text, catalogue, lexing).facts);
         }
@@ -93,6 +96,7 @@ impl FactsCache {
         facts
     }
 
+    #[inline(never)]
     fn by_shape(&mut self, text: &[u8], catalogue: &Catalogue, lexing: Lexing) -> Arc<Facts> {
         let told = shape(text, lexing, &mut self.scratch);
         let hash = self.hasher.hash_one(self.scratch.as_slice());

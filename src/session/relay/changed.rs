@@ -9,6 +9,7 @@ use crate::types::SqlState;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::frame::{HEADER_LEN, put_message};
 use crate::wire::reply::put_parameter_status;
+use std::hint::cold_path;
 
 /// Forwards a message in other words: an error that quotes a name of pgyard's with the client's name, one of pgyard's own cancelling with its
 /// reason, a notification with the process that its client knows. False if it can go as it is, as ReadyForQuery does behind what the client must be told first.
@@ -21,8 +22,12 @@ pub(super) fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server
             }
             return false;
         }
-        b'A' => shown_notification(body, session.process, server.process),
+        b'A' => {
+            cold_path();
+            shown_notification(body, session.process, server.process)
+        }
         _ if answer.timed_out && ErrorFields::read(body).state == SqlState::QUERY_CANCELED => {
+            cold_path();
             ranges.flush();
             let out = ranges.outbox.writer();
             let before = out.len();
@@ -30,7 +35,10 @@ pub(super) fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server
             answer.bytes += (out.len() - before) as u64;
             return true;
         }
-        _ => shown_error(body, session),
+        _ => {
+            cold_path();
+            shown_error(body, session)
+        }
     };
     let Some(shown) = shown else { return false };
     ranges.flush();

@@ -16,6 +16,7 @@ const STALE_PLAN_ROUTINE: &[u8] = b"RevalidateCachedQuery";
 /// Spec: PostgreSQL `src/backend/commands/copyfromparse.c`.
 const COPY_ROUTINE: &[u8] = b"CopyGetData";
 
+#[cold]
 pub(super) fn note_error(body: &[u8], server: &mut Incoming, answer: &mut Answer) {
     let fields = ErrorFields::read(body);
     answer.fatal |= fields.is_fatal();

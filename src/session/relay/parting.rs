@@ -10,6 +10,7 @@ use crate::server::{Incoming, TransactionStatus, Verdict};
 use crate::wire::error_response::ErrorFields;
 
 /// Whether this error is a server's farewell behind a COMMIT with which all of the pipeline is done.
+#[cold]
 pub(super) fn is_behind_commit(body: &[u8], answer: &Answer) -> bool {
     let is_done = answer.commits_at > 0 && answer.completed >= answer.commits_at && answer.commit_completed;
     // Where ReadyForQuery is withheld, the same server still has something to do.
@@ -21,6 +22,7 @@ pub(super) fn is_behind_commit(body: &[u8], answer: &Answer) -> bool {
 }
 
 /// The pipeline ends as if its Sync had been answered, and the connection is not used again.
+#[cold]
 pub(super) fn end_well(server: &mut Incoming, answer: &mut Answer) -> Verdict {
     server.status = TransactionStatus::Idle;
     server.replies.judge(b'Z');

@@ -8,6 +8,7 @@ use crate::sql::{Access, Pins, WriteReason};
 use crate::wire::bind::BindMessage;
 use crate::wire::frame::{HEADER_LEN, Header, client_header};
 use crate::wire::{Cursor, WireError};
+use std::hint::cold_path;
 
 /// A pipeline that grows beyond this before its Sync is sent in parts, to the primary. Bytes.
 const PIPELINE_MAX: usize = 1024 * 1024;
@@ -57,6 +58,7 @@ pub fn cut(
             unit.add(classify(database, text, state.lexing), true, (state, database));
         }
         b'F' => {
+            cold_path();
             unit.kind = UnitKind::Function;
             unit.access = Access::Write(WriteReason::Command);
             unit.pins = Pins::OPAQUE;
