@@ -5,7 +5,6 @@ pub mod scratch;
 pub mod socket;
 pub mod stream;
 pub mod tls;
-pub mod watched;
 
 pub use buffer::Buffer;
 pub use stream::Stream;

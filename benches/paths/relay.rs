@@ -107,5 +107,5 @@ async fn forgetful_client() -> Result<(Stream, Peer), BenchError> {
         let mut bytes = vec![0; CHUNK];
         while other.read(&mut bytes).is_ok_and(|count| count > 0) {}
     });
-    Ok((Stream::Plain(Socket::Tcp(stream.into())), Peer::Tcp(address)))
+    Ok((Stream::Plain(Socket::Tcp(stream)), Peer::Tcp(address)))
 }

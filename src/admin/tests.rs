@@ -85,7 +85,7 @@ impl Yard {
     /// A socket at whose other end the console begins with `greeting`.
     fn socket(&self, greeting: &[u8]) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut client = ClientSide::new(Stream::Plain(Socket::Unix(theirs.into())));
+        let mut client = ClientSide::new(Stream::Plain(Socket::Unix(theirs)));
         client.outbox.push(greeting);
         tokio::spawn(self.console.serve(ConsoleClient { client, user: "pgyard".to_owned(), peer: Peer::Unix }));
         ours

@@ -186,9 +186,9 @@ fn open(arrival: Arrival, keepalive: Duration) -> io::Result<Option<(Stream, Pee
         Arrival::Tcp(stream, peer) => {
             let stream = TcpStream::from_std(stream)?;
             tune(&stream, keepalive);
-            Some((Stream::Plain(Socket::Tcp(stream.into())), Peer::Tcp(peer)))
+            Some((Stream::Plain(Socket::Tcp(stream)), Peer::Tcp(peer)))
         }
-        Arrival::Unix(stream) => Some((Stream::Plain(Socket::Unix(UnixStream::from_std(stream)?.into())), Peer::Unix)),
+        Arrival::Unix(stream) => Some((Stream::Plain(Socket::Unix(UnixStream::from_std(stream)?)), Peer::Unix)),
         Arrival::Resident(_) => None,
     })
 }

@@ -36,14 +36,14 @@ fn control_congestion_locally(_: SockRef<'_>) {}
 pub async fn connect(address: &str, port: u16, keepalive: Duration) -> io::Result<Socket> {
     if address.starts_with('/') {
         let path = Path::new(address).join(format!(".s.PGSQL.{port}"));
-        return UnixStream::connect(path).await.map(|stream| Socket::Unix(stream.into()));
+        return UnixStream::connect(path).await.map(Socket::Unix);
     }
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in lookup_host((address.trim_start_matches('[').trim_end_matches(']'), port)).await? {
         match connect_tcp(address).await {
             Ok(stream) => {
                 tune(&stream, keepalive);
-                return Ok(Socket::Tcp(stream.into()));
+                return Ok(Socket::Tcp(stream));
             }
             Err(error) => failed = error,
         }
@@ -91,7 +91,7 @@ mod tests {
         let (connected, accepted) = tokio::join!(connect("localhost", port, Duration::ZERO), accepting.accept());
         let Ok(Socket::Tcp(connected)) = connected else { panic!("a TCP connection: {connected:?}") };
         let (accepted, _) = accepted.expect("a connection");
-        for stream in [&*connected, &accepted] {
+        for stream in [&connected, &accepted] {
             let name = SockRef::from(stream).tcp_congestion().expect("its congestion control");
             assert_eq!(name.split(|byte| *byte == 0).next(), Some(&b"reno"[..]));
         }

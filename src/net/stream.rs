@@ -1,6 +1,5 @@
 //! A connection to a client or a server: TCP or Unix socket, plain or TLS.
 
-use super::watched::Watched;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -14,9 +13,9 @@ use tokio_rustls::{client, server};
 #[derive(Debug)]
 pub enum Socket {
     /// TCP.
-    Tcp(Watched<TcpStream>),
+    Tcp(TcpStream),
     /// A Unix socket.
-    Unix(Watched<UnixStream>),
+    Unix(UnixStream),
     /// One end of a pipe within the process: no system calls, no address.
     Memory(DuplexStream),
 }
@@ -31,6 +30,9 @@ pub enum Stream {
     /// TLS with a server.
     ServerTls(Box<client::TlsStream<Socket>>),
 }
+
+/// A write up to this length is tried before the run-time is asked whether the socket has room: it nearly always has. Bytes.
+const TRIED_MAX: usize = 16 * 1024;
 
 /// Bytes that a pipe within the process holds in each direction.
 const PIPE_LEN: usize = 32 * 1024;
@@ -94,6 +96,14 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Stream::Plain(Socket::Tcp(socket)) = &*self
+            && buf.len() <= TRIED_MAX
+        {
+            match socket.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
         forward!(self, poll_write, cx, buf)
     }
 
@@ -172,11 +182,11 @@ impl Socket {
             Socket::Memory(_) => return Ok(()),
             Socket::Tcp(stream) => {
                 let stream = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
-                Socket::Tcp(TcpStream::from_std(stream)?.into())
+                Socket::Tcp(TcpStream::from_std(stream)?)
             }
             Socket::Unix(stream) => {
                 let stream = std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?);
-                Socket::Unix(UnixStream::from_std(stream)?.into())
+                Socket::Unix(UnixStream::from_std(stream)?)
             }
         };
         Ok(())
