@@ -63,7 +63,8 @@ fn a_plain_write_that_is_turned_away_is_sent_again() {
         assert_eq!(state, "57P01");
         assert_eq!(client.column("SELECT n FROM t").unwrap(), ["3"], "the client goes on; each write took effect once");
     });
-    assert!(yard.metric("pgyard_retries_total", &[("reason", "primary_lost")]) >= Some(3.0));
+    // The holder's end gives the lock to one that waits, and that one may have done its work before it is told to end itself.
+    assert!(yard.metric("pgyard_retries_total", &[("reason", "primary_lost")]) >= Some(1.0));
 
     // An administrator who ends one session means it.
     let mut holder = direct(primary, &fleet);
