@@ -213,13 +213,7 @@ impl ShardedSession {
     ) -> Result<RowStream, Trouble> {
         let shard = self.any_shard();
         // Its columns have names of pgyard's own.
-        let description = match question.describes {
-            true => {
-                let types = question.parameters.map_or(&[][..], |parameters| parameters.types);
-                self.description_of(shard, question.sql, types).await?.map(Into::into)
-            }
-            false => None,
-        };
+        let description = if question.describes { Some(self.described(question, shard, question.sql).await?) } else { None };
         let (shards, order, window) = (vec![shard], StreamOrder::default(), RowWindow::new(0, None, false));
         let source = StreamSource { shards, sql, parameters: Some(parameters), results: question.results, order, window };
         let mut stream = self.stream_of(question, source, portal).await?;
