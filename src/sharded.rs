@@ -9,6 +9,7 @@
 //! Invariants: a client sees an answer of one server, or one that a single server would have given, or an error; a transaction that wrote
 //! on several shards commits on all of them or on none; the client's ReadyForQuery says what holds on every leg.
 
+mod answers;
 mod context;
 mod copy_in;
 mod copy_out;

@@ -90,7 +90,7 @@ label_values! {
         UnknownFunction = "unknown_function",
         /// Reads an object that rests on something volatile.
         SuspectObject = "suspect_object",
-        /// Bound to a session on the primary (LISTEN, advisory locks, temporary objects ...).
+        /// Bound to a session on the primary (LISTEN, advisory locks, temporary objects, functions that may leave something behind ...).
         SessionBound = "session_bound",
         /// Several statements that are not all reads.
         SeveralStatements = "several_statements",

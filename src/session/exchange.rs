@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 /// Requests of the client that are read ahead while a server works. Bytes.
 const READ_AHEAD_MAX: usize = 128 * 1024;
 /// Bytes relayed before other sessions of the thread get their turn.
-const TURN_BYTES: u64 = 128 * 1024;
+const TURN_BYTES: u32 = 128 * 1024;
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -82,7 +82,10 @@ pub struct Exchange {
     pub movable: bool,
     /// The socket broke before it had taken all of the unit's bytes.
     pub unsent: bool,
-    turn: u64,
+    /// Bytes relayed in this turn.
+    turn: u32,
+    /// It has let the sessions that were ready go first.
+    stepped_back: bool,
     /// Turns that ended because other sessions were to have theirs.
     pub full_turns: u32,
 }
@@ -101,13 +104,14 @@ impl Exchange {
             movable: false,
             unsent: false,
             turn: 0,
+            stepped_back: false,
             full_turns: 0,
         }
     }
 
     /// The answers to queries of pgyard's own; what the client sends meanwhile waits.
     pub fn of_own_queries() -> Self {
-        Exchange { passes: false, ..Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false) }
+        Exchange { passes: false, stepped_back: true, ..Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false) }
     }
 
     /// The same for a unit whose last message is still to come in part: a Flush follows it.
@@ -118,6 +122,16 @@ impl Exchange {
     /// Whether the unit can still be taken to another host.
     pub fn can_move(&self) -> bool {
         self.movable && !self.answer.forwarded()
+    }
+
+    /// Whether the unit waits, once, until the sessions that are ready have had their turn. A server that is sent something may take
+    /// the core from the thread at once, and then does so when the thread has read and routed all that there was.
+    pub fn steps_back(&mut self, cx: &mut Context<'_>) -> bool {
+        if std::mem::replace(&mut self.stepped_back, true) {
+            return false;
+        }
+        cx.waker().wake_by_ref();
+        true
     }
 
     /// Moves bytes until the exchange ends.
@@ -198,7 +212,11 @@ impl Exchange {
 
     pub(super) fn count_passed(&mut self, count: usize) {
         self.passed += count as u64;
-        self.turn += count as u64;
+        self.count_in_turn(count as u64);
+    }
+
+    fn count_in_turn(&mut self, bytes: u64) {
+        self.turn = self.turn.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     /// The end of a COPY's data is passed on in a pipeline: the server answers when it is told to flush.
@@ -260,7 +278,7 @@ impl Exchange {
                 false => client.stream.write_or_keep(cx, &chunk[range], &mut client.outbox),
             }))
         });
-        self.turn += self.answer.bytes - before;
+        self.count_in_turn(self.answer.bytes - before);
         let outcome: Result<io::Result<io::Result<()>>, WireError> = match read {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => Ok(Err(error)),
@@ -347,10 +365,10 @@ fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::yield_turn;
+    use super::{Answer, Exchange, yield_turn};
     use std::future::poll_fn;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
     use std::task::Poll;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -379,5 +397,25 @@ mod tests {
         let served_at = runtime.block_on(quiet).expect("it does not panic");
         assert!(served_at <= WRITTEN_AT + 2, "served at turn {served_at}");
         runtime.block_on(busy).expect("it does not panic");
+    }
+
+    #[test]
+    fn units_are_sent_when_all_that_were_ready_are_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run-time");
+        let steps = Arc::new(Mutex::new(Vec::new()));
+        let session = |session: usize, steps: Arc<Mutex<Vec<_>>>| async move {
+            steps.lock().expect("no panic").push(("reads", session));
+            let mut exchange = Exchange::new(Answer::default(), 0, false);
+            poll_fn(|cx| if exchange.steps_back(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
+            steps.lock().expect("no panic").push(("sends", session));
+        };
+        runtime.block_on(async {
+            let tasks: Vec<_> = (0..3).map(|number| tokio::spawn(session(number, steps.clone()))).collect();
+            for task in tasks {
+                task.await.expect("it does not panic");
+            }
+        });
+        let expected = ["reads", "sends"].into_iter().flat_map(|step| (0..3).map(move |session| (step, session)));
+        assert_eq!(*steps.lock().expect("no panic"), expected.collect::<Vec<_>>());
     }
 }

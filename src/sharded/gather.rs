@@ -25,15 +25,6 @@ pub(super) struct LegPortal<'a> {
 /// The unnamed portal, for all rows at once.
 pub(super) const WHOLE_ANSWER: LegPortal<'static> = LegPortal { name: "", rows: 0 };
 
-/// What one shard answered to one question.
-#[derive(Debug, Default)]
-pub(super) struct ShardAnswer {
-    /// The body of its RowDescription.
-    pub description: Option<Vec<u8>>,
-    /// Its command tag.
-    pub tag: String,
-}
-
 impl ShardedSession {
     /// Answers a statement from several shards; how many rows it has.
     pub(super) async fn gather(&mut self, question: Question<'_>, plan: &GatherPlan) -> Result<u64, Trouble> {
@@ -143,36 +134,6 @@ impl ShardedSession {
         Err(report.hint("Raise gather_memory, or have the statement need fewer rows.").into())
     }
 
-    /// After a failure on one shard the others' work is of no use: it is cancelled, and what they still say is dropped.
-    pub(super) async fn all_or_none<T>(&mut self, shards: &[usize], outcome: Result<T, Trouble>) -> Result<T, Trouble> {
-        let trouble = match outcome {
-            Ok(value) => return Ok(value),
-            Err(Trouble::End(end)) => return Err(Trouble::End(end)),
-            Err(trouble) => trouble,
-        };
-        self.drop_answers(shards).await?;
-        Err(trouble)
-    }
-
-    /// Cancels what shards still do, and drops what they still say, errors too.
-    ///
-    /// # Errors
-    /// The client's connection ended.
-    pub(super) async fn drop_answers(&mut self, shards: &[usize]) -> Result<(), Trouble> {
-        for &shard in shards {
-            let Some(leg) = self.legs[shard].as_ref().filter(|leg| leg.due > 0) else { continue };
-            let entry = leg.entry.clone();
-            // One that has ended meanwhile is not hurt by it.
-            let _ = entry.cancel().await;
-        }
-        for &shard in shards {
-            if let Err(Trouble::End(end)) = self.finish(shard, false).await {
-                return Err(Trouble::End(end));
-            }
-        }
-        Ok(())
-    }
-
     /// Brings the partial rows together and has one shard finish over them.
     async fn finish_over(
         &mut self,
@@ -213,7 +174,13 @@ impl ShardedSession {
     ) -> Result<RowStream, Trouble> {
         let shard = self.any_shard();
         // Its columns have names of pgyard's own.
-        let description = if question.describes { Some(self.described(question, shard, question.sql).await?) } else { None };
+        let description = match question.describes {
+            true => {
+                let types = question.parameters.map_or(&[][..], |parameters| parameters.types);
+                self.description_of(shard, question.sql, types).await?.map(Into::into)
+            }
+            false => None,
+        };
         let (shards, order, window) = (vec![shard], StreamOrder::default(), RowWindow::new(0, None, false));
         let source = StreamSource { shards, sql, parameters: Some(parameters), results: question.results, order, window };
         let mut stream = self.stream_of(question, source, portal).await?;
@@ -241,46 +208,13 @@ impl ShardedSession {
     pub(super) async fn bring(&mut self, shards: &[usize], bytes: &mut usize) -> Result<PartialRows, Trouble> {
         let mut rows = PartialRows::default();
         for &shard in shards {
-            let answer = self.answer(shard, bytes, |row| rows.add(&row)).await;
+            let answer = self.answer((shard, shards), bytes, |row| rows.add(&row)).await;
             let answer = self.all_or_none(shards, answer).await?;
             if rows.description.is_empty() {
                 rows.description = answer.description.unwrap_or_default();
             }
         }
         Ok(rows)
-    }
-
-    /// Takes all that a shard answers to what it was asked; each row's body goes to `row`. `bytes` counts what is held of it.
-    ///
-    /// # Errors
-    /// The shard reported one; its answer may not be at its end then. Or the rows are too many to be held.
-    pub(super) async fn answer(
-        &mut self,
-        shard: usize,
-        bytes: &mut usize,
-        mut row: impl FnMut(Vec<u8>),
-    ) -> Result<ShardAnswer, Trouble> {
-        let mut answer = ShardAnswer::default();
-        while self.legs[shard].as_ref().is_some_and(|leg| leg.due > 0) {
-            let (tag, body) = self.take(shard).await?;
-            match tag {
-                b'D' => {
-                    *bytes += body.len();
-                    self.within_memory(*bytes)?;
-                    row(body);
-                }
-                b'T' => answer.description = Some(body),
-                b'C' => answer.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned(),
-                b'E' => {
-                    let mut message = Vec::new();
-                    put_message(&mut message, tag, |out| out.extend_from_slice(&body));
-                    return Err(Trouble::Failed(message));
-                }
-                b'N' => put_message(self.side().outbox.writer(), tag, |out| out.extend_from_slice(&body)),
-                _ => {}
-            }
-        }
-        Ok(answer)
     }
 
     /// The finishing query's text, and the arrays that it gets beside the statement's own parameters.

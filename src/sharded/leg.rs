@@ -37,6 +37,10 @@ pub struct Leg {
     stream: Stream,
     /// Answers that were read and not looked at yet.
     pub inbox: Buffer,
+    /// Bytes that have ever come into the inbox.
+    received: usize,
+    /// How many of them are known to hold no error.
+    searched: usize,
     /// Requests that the pipe did not take yet.
     pub outbox: Buffer,
     /// Its part in the session's transaction.
@@ -98,6 +102,8 @@ impl Leg {
         Box::new(Leg {
             stream: ours,
             inbox: Buffer::new(),
+            received: 0,
+            searched: 0,
             outbox: Buffer::new(),
             transaction: LegTransaction::Outside,
             statements: HashMap::new(),
@@ -150,9 +156,10 @@ impl Leg {
         if self.inbox.len() > INBOX_MAX.max(large) {
             return Poll::Pending;
         }
-        let inbox = &mut self.inbox;
+        let (inbox, received) = (&mut self.inbox, &mut self.received);
         let read = poll_read_with(&mut self.stream, cx, |chunk, _| {
             inbox.push(chunk);
+            *received += chunk.len();
             !chunk.is_empty()
         });
         match read {
@@ -168,6 +175,21 @@ impl Leg {
     /// What a server sent has no shape.
     pub fn front(&self) -> Result<Option<Frame<'_>>, LegGone> {
         frame_at(self.inbox.as_slice()).map_err(|_| LegGone)
+    }
+
+    /// The error in what was read and not taken yet, a whole message. What was searched once is not searched again.
+    pub fn failure(&mut self) -> Option<&[u8]> {
+        let bytes = self.inbox.as_slice();
+        let taken = self.received - bytes.len();
+        let mut at = self.searched.saturating_sub(taken);
+        while let Ok(Some(frame)) = frame_at(&bytes[at..]) {
+            if frame.tag == b'E' {
+                return Some(&bytes[at..at + frame.total]);
+            }
+            at += frame.total;
+        }
+        self.searched = taken + at;
+        None
     }
 
     /// Notes a ReadyForQuery.

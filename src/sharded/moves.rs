@@ -72,7 +72,7 @@ impl ShardedSession {
         let mut bytes = 0;
         for &shard in shards {
             let mut rows = PartialRows::default();
-            let answer = self.answer(shard, &mut bytes, |row| rows.add(&row)).await;
+            let answer = self.answer((shard, shards), &mut bytes, |row| rows.add(&row)).await;
             rows.description = self.all_or_none(shards, answer).await?.description.unwrap_or_default();
             read.push((shard, rows));
         }

@@ -316,6 +316,27 @@ impl ShardedSession {
         }
     }
 
+    /// Ready when a message of one shard is there. The others go on meanwhile, and if one of them has failed, nobody waits for this one.
+    pub(super) fn poll_leg_beside(
+        &mut self,
+        cx: &mut Context<'_>,
+        shard: usize,
+        others: impl Iterator<Item = usize>,
+    ) -> Poll<Result<(), Trouble>> {
+        if let Poll::Ready(outcome) = self.poll_legs(cx, &[shard]) {
+            return Poll::Ready(outcome.map(drop));
+        }
+        for other in others.filter(|other| *other != shard) {
+            let Some(leg) = self.legs[other].as_mut() else { continue };
+            // One that has ended is found out in its turn.
+            while let Poll::Ready(Ok(())) = leg.poll_move(cx) {}
+            if let Some(error) = leg.failure() {
+                return Poll::Ready(Err(Trouble::Failed(error.to_vec())));
+            }
+        }
+        Poll::Pending
+    }
+
     pub(super) fn leg_gone(&mut self, shard: usize, last_words: Option<&[u8]>) -> Trouble {
         let trouble = match shard < self.map.shards.len() {
             true => LegGone::trouble(self.leg_name(shard), last_words),
@@ -328,6 +349,11 @@ impl ShardedSession {
     /// Takes the next message of a leg: its type and body.
     pub(super) async fn take(&mut self, shard: usize) -> Result<(u8, Vec<u8>), Trouble> {
         self.wait_for(&[shard]).await?;
+        self.take_front(shard)
+    }
+
+    /// Takes the message that is there.
+    pub(super) fn take_front(&mut self, shard: usize) -> Result<(u8, Vec<u8>), Trouble> {
         let Some(leg) = self.legs[shard].as_mut() else { return Err(LegGone::trouble(self.leg_name(shard), None)) };
         let (tag, body, total) = match leg.front() {
             Ok(Some(frame)) => (frame.tag, frame.body.to_vec(), frame.total),

@@ -37,7 +37,7 @@ impl ShardedSession {
     pub(super) async fn run_several(&mut self, question: Question<'_>, plan: &Plan) -> Result<(), Trouble> {
         match plan {
             Plan::Gather(gather) => {
-                let described = question.describes && !matches!(gather.combine, Combine::Concat { .. });
+                let described = question.describes && matches!(gather.combine, Combine::Finish(_));
                 if described {
                     self.describe_as_written(question.sql).await?;
                 }

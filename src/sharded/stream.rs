@@ -267,22 +267,9 @@ impl ShardedSession {
         stream.feeds[place] = Feed::Running;
     }
 
-    /// Ready when a message of one shard is there. The others go on meanwhile, and if one of them has failed, nobody waits for this one.
     fn poll_feed(&mut self, cx: &mut Context<'_>, stream: &RowStream, place: usize) -> Poll<Result<(), Trouble>> {
-        if let Poll::Ready(outcome) = self.poll_legs(cx, &[stream.shards[place]]) {
-            return Poll::Ready(outcome.map(drop));
-        }
-        for other in (0..stream.shards.len()).filter(|other| *other != place && stream.is_fed(*other)) {
-            let Some(leg) = self.legs[stream.shards[other]].as_mut() else { continue };
-            // One that has ended is found out in its turn.
-            while let Poll::Ready(Ok(())) = leg.poll_move(cx) {}
-            if let Ok(Some(frame)) = leg.front()
-                && frame.tag == b'E'
-            {
-                return Poll::Ready(Err(Trouble::Failed(leg.inbox.as_slice()[..frame.total].to_vec())));
-            }
-        }
-        Poll::Pending
+        let others = (0..stream.shards.len()).filter(|other| stream.is_fed(*other)).map(|other| stream.shards[other]);
+        self.poll_leg_beside(cx, stream.shards[place], others)
     }
 
     /// Takes one message of a shard's answer.

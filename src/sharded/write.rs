@@ -1,6 +1,7 @@
 //! Writes on several shards. Each runs in a transaction on every shard that it touches; the caller ends it.
 
-use super::gather::{ShardAnswer, WHOLE_ANSWER};
+use super::answers::ShardAnswer;
+use super::gather::WHOLE_ANSWER;
 use super::partial_rows::{PartialRows, described_types};
 use super::session::ShardedSession;
 use super::several::Question;
@@ -81,7 +82,7 @@ impl ShardedSession {
         let mut bytes = 0;
         for &shard in &shards {
             let mut rows = Vec::new();
-            let answer = self.answer(shard, &mut bytes, |row| rows.push(row)).await;
+            let answer = self.answer((shard, &shards), &mut bytes, |row| rows.push(row)).await;
             let ShardAnswer { description, tag } = self.all_or_none(&shards, answer).await?;
             answers.push(PartAnswer { description, rows, tag });
         }
@@ -104,10 +105,14 @@ impl ShardedSession {
 
     /// An INSERT of several rows: each goes to the shard of its key.
     async fn split(&mut self, question: Question<'_>, insert: &SplitInsert) -> Result<String, Trouble> {
-        let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        // In the order of their first rows: of several errors the first is shown.
+        let mut places: Vec<(usize, Vec<usize>)> = Vec::new();
         for (row, key) in insert.keys.iter().enumerate() {
             let shard = self.shard_of_row(insert, key, question.parameters)?;
-            places.entry(shard).or_default().push(row);
+            match places.iter_mut().find(|(place, _)| *place == shard) {
+                Some((_, rows)) => rows.push(row),
+                None => places.push((shard, vec![row])),
+            }
         }
         let part = |rows: &Vec<usize>| {
             let texts: Vec<&str> = rows.iter().filter_map(|row| insert.rows.get(*row)).map(String::as_str).collect();
@@ -115,12 +120,11 @@ impl ShardedSession {
         };
         let parts: Vec<(usize, String)> = places.iter().map(|(shard, rows)| (*shard, part(rows))).collect();
         let answers = self.parts(&parts, question).await?;
-        let in_order =
-            insert.returns && answers.iter().zip(places.values()).all(|(answer, rows)| answer.rows.len() == rows.len());
+        let in_order = insert.returns && answers.iter().zip(&places).all(|(answer, (_, rows))| answer.rows.len() == rows.len());
         if in_order {
             self.describe_once(question, answers.first());
             let mut rows: BTreeMap<usize, &Vec<u8>> = BTreeMap::new();
-            for (answer, places) in answers.iter().zip(places.values()) {
+            for (answer, (_, places)) in answers.iter().zip(&places) {
                 rows.extend(places.iter().copied().zip(&answer.rows));
             }
             let out = self.side().outbox.writer();

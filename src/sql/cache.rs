@@ -126,7 +126,7 @@ impl FactsCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::facts::{Access, SessionEffect};
+    use crate::sql::facts::{Access, SessionEffect, WriteReason};
 
     fn builtin() -> Arc<Catalogue> {
         Arc::new(Catalogue::builtin())
@@ -191,12 +191,13 @@ mod tests {
         };
         let text = b"SELECT f(1), '\\'";
         let unsafe_lexing = Lexing { standard_conforming_strings: false, ascii_safe_encoding: true };
-        for (volatility, read) in [("s", true), ("v", false), ("s", true)] {
+        let (bound, volatile) = (Access::Write(WriteReason::SessionBound), Access::Write(WriteReason::VolatileFunction));
+        for (volatility, access) in [("s", bound), ("v", volatile), ("s", bound)] {
             let catalogue = Arc::new(Catalogue::from_rows([row("function", "f", volatility)]));
             for _ in 0..3 {
-                // The language is not given, so that the function is opaque too; that does not keep it from a replica.
-                assert_eq!(cache.get(text, &catalogue, Lexing::default()).access == Access::Read, read);
-                assert_ne!(cache.get(text, &catalogue, unsafe_lexing).access, Access::Read);
+                // The language is not given, so that the function is opaque too.
+                assert_eq!(cache.get(text, &catalogue, Lexing::default()).access, access);
+                assert_eq!(cache.get(text, &catalogue, unsafe_lexing).access, Access::Write(WriteReason::UnsafeLexing));
             }
         }
     }

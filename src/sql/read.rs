@@ -120,6 +120,10 @@ pub(crate) fn leave_behind(setting: &Setting<'_>, survey: &Survey, outcome: &mut
         outcome.facts.effects.push(SessionEffect::ListStatements);
     }
     outcome.facts.pins = outcome.facts.pins.union(pins);
+    if !pins.is_empty() && matches!(outcome.facts.access, Access::Read | Access::Server) {
+        // It reads, but its session stays with the server then, and may write next.
+        outcome.facts.access = Access::Write(WriteReason::SessionBound);
+    }
 }
 
 /// Whether `text` holds `word`, which is in lower case, in any case.

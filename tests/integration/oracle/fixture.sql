@@ -48,6 +48,14 @@ BEGIN
     EXECUTE format('INSERT INTO public.lines VALUES (%s)', what);
     RETURN what;
 END $$;
+-- May do anything, for all that its text shows.
+CREATE FUNCTION dynamic(what int) RETURNS int STABLE LANGUAGE plpgsql AS $$
+DECLARE
+    found int;
+BEGIN
+    EXECUTE format('SELECT %s', what) INTO found;
+    RETURN found;
+END $$;
 CREATE PROCEDURE commits(what int) LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO public.lines VALUES (what);

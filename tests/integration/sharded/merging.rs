@@ -258,6 +258,51 @@ fn a_cancel_request_reaches_all_shards() {
     assert_eq!(client.column("SELECT count(*) FROM sorted").unwrap(), ["600"]);
 }
 
+/// The first shard works on, and does not know of the error of the last.
+#[test]
+fn an_error_of_any_shard_ends_the_others_work() {
+    let Beside { yard, .. } = beside();
+    let mut client = yard.client();
+    let joins: String = "bcdefgh".chars().map(|alias| format!(" JOIN sorted {alias} USING (k)")).collect();
+    let ask = |sql: &str| super::super::harness::programs::psql(&stage().fleet.primary().superuser_url(), sql);
+    let limit = Duration::from_secs(20);
+    for long in [
+        format!("SELECT a.id, 'one of three' FROM sorted a{joins} ORDER BY a.id, b.id LIMIT 5"),
+        format!("SELECT avg(a.id + b.id) FROM sorted a{joins} WHERE 'one of three' <> ''"),
+        "UPDATE sorted SET id = id WHERE (SELECT count(*) FROM generate_series(1, 100000000)) > 0 AND 'one of three' <> ''"
+            .to_owned(),
+    ] {
+        let active = "FROM pg_stat_activity WHERE state = 'active' AND datname LIKE 'part%' AND query LIKE '%one of three%' \
+                      AND backend_type = 'client backend'";
+        client.send(&query(&long)).unwrap();
+        super::super::harness::eventually("all shards work", limit, || ask(&format!("SELECT count(*) {active}")) == "3");
+        let last = ask(&format!("SELECT pid {active} ORDER BY datname DESC LIMIT 1"));
+        // Told again: between two messages of a pipeline a server does not listen.
+        super::super::harness::eventually("no shard works on", limit, || {
+            ask(&format!("SELECT pg_cancel_backend(pid) {active} AND pid = {last}"));
+            ask(&format!("SELECT count(*) {active}")) == "0"
+        });
+        assert_eq!(error_of(&client.until_ready().unwrap()).unwrap().0, "57014", "{long}");
+        assert_eq!(client.column("SELECT count(*) FROM sorted").unwrap(), ["600"]);
+    }
+}
+
+/// Wherever the rows are, the shards answer in no order.
+#[test]
+fn of_several_rows_errors_the_first_ones_is_shown() {
+    let (mut through, mut whole) = (beside().yard.client(), beside().whole());
+    for (there, none) in (1..=6).flat_map(|there| (1..=6).map(move |none| (there, none))) {
+        for rows in [format!("({there}, {there}), ({none}, NULL)"), format!("({none}, NULL), ({there}, {there})")] {
+            let sql = query(&format!("INSERT INTO sorted (k, id) VALUES {rows}"));
+            let states = [&mut through, &mut whole].map(|client| {
+                client.send(&sql).unwrap();
+                error_of(&client.until_ready().unwrap()).unwrap().0
+            });
+            assert_eq!(states[0], states[1], "{rows}");
+        }
+    }
+}
+
 #[test]
 fn an_error_on_one_shard_ends_all() {
     let (mut through, mut whole) = (beside().yard.client(), beside().whole());

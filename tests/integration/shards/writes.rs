@@ -212,7 +212,9 @@ fn transactions(dice: &mut Dice, number: usize) -> Vec<String> {
         script.push("SAVEPOINT a".to_owned());
         script.extend(part(dice, 2));
         if dice.below(2) == 0 {
-            script.push(format!("INSERT INTO orders (customer, id) VALUES ({}, 1), (2, 1), (3, NULL)", dice.below(20)));
+            // One reason to fail: of several, on several shards, which one is shown is left open.
+            let rows = dice.pick(&["(2, 1), (3, 1)", "(2, 1), (3, -1)", "(2, -2), (3, NULL)", "(3, NULL), (2, NULL)"]);
+            script.push(format!("INSERT INTO orders (customer, id) VALUES ({}, -1), {rows}", dice.below(20)));
         }
         script.push("ROLLBACK TO a".to_owned());
         script.push("SELECT customer, count(*) FROM orders GROUP BY customer ORDER BY 1".to_owned());
