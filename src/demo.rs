@@ -5,13 +5,15 @@
 mod error;
 mod fleet;
 mod host;
+mod ports;
 mod programs;
 mod shards;
 mod warden;
 
 pub use error::FleetError;
-pub use fleet::{FleetOptions, FleetProgress, LocalFleet, free_port};
+pub use fleet::{FleetOptions, FleetProgress, LocalFleet};
 pub use host::{APP_DATABASE, APP_USER, LocalHost, SUPERUSER, StopMode};
+pub use ports::free_port;
 pub use programs::PgPrograms;
 pub use shards::{sharded_configuration, sharded_welcome_text};
 

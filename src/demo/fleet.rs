@@ -5,11 +5,11 @@
 
 use super::FleetError;
 use super::host::{APP_DATABASE, APP_USER, FleetShared, LocalHost, SUPERUSER};
+use super::ports::{free_port, is_free};
 use super::programs::PgPrograms;
 use super::warden::Warden;
 use crate::types::Secret;
 use std::fmt;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +17,6 @@ use std::time::{Duration, Instant};
 
 /// How long replicas may take to stream.
 const STREAMING_LIMIT: Duration = Duration::from_secs(30);
-/// Free ports are taken from below the range that systems give to outgoing connections, so that none of those takes the port
-/// of a server that is down for a moment.
-const FREE_PORTS: std::ops::Range<u16> = 18_000..32_000;
 
 /// What fleet to start.
 #[derive(Clone, Debug)]
@@ -220,20 +217,6 @@ fn end(warden: &mut Warden, hosts: &[LocalHost]) {
     hosts.iter().for_each(LocalHost::reap);
 }
 
-/// A TCP port on 127.0.0.1 that nothing listens on.
-///
-/// # Errors
-/// When a hundred ports were tried in vain.
-pub fn free_port() -> Result<u16, FleetError> {
-    for _ in 0..100 {
-        let port = rand::random_range(FREE_PORTS);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(FleetError::PortTaken { host: "a server".into(), port: FREE_PORTS.end })
-}
-
 fn make_root(named: Option<&Path>, programs: &PgPrograms) -> Result<PathBuf, FleetError> {
     let root = match named {
         Some(named) => std::path::absolute(named).unwrap_or_else(|_| named.to_owned()),
@@ -279,14 +262,9 @@ fn make_hosts(options: &FleetOptions, shared: &Arc<FleetShared>) -> Result<Vec<L
         let name = if index == 0 { "primary".to_owned() } else { format!("replica{index}") };
         let port = match options.first_port {
             Some(first) => first.saturating_add(u16::try_from(index).unwrap_or(u16::MAX)),
-            None => loop {
-                let port = free_port()?;
-                if hosts.iter().all(|host| host.port != port) {
-                    break port;
-                }
-            },
+            None => free_port()?,
         };
-        if options.first_port.is_some() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if options.first_port.is_some() && !is_free(port) {
             return Err(FleetError::PortTaken { host: name, port });
         }
         hosts.push(LocalHost::new(name, port, Arc::clone(shared)));
