@@ -12,7 +12,7 @@ pub mod replies;
 pub mod target;
 
 pub use connection::{
-    Incoming, NO_WRITER, SEVERAL_WRITERS, ServerCard, ServerConnection, ServerKey, TransactionStatus, UNKNOWN_UNNAMED,
+    Incoming, NO_WRITER, SEVERAL_WRITERS, ServerCard, ServerConnection, ServerDoor, ServerKey, TransactionStatus, UNKNOWN_UNNAMED,
 };
 pub use login::{ConnectError, cancel, cancel_at_peer, connect, connect_with, greets};
 pub use parameter_sets::ParameterSets;

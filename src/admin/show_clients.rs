@@ -3,7 +3,6 @@
 use super::context::ConsoleContext;
 use super::table::{ResultTable, cell, maybe, utc};
 use crate::net::stream::Peer;
-use std::sync::atomic::Ordering;
 
 pub(super) const COLUMNS: [&str; 15] = [
     "type",
@@ -43,7 +42,7 @@ pub(super) fn fill(context: &ConsoleContext, table: &mut ResultTable) {
             cell(if client.tls { "yes" } else { "" }),
             cell(client.application_name()),
             cell(client.process),
-            cell(client.requests.load(Ordering::Relaxed)),
+            cell(client.requests()),
             cell(client.pins().labels().collect::<Vec<_>>().join(",")),
             maybe(client.host()),
         ]);

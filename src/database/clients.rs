@@ -2,11 +2,11 @@
 //! the server that works for them.
 
 use crate::net::stream::Peer;
-use crate::server::{ConnectError, ServerCard, ServerConnection, ServerKey, ServerTarget, cancel};
+use crate::server::{ConnectError, ServerCard, ServerConnection, ServerDoor, ServerTarget, cancel};
 use crate::sql::Pins;
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Instant, SystemTime};
@@ -65,8 +65,7 @@ const HOST_IS_SILENT: u8 = 4;
 /// Where a cancel request for a session must go.
 #[derive(Clone, Debug)]
 struct CancelTarget {
-    target: Arc<ServerTarget>,
-    key: Arc<ServerKey>,
+    door: Arc<ServerDoor>,
     card: ServerCard,
 }
 
@@ -104,9 +103,10 @@ pub struct ClientEntry {
     pins: AtomicU16,
     stop: AtomicU8,
     canceled: AtomicBool,
-    /// Requests answered.
-    pub requests: AtomicU64,
+    requests: AtomicU64,
     waker: AtomicWaker,
+    /// Which task `waker` wakes, by the address of its data; 0 if it has none. A task that is registered need not be so again.
+    woken_task: AtomicUsize,
     cancel: Mutex<CancelState>,
 }
 
@@ -123,6 +123,16 @@ impl ClientEntry {
     /// Notes what it is doing.
     pub fn set_state(&self, state: ClientState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Requests answered.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// One more request was answered. Only its own task says so.
+    pub fn count_request(&self) {
+        self.requests.store(self.requests().wrapping_add(1), Ordering::Relaxed);
     }
 
     /// What binds it to its server.
@@ -153,13 +163,13 @@ impl ClientEntry {
     /// Asks it to end. A request is never taken back.
     pub fn ask_to_stop(&self, request: StopRequest) {
         self.stop.fetch_or(request as u8, Ordering::Release);
-        self.waker.wake();
+        self.wake();
     }
 
     /// Tells it that the host which works for it does not answer any more.
     pub fn tell_host_is_silent(&self) {
         self.stop.fetch_or(HOST_IS_SILENT, Ordering::Release);
-        self.waker.wake();
+        self.wake();
     }
 
     /// Whether it was told that its host does not answer any more. Reading it takes it. The host may be another one by now.
@@ -179,7 +189,19 @@ impl ClientEntry {
     }
 
     fn register(&self, waker: &Waker) {
-        self.waker.register(waker);
+        let task = waker.data().addr();
+        if self.woken_task.load(Ordering::Acquire) != task {
+            // Before the waker: whoever takes that one sets this back.
+            self.woken_task.store(task, Ordering::Release);
+            self.waker.register(waker);
+        }
+    }
+
+    /// Wakes the task that looks after it.
+    fn wake(&self) {
+        let waker = self.waker.take();
+        self.woken_task.store(0, Ordering::Release);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Whether a cancel request came while no server worked for it. Reading it takes it.
@@ -189,14 +211,14 @@ impl ClientEntry {
 
     /// The server connection that works for it now, and where that leads.
     pub fn server(&self) -> Option<(ServerCard, Arc<ServerTarget>)> {
-        self.lock_cancel().target.as_ref().map(|target| (target.card, target.target.clone()))
+        self.lock_cancel().target.as_ref().map(|target| (target.card, target.door.target.clone()))
     }
 
     /// From now on cancel requests go to this server.
     pub fn attach(&self, server: &ServerConnection, host: &Arc<str>) {
-        let (target, key, card) = (server.target.clone(), server.key.clone(), server.card());
+        let (door, card) = (server.door.clone(), server.card());
         let mut state = self.lock_cancel();
-        state.target = Some(CancelTarget { target, key, card });
+        state.target = Some(CancelTarget { door, card });
         state.host = Some(host.clone());
     }
 
@@ -239,15 +261,15 @@ impl ClientEntry {
                 Some(_) => state.sending += 1,
                 None if self.state() == ClientState::Waiting => {
                     self.canceled.store(true, Ordering::Release);
-                    self.waker.wake();
+                    self.wake();
                 }
                 None => {}
             }
             target
         };
-        let Some(CancelTarget { target, key, .. }) = target else { return Ok(()) };
+        let Some(CancelTarget { door, .. }) = target else { return Ok(()) };
         let sending = CancelSending(self);
-        let outcome = cancel(&target, &key).await;
+        let outcome = cancel(&door.target, &door.key).await;
         drop(sending);
         outcome
     }
@@ -350,6 +372,7 @@ impl Clients {
             canceled: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             waker: AtomicWaker::new(),
+            woken_task: AtomicUsize::new(0),
             cancel: Mutex::default(),
         });
         entries.insert(process, entry.clone());
@@ -383,7 +406,7 @@ impl Clients {
     /// Tells every client for which a server at this address works that it does not answer any more.
     pub fn tell_host_is_silent(&self, address: &str, port: u16) {
         for entry in self.lock().values() {
-            let target = entry.lock_cancel().target.as_ref().map(|target| target.target.clone());
+            let target = entry.lock_cancel().target.as_ref().map(|target| target.door.target.clone());
             if target.is_some_and(|target| target.address == address && target.port == port) {
                 entry.tell_host_is_silent();
             }
@@ -469,6 +492,62 @@ mod tests {
         entry.ask_to_stop(StopRequest::Now);
         entry.ask_to_stop(StopRequest::Drain);
         assert_eq!(entry.stop_requested(&mut cx), StopRequest::Now);
+    }
+
+    /// Sessions move from task to task, and look often; what they are told comes at any moment, from several threads.
+    #[test]
+    fn whoever_looks_after_a_client_is_woken_each_time() {
+        const TIMES: u32 = 5_000;
+        let clients = Clients::default();
+        let entry = client(&clients);
+        let told = AtomicBool::new(false);
+        let wakers = [(); 2].map(|()| {
+            let session = std::thread::current();
+            Waker::from(Arc::new(Unpark(session)))
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..TIMES {
+                        entry.tell_host_is_silent();
+                        // One of them at a time, nearly always.
+                        while !told.swap(false, Ordering::AcqRel)
+                            && entry.stop.load(Ordering::Acquire) & StopRequest::Now as u8 == 0
+                        {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let mut seen = 0;
+            for turn in 0.. {
+                let waker = &wakers[turn / 3 % 2];
+                assert_eq!(entry.stop_requested(&mut Context::from_waker(waker)), StopRequest::None);
+                if entry.take_host_is_silent() {
+                    seen += 1;
+                    told.store(true, Ordering::Release);
+                    if seen == TIMES {
+                        break;
+                    }
+                    continue;
+                }
+                let since = Instant::now();
+                std::thread::park_timeout(std::time::Duration::from_secs(20));
+                if since.elapsed() > std::time::Duration::from_secs(10) {
+                    entry.ask_to_stop(StopRequest::Now);
+                    panic!("not woken after {seen}");
+                }
+            }
+            entry.ask_to_stop(StopRequest::Now);
+        });
+    }
+
+    struct Unpark(std::thread::Thread);
+
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Connector {
             && let Some(started_us) = started(&mut connection).await?
         {
             if !check(started_us).await {
-                return Err(ConnectError::Stranger(connection.target.to_string()));
+                return Err(ConnectError::Stranger(connection.door.target.to_string()));
             }
             connection.started_us = Some(started_us);
         }
@@ -61,7 +61,7 @@ impl Connector {
 
 /// When the connection's server was started; `None` where it does not tell.
 async fn started(connection: &mut ServerConnection) -> Result<Option<i64>, ConnectError> {
-    let target = connection.target.clone();
+    let target = connection.door.target.clone();
     let lost = |source| ConnectError::Socket { target: target.to_string(), source };
     let asked = tokio::time::timeout(target.connect_timeout, connection.run(STARTED)).await;
     match asked.map_err(|_| ConnectError::Timeout(target.to_string()))?.map_err(lost)? {

@@ -20,6 +20,8 @@ pub(super) struct PoolState {
     pub(super) waiting: Waiters,
     pub(super) open: usize,
     pub(super) connecting: usize,
+    /// Connections that sessions were given.
+    checkouts: u64,
     /// Most connections.
     pub(super) size: usize,
     /// As many, or fewer while other pools of the host have a right to their places.
@@ -84,7 +86,6 @@ pub struct Pool {
     state: Mutex<PoolState>,
     /// Connections have been kept for their sessions.
     keeps: AtomicBool,
-    checkouts: AtomicU64,
     pub(super) timeouts: AtomicU64,
     overflows: AtomicU64,
     /// Told of every attempt to connect.
@@ -116,6 +117,7 @@ impl Pool {
             waiting: Waiters::new(workers),
             open: 0,
             connecting: 0,
+            checkouts: 0,
             size: limits.size,
             quota: limits.size,
             max_age: limits.max_age,
@@ -134,7 +136,6 @@ impl Pool {
             limits: arc_swap::ArcSwap::from_pointee(limits),
             state: Mutex::new(state),
             keeps: AtomicBool::new(false),
-            checkouts: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
             observer,
@@ -154,10 +155,7 @@ impl Pool {
             return None;
         }
         let found = state.take_idle(worker);
-        drop(state);
-        if found.is_some() {
-            self.checkouts.fetch_add(1, Ordering::Relaxed);
-        }
+        state.checkouts += u64::from(found.is_some());
         found
     }
 
@@ -176,10 +174,7 @@ impl Pool {
             let may_go = free || idle[place].is_kept;
             may_go.then(|| idle.remove(place))
         });
-        drop(state);
-        if found.is_some() {
-            self.checkouts.fetch_add(1, Ordering::Relaxed);
-        }
+        state.checkouts += u64::from(found.is_some());
         found
     }
 
@@ -213,8 +208,7 @@ impl Pool {
             if waiting == 0
                 && let Some(connection) = state.take_idle(worker).or_else(|| if opens { None } else { state.take_kept() })
             {
-                drop(state);
-                self.checkouts.fetch_add(1, Ordering::Relaxed);
+                state.checkouts += 1;
                 return Ok(connection);
             }
             if state.closed {
@@ -239,7 +233,7 @@ impl Pool {
         let outcome = std::future::poll_fn(|cx| slot.poll(cx)).await;
         drop(wait);
         if outcome.is_ok() {
-            self.checkouts.fetch_add(1, Ordering::Relaxed);
+            self.lock().checkouts += 1;
         }
         outcome
     }
@@ -369,7 +363,7 @@ impl Pool {
             connecting: state.connecting,
             waiting: state.waiting.len(),
             oldest_wait: first.map_or(Duration::ZERO, |since| since.elapsed()),
-            checkouts: self.checkouts.load(Ordering::Relaxed),
+            checkouts: state.checkouts,
             timeouts: self.timeouts.load(Ordering::Relaxed),
             overflows: self.overflows.load(Ordering::Relaxed),
         }

@@ -70,6 +70,15 @@ pub struct ServerKey {
     pub key: Box<[u8]>,
 }
 
+/// Where a connection leads, and the key to what happens behind it: where a CancelRequest goes, and what it carries.
+#[derive(Debug)]
+pub struct ServerDoor {
+    /// The server.
+    pub target: Arc<ServerTarget>,
+    /// What a CancelRequest carries.
+    pub key: ServerKey,
+}
+
 /// The server's side of the conversation, as far as it has been read.
 #[derive(Debug)]
 pub struct Incoming {
@@ -131,10 +140,8 @@ pub struct ServerConnection {
     pub incoming: Incoming,
     /// Bytes for the server that the socket did not take yet.
     pub outbox: Buffer,
-    /// For cancel requests.
-    pub key: Arc<ServerKey>,
-    /// Where it is connected to, for cancel requests.
-    pub target: Arc<ServerTarget>,
+    /// Where it is connected to, and as whom.
+    pub door: Arc<ServerDoor>,
     /// Parameters that were set on it.
     pub parameters: Arc<ParameterSet>,
     /// Which of its named statements it still holds is not known: it is told to forget all before it is used again.
@@ -197,8 +204,7 @@ impl ServerConnection {
             stream,
             incoming: Incoming { process: key.process, ..Incoming::new(reported) },
             outbox: Buffer::new(),
-            key: Arc::new(key),
-            target,
+            door: Arc::new(ServerDoor { target, key }),
             parameters: Arc::default(),
             prepared_unknown: false,
             own_names: OwnNames::default(),
@@ -228,7 +234,7 @@ impl ServerConnection {
     pub fn card(&self) -> ServerCard {
         ServerCard {
             id: self.id,
-            process: self.key.process,
+            process: self.door.key.process,
             opened: self.opened,
             tls: self.stream.is_tls(),
             prepared: self.incoming.prepared.len(),

@@ -6,7 +6,7 @@ use super::link::Link;
 use super::run::{Session, SessionEnd};
 use super::send::put_parameters;
 use crate::cluster::{Fleet, Host, NoHost};
-use crate::config::{PoolMode, ReadsOnPrimary};
+use crate::config::{PoolMode, ReadsOnPrimary, ReuseUnnamed};
 use crate::database::{ClientState, DatabaseView, HeldStatement, HoldLimits, StopRequest, with_view};
 use crate::metrics::{QueryReason, QueryRoute};
 use crate::pool::{CheckoutError, Pool};
@@ -68,6 +68,8 @@ pub struct Tuning {
     pub fresh_connections: bool,
     /// The rate of somebody's statements is limited.
     pub is_rated: bool,
+    /// Unnamed statements may stay prepared on the servers.
+    pub reuses_unnamed: bool,
 }
 
 impl Tuning {
@@ -80,6 +82,7 @@ impl Tuning {
             query_timeout: settings.pool.query_timeout,
             fresh_connections: settings.pool.fresh_connections,
             is_rated: settings.clients.is_rated,
+            reuses_unnamed: settings.routing.reuse_unnamed != ReuseUnnamed::Off,
         }
     }
 }

@@ -117,7 +117,7 @@ async fn reset(mut server: Box<ServerConnection>, pool: Arc<Pool>) {
 
 /// Cancels what the server is doing, then closes the connection whatever became of the request.
 async fn interrupt(server: Box<ServerConnection>, pool: Arc<Pool>) {
-    if let Err(error) = cancel(&server.target, &server.key).await {
+    if let Err(error) = cancel(&server.door.target, &server.door.key).await {
         tracing::debug!(%error, "the statement of a client that left could not be cancelled");
     }
     pool.discard(server);

@@ -59,7 +59,7 @@ impl Session {
         let Some(mut link) = self.link.take() else { return Ok(true) };
         link.server().broken = true;
         let (host_id, route, body_left) = (link.host.id, link.route, link.server().incoming.body_left);
-        let (target, started_us) = (link.server().target.clone(), link.server().started_us);
+        let (target, started_us) = (link.server().door.target.clone(), link.server().started_us);
         let in_transaction = self.state.transaction.is_some();
         follow_lost(unit, &exchange.answer, &mut self.state, link.server());
         drop(link);

@@ -6,11 +6,13 @@
 mod changed;
 mod error;
 mod parting;
+mod plain;
 
 pub use self::error::refusal;
 
 use self::changed::{put_changed, put_fakes};
 use self::error::note_error;
+use self::plain::{goes_as_it_comes, pass, rows_len};
 use super::state::SessionState;
 use crate::metrics::RetryReason;
 use crate::net::Buffer;
@@ -19,7 +21,7 @@ use crate::server::{Expected, Incoming, ReportedParameters, TransactionStatus, V
 use crate::types::SqlState;
 use crate::wire::WireError;
 use crate::wire::error_response::ErrorFields;
-use crate::wire::frame::{HEADER_LEN, Header, LARGE_MESSAGE_MAX, header};
+use crate::wire::frame::{HEADER_LEN, Header, header};
 use crate::wire::row_description::{NO_ROWS, result_shape};
 use std::hint::cold_path;
 
@@ -255,15 +257,12 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
     put_fakes(ranges, server, answer);
     while place < chunk.len() {
         let rest = &chunk[place..];
-        if is_prelude(rest[0], server, answer) {
-            let Some(head) = header(rest)? else { break };
-            let end = place + head.total.min(rest.len());
-            answer.answered += 1;
-            answer.body_forward = true;
-            forward(ranges, answer, place, end);
-            server.body_left = head.total - (end - place);
-            place = end;
-            continue;
+        if goes_as_it_comes(server, answer) {
+            let end = pass(ranges, place, server, answer)?;
+            if end > place {
+                place = end;
+                continue;
+            }
         }
         if matches!(rest[0], b'D' | b'd') && server.replies.is_at_rows() && answer.refused.is_none() {
             let rows = rows_len(rest);
@@ -300,27 +299,6 @@ fn judge_all(ranges: &mut Ranges<'_>, from: usize, server: &mut Incoming, answer
         put_fakes(ranges, server, answer);
     }
     Ok(place)
-}
-
-/// Whether the message only prepares an answer, and goes as it is: ParseComplete, BindComplete, RowDescription. Nearly every pipeline
-/// has the three of them.
-#[inline]
-fn is_prelude(tag: u8, server: &Incoming, answer: &Answer) -> bool {
-    matches!(tag, b'1' | b'2' | b'T') && server.replies.is_plain() && !answer.hidden && answer.refused.is_none()
-}
-
-/// Length of the run of rows and COPY data at the front, of which the last may not be all there: the length may be beyond the
-/// end. A message that is not one of them, or whose length can't be, ends it.
-fn rows_len(bytes: &[u8]) -> usize {
-    let mut end = 0;
-    while let Some(head) = bytes.get(end..).and_then(<[u8]>::first_chunk::<HEADER_LEN>) {
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        if !matches!(head[0], b'D' | b'd') || !(4..=LARGE_MESSAGE_MAX + 4).contains(&length) {
-            break;
-        }
-        end += length as usize + 1;
-    }
-    end
 }
 
 fn forward(ranges: &mut Ranges<'_>, answer: &mut Answer, from: usize, to: usize) {

@@ -9,10 +9,11 @@ use crate::config::ReuseUnnamed;
 use crate::database::Database;
 use crate::server::prepared::server_name;
 use crate::server::{Expected, ServerConnection, TransactionStatus};
+use crate::wire::WireError;
 use crate::wire::frame::{put_message, put_string};
 use crate::wire::named::NamedMessage;
 use crate::wire::parse::ParseMessage;
-use crate::wire::{WireError, frame_at};
+use std::cell::Cell;
 use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +29,14 @@ pub enum Sent {
     AsItIs,
 }
 
-static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(1);
+/// Numbers of unnamed statements that a thread takes at once.
+const TAGS: u64 = 1 << 20;
+
+static NEXT_TAGS: AtomicU64 = AtomicU64::new(TAGS);
+
+thread_local! {
+    static NEXT_TAG: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Storage of an unnamed statement's definition that is kept for the next one. Bytes.
 const DEFINITION_KEPT_MAX: usize = 16 * 1024;
@@ -56,7 +64,7 @@ pub fn put_parameters(server: &mut ServerConnection, state: &SessionState) {
 
 /// Translates a unit for `server`.
 ///
-/// `own_names`: servers know its statements as the client does.
+/// `own_names`: servers know its statements as the client does. `reuses_unnamed`: unnamed ones may stay prepared there.
 ///
 /// # Errors
 /// A message of the unit is malformed; [`super::unit::cut`] has looked at all of them, so this does not happen.
@@ -65,7 +73,7 @@ pub fn put_unit(
     unit: &Unit,
     state: &mut SessionState,
     (server, own_names): (&mut ServerConnection, bool),
-    (database, role): (&Database, &str),
+    (database, role, reuses_unnamed): (&Database, &str, bool),
 ) -> Result<Sent, WireError> {
     state.journal.clear();
     server.incoming.described.clear();
@@ -97,9 +105,9 @@ pub fn put_unit(
             Ok(Sent::AsItIs)
         }
         UnitKind::Pipeline
-            if unit.verbatim && !state.pipeline_open && (own_names || !(reuses(database) && unit.has_unnamed_parse())) =>
+            if unit.verbatim && !state.pipeline_open && (own_names || !(reuses_unnamed && unit.has_unnamed_parse())) =>
         {
-            if let Some(parse) = first_unnamed(&input[..unit.len])? {
+            if let Some(parse) = unit.unnamed_parse(input)? {
                 if input.first() != Some(&b'P') {
                     super::unnamed::set_aside(state);
                 }
@@ -138,20 +146,20 @@ fn put_query(state: &mut SessionState, server: &mut ServerConnection) -> Sent {
     Sent::AsItIs
 }
 
-fn first_unnamed(mut messages: &[u8]) -> Result<Option<ParseMessage<'_>>, WireError> {
-    let mut last = None;
-    while let Some(frame) = frame_at(messages)? {
-        if frame.tag == b'P' {
-            last = Some(ParseMessage::read(frame.body)?);
-        }
-        messages = &messages[frame.total..];
+/// A number that no other Parse of an unnamed statement has had.
+fn new_tag() -> u64 {
+    let mut tag = NEXT_TAG.get();
+    if tag.is_multiple_of(TAGS) {
+        cold_path();
+        tag = NEXT_TAGS.fetch_add(TAGS, Ordering::Relaxed);
     }
-    Ok(last)
+    NEXT_TAG.set(tag + 1);
+    tag
 }
 
 /// Makes a Parse the session's unnamed statement.
 pub(super) fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionState) {
-    state.unnamed.tag = NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed);
+    state.unnamed.tag = new_tag();
     state.unnamed.definition.clear();
     if state.unnamed.definition.capacity() > DEFINITION_KEPT_MAX {
         // A long one is not to be paid for by an idle session.

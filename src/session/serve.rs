@@ -255,7 +255,13 @@ impl Session {
         }
         let Some(link) = self.link.as_mut() else { return Ok(None) };
         let to = (link.server(), own_names);
-        let sent = put_unit(self.client.inbox.as_slice(), unit, &mut self.state, to, (&self.database, &self.role.role));
+        let sent = put_unit(
+            self.client.inbox.as_slice(),
+            unit,
+            &mut self.state,
+            to,
+            (&self.database, &self.role.role, attempt.tuning.reuses_unnamed),
+        );
         match sent {
             Ok(sent) => {
                 let may_replan = unit.is_extended()
@@ -368,7 +374,7 @@ impl Session {
         metrics.checkout_duration(route).record(waited);
         metrics.bytes(ByteDirection::ClientIn).add(unit.len as u64 + exchange.passed);
         metrics.bytes(ByteDirection::ClientOut).add(exchange.answer.bytes);
-        self.entry.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.entry.count_request();
         if let Some(link) = &mut self.link {
             link.answered = Some(now);
             link.host.record_latency(elapsed.saturating_sub(waited));

@@ -8,7 +8,9 @@ use super::state::SessionState;
 use crate::database::{Database, classify_prepared};
 use crate::route::Need;
 use crate::sql::{Access, Command, Facts, Pins, RouteHint, SessionEffect, StatementFacts, WriteReason};
+use crate::wire::WireError;
 use crate::wire::frame::HEADER_LEN;
+use crate::wire::parse::ParseMessage;
 use std::hint::cold_path;
 use std::sync::Arc;
 
@@ -165,6 +167,14 @@ impl Unit {
     /// Whether an unnamed statement is prepared in it.
     pub fn has_unnamed_parse(&self) -> bool {
         self.unnamed.is_some()
+    }
+
+    /// The last Parse of an unnamed statement; `input` begins with the unit.
+    ///
+    /// # Errors
+    /// It is malformed; cutting the unit has found that out before.
+    pub fn unnamed_parse<'a>(&self, input: &'a [u8]) -> Result<Option<ParseMessage<'a>>, WireError> {
+        self.unnamed.map(|parse| ParseMessage::read(&input[parse.place..][..parse.len as usize])).transpose()
     }
 
     /// Whether it is a pipeline that is nothing but its Sync or Flush.

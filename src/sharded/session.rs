@@ -138,7 +138,7 @@ impl ShardedSession {
                 }
             }
         }
-        self.client.entry.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.client.entry.count_request();
         if self.is_at_rest() {
             self.place.leave();
         }

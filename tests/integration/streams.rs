@@ -1,6 +1,6 @@
 //! Large things pass without being held: rows, COPY data both ways, parameters of hundreds of megabytes.
 
-use super::harness::client::{RawClient, execute, frame, parse, query, sync};
+use super::harness::client::{RawClient, describe_portal, execute, frame, parse, query, sync};
 use super::harness::{Pgyard, eventually, own_fleet};
 use super::isolation::{check, pipeline, q};
 use pgyard::demo::LocalFleet;
@@ -60,6 +60,28 @@ fn long_parameters_are_answered_as_by_postgresql() {
             q(1, "truncate written"),
         ],
     );
+}
+
+/// Also where what has come ends with the bytes of a Sync, and is none.
+#[test]
+fn a_pipeline_may_come_in_two_pieces() {
+    let fleet = own_fleet(0);
+    let yard = small_pool(&fleet);
+    let direct = RawClient::log_in(fleet.primary().port(), "app", fleet.app_password().reveal(), "app");
+    let mut clients = [direct.unwrap(), yard.client()];
+    let value = [sync(), sync()].concat();
+    let head = [b"\0\0\0\x01\0\x01\0\x01", &u32::try_from(value.len()).unwrap().to_be_bytes()[..]].concat();
+    let bind = frame(b'B', &[&head[..], &value, b"\0\0"].concat());
+    let bytes = [parse("", "select $1::bytea, 'one'"), bind, describe_portal(""), execute(""), sync()].concat();
+    for cut in 1..bytes.len() {
+        let [direct, through] = clients.each_mut().map(|client| {
+            client.send(&bytes[..cut]).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            client.send(&bytes[cut..]).unwrap();
+            client.until_ready().unwrap()
+        });
+        assert_eq!(through, direct, "cut at {cut}");
+    }
 }
 
 fn small_pool(fleet: &LocalFleet) -> Pgyard {

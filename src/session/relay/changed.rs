@@ -17,7 +17,7 @@ pub(super) fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server
     let Some(session) = ranges.session else { return false };
     let shown = match tag {
         b'Z' => {
-            if session.told_mark ^ server.told != server.reported.mark() {
+            if must_be_told(Some(session), server) {
                 tell_parameters(session, ranges, server);
             }
             return false;
@@ -45,6 +45,11 @@ pub(super) fn put_changed(tag: u8, body: &[u8], ranges: &mut Ranges<'_>, (server
     put_message(ranges.outbox.writer(), tag, |out| out.extend_from_slice(&shown));
     answer.bytes += (HEADER_LEN + shown.len()) as u64;
     true
+}
+
+/// Whether the session's client was told other parameters than the server has.
+pub(super) fn must_be_told(session: Option<&SessionState>, server: &Incoming) -> bool {
+    session.is_some_and(|session| session.told_mark ^ server.told != server.reported.mark())
 }
 
 /// The server's parameters are others than the client was told: its configuration files were read again while it served others, or those

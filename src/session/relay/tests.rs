@@ -262,3 +262,36 @@ fn half_a_message_is_noticed_whatever_it_is() {
     feed(&columns[..50], 7, &mut server, &mut answer);
     assert!(!answer.leaves_half_a_message(server.body_left));
 }
+
+/// What comes at once is judged another way than what comes in pieces.
+#[test]
+fn an_answer_means_the_same_however_it_is_cut() {
+    let head: [(u8, &[u8]); 4] = [(b'1', b""), (b'2', b""), (b'T', b"columns"), (b'D', &[7; 20])];
+    let tags: [&[u8]; 6] = [b"SELECT 1\0", b"SELECT\0", b"INSERT 0 1\0", b"ROLLBACK\0", b"COMMIT\0", b"SELECT 1\0SELECT 2\0"];
+    let states: [&[u8]; 5] = [b"I", b"T", b"E", b"", b"II"];
+    let behind: [&[u8]; 3] = [b"", b"Z\0\0\0", b"N\0\0\0\x0bSX\0C0\0\0"];
+    for ((tag, state), behind) in
+        tags.iter().flat_map(|tag| states.map(|state| (tag, state))).flat_map(|ends| behind.map(|behind| (ends, behind)))
+    {
+        for middle in [&[][..], &[(b'C', *tag), head[2], head[3]], &[(b'N', &b"SNOTICE\0C00000\0\0"[..]), head[3]]] {
+            let end: [(u8, &[u8]); 2] = [(b'C', *tag), (b'Z', state)];
+            let bytes = [stream(&head), stream(middle), stream(&end), behind.to_vec()].concat();
+            for given in [
+                || Answer::default(),
+                || Answer { may_retry: true, ..Answer::default() },
+                || Answer { withheld: Some(Box::default()), ..Answer::default() },
+            ] {
+                let outcome = |step: usize| {
+                    let (mut server, mut answer) = (server(&[Expected::Through]), given());
+                    let seen = feed(&bytes, step, &mut server, &mut answer);
+                    answer.body_forward = false;
+                    (seen, format!("{answer:?} {:?} {}", server.status, server.replies.is_empty()))
+                };
+                let whole = outcome(bytes.len());
+                for step in [1, 3, 6, 17] {
+                    assert_eq!(outcome(step), whole, "{tag:?} {state:?} {behind:?} {step}");
+                }
+            }
+        }
+    }
+}

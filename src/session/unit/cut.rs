@@ -15,6 +15,9 @@ const PIPELINE_MAX: usize = 1024 * 1024;
 /// A Bind longer than this, and than `retry_buffer`, is passed on as it comes, once its names are there. Bytes.
 const STREAM_MIN: usize = 256 * 1024;
 
+/// A whole Sync.
+const SYNC: &[u8] = &[b'S', 0, 0, 0, 4];
+
 /// Cuts the unit at the front of `input`.
 ///
 /// `scanned` remembers how far a pipeline was looked through without finding its end; it is 0 for a new unit.
@@ -37,6 +40,14 @@ pub fn cut(
     }
     match header.tag {
         b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
+            if *scanned == 0 && input.ends_with(SYNC) && input.len() <= max_message {
+                // Nearly always one pipeline, and all of it. These bytes may be inside a message too, which is seen below.
+                let cut = cut_pipeline(input, state, database)?;
+                if !matches!(&cut, Cut::Whole(unit) if unit.kind == UnitKind::Part) {
+                    return Ok(cut);
+                }
+                cold_path();
+            }
             if !has_end(input, scanned, database, max_message)? {
                 return Ok(Cut::NeedMore);
             }
