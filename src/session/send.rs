@@ -5,7 +5,6 @@ use super::names::{mentioned, put_own_name, put_quiet_sync, put_stale_closed};
 use super::state::SessionState;
 use super::translate::Translation;
 use super::unit::{Unit, UnitKind};
-use crate::config::ReuseUnnamed;
 use crate::database::Database;
 use crate::server::prepared::server_name;
 use crate::server::{Expected, ServerConnection, TransactionStatus};
@@ -119,7 +118,7 @@ pub fn put_unit(
         }
         _ => {
             evict(server, state, database);
-            let mut translation = Translation::new(unit, state, server, (database, role, own_names));
+            let mut translation = Translation::new(unit, state, server, (database, role), (own_names, reuses_unnamed));
             translation.put_messages(&input[..unit.len])?;
             Ok(if translation.held_sync { Sent::WithoutSync } else { Sent::InOutbox })
         }
@@ -168,10 +167,6 @@ pub(super) fn remember_unnamed(parse: &ParseMessage<'_>, state: &mut SessionStat
     state.unnamed.definition.extend_from_slice(parse.definition);
     state.unnamed.text_len = parse.text.len();
     (state.unnamed.kept, state.unnamed.meaning) = (None, None);
-}
-
-pub(super) fn reuses(database: &Database) -> bool {
-    database.settings().routing.reuse_unnamed != ReuseUnnamed::Off
 }
 
 /// Closes the statements that are one too many, in a pipeline of their own, so that an error in the unit can't leave them half

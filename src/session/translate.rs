@@ -5,7 +5,7 @@ use super::known::{mark_if_changed, new_statement};
 use super::meaning::{UnitMeaning, begin_detour, end_detour, put_made, put_quiet_close, put_quiet_parse};
 use super::names::{apply_names, mentioned, put_not_shared, put_own_name};
 use super::results::put_describe;
-use super::send::{remember_unnamed, reuses};
+use super::send::remember_unnamed;
 use super::shown::{SentName, unknown_name};
 use super::state::{SessionState, significant};
 use super::unit::{Unit, UnitKind};
@@ -37,6 +37,8 @@ pub(super) struct Translation<'a> {
     role: &'a str,
     /// Servers know its statements as the client does.
     own_names: bool,
+    /// Unnamed statements may stay prepared on it.
+    reuses_unnamed: bool,
     /// Statements whose Parse is on its way.
     pending: Vec<u64>,
     /// What its texts mean by now.
@@ -56,11 +58,24 @@ impl<'a> Translation<'a> {
         unit: &'a Unit,
         state: &'a mut SessionState,
         server: &'a mut ServerConnection,
-        (database, role, own_names): (&'a Database, &'a str, bool),
+        (database, role): (&'a Database, &'a str),
+        (own_names, reuses_unnamed): (bool, bool),
     ) -> Self {
-        let (pending, meaning, bound) = (Vec::new(), UnitMeaning::AsBefore, Vec::new());
-        let (copy_begins, held_sync, first) = (false, false, true);
-        Translation { unit, state, server, database, role, own_names, pending, meaning, bound, copy_begins, held_sync, first }
+        Translation {
+            unit,
+            state,
+            server,
+            database,
+            role,
+            own_names,
+            reuses_unnamed,
+            pending: Vec::new(),
+            meaning: UnitMeaning::AsBefore,
+            bound: Vec::new(),
+            copy_begins: false,
+            held_sync: false,
+            first: true,
+        }
     }
 
     #[inline(never)]
@@ -157,7 +172,7 @@ impl<'a> Translation<'a> {
             super::unnamed::set_aside(self.state);
         }
         remember_unnamed(parse, self.state);
-        if !self.own_names && reuses(self.database) && matches!(self.meaning, UnitMeaning::AsBefore) {
+        if !self.own_names && self.reuses_unnamed && matches!(self.meaning, UnitMeaning::AsBefore) {
             let meaning = &self.state.meaning;
             self.state.unnamed.kept = reusable(self.database, parse.definition, parse.text.len(), meaning, facts);
         }
