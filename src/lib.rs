@@ -5,7 +5,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | [`types`] |
-//! | 1 | [`wire`], [`sql`], [`shard`], [`config`], [`metrics`] |
+//! | 1 | [`wire`], [`sql`], [`shard`], [`config`], [`metrics`], [`runtime`] |
 //! | 2 | [`net`], [`auth`], [`gather`] |
 //! | 3 | [`server`], [`route`], [`plan`] |
 //! | 4 | [`pool`] |
@@ -32,6 +32,7 @@ pub mod plan;
 pub mod pool;
 pub mod reshard;
 pub mod route;
+pub mod runtime;
 pub mod sequences;
 pub mod server;
 pub mod session;

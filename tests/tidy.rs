@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("config", 1),
     ("metrics", 1),
     ("shard", 1),
+    ("runtime", 1),
     ("net", 2),
     ("auth", 2),
     ("gather", 2),

@@ -11,7 +11,7 @@ use super::{coordinators, recovery, scrape, watch};
 use crate::admin::{Console, ConsoleActions, ConsoleContext, ShutdownMode};
 use crate::config::{ListenAddress, ReloadPlan, Settings};
 use crate::database::StopRequest;
-use crate::net::socket::listen_tcp;
+use crate::net::open::listen_tcp;
 use crate::net::tls::TlsError;
 use crate::session::Front;
 use futures_util::future::BoxFuture;
@@ -129,7 +129,7 @@ async fn run(
     listeners: Listeners,
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
-    let workers = settings.workers;
+    let (workers, io_uring) = (settings.workers, settings.io_uring);
     let yard = Yard::new(settings, source, tokio::runtime::Handle::current());
     let actions = Arc::new(YardActions { yard: yard.clone(), front: OnceLock::new(), log: log.clone() });
     let console = Console::new(ConsoleContext {
@@ -145,7 +145,7 @@ async fn run(
     let _ = actions.front.set(Arc::downgrade(&front));
     scrape::register(&yard);
     let (stop, stopping) = tokio::sync::watch::channel(false);
-    let relays = Workers::start(&front, &stopping)?;
+    let relays = Workers::start(&front, &stopping, io_uring)?;
     let governor = tokio::spawn(govern(front.clone(), relays.numbers()));
     let tasks = start_tasks(&yard, &listeners, &relays.dispatcher(), &stopping)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers, "pgyard is listening");

@@ -1,10 +1,13 @@
-//! Relay threads: one current-thread run-time each, so that a session, its client's socket and usually its server's socket are on one core. A connection goes to the thread with the fewest.
+//! Relay threads, each with a run-time of its own, so that a session, its client's socket and usually its server's socket are on one core.
+//! A connection goes to the thread with the fewest.
 
 use super::governor::thread_number;
 use crate::metrics::set_worker;
 use crate::net::Stream;
-use crate::net::socket::tune;
-use crate::net::stream::{Peer, Socket};
+use crate::net::open::tune;
+use crate::net::socket::Socket;
+use crate::net::stream::Peer;
+use crate::runtime;
 use crate::session::{Front, Placement, Resident, serve_client};
 use std::io;
 use std::sync::Arc;
@@ -35,30 +38,38 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts one thread for each that the front door's placement knows.
+    /// Starts one thread for each that the front door's placement knows; `sends_together` is setting `io_uring`. The calling thread's
+    /// run-time has to outlive them.
     ///
     /// # Errors
-    /// A thread or its run-time could not be made.
-    pub fn start(front: &Arc<Front>, stop: &watch::Receiver<bool>) -> io::Result<Workers> {
+    /// A thread could not be made.
+    pub fn start(front: &Arc<Front>, stop: &watch::Receiver<bool>, sends_together: bool) -> io::Result<Workers> {
+        let control = tokio::runtime::Handle::current();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..front.placement.count()).map(|_| mpsc::channel(HANDED_OVER_MAX)).unzip();
         let dispatcher = Dispatcher { senders: senders.into(), placement: front.placement.clone() };
         let mut workers = Workers { dispatcher, threads: Vec::new(), numbers: Vec::new() };
         for (index, receiver) in receivers.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (mut stop, relay) =
                 (stop.clone(), RelayThread { index, front: front.clone(), dispatcher: workers.dispatcher.clone() });
             let (told, number) = std::sync::mpsc::sync_channel(1);
+            let control = control.clone();
             let thread = std::thread::Builder::new().name(format!("relay-{index}")).spawn(move || {
                 set_worker(index);
                 // The receiver waits for it, for a while.
                 let _ = told.send(thread_number());
-                runtime.block_on(async move {
+                // Timers, and what blocks, are the control threads'.
+                let _entered = control.enter();
+                let main = async move {
                     tokio::select! {
                         () = relay.take_connections(receiver) => {}
                         // The run-time ends, and with it every session that is left.
                         _ = stop.wait_for(|stop| *stop) => {}
                     }
-                });
+                };
+                let outcome = runtime::run(main, sends_together);
+                if let Err(error) = outcome {
+                    tracing::error!(%error, "a relay thread has ended");
+                }
             })?;
             workers.threads.push(thread);
             workers.numbers.push(number.recv_timeout(START_MAX).ok().flatten());
@@ -160,7 +171,7 @@ impl RelayThread {
     /// Lets a connection in. The log-in is a task of its own: what it needs is not kept for the session's whole life.
     fn receive(&self, stream: Stream, peer: Peer, place: ConnectionPlace) {
         let this = self.clone();
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             if let Some(resident) = serve_client(this.front.clone(), stream, peer).await {
                 this.keep(Box::new(resident), place);
             }
@@ -170,7 +181,7 @@ impl RelayThread {
     /// Serves a session until it ends or leaves for another thread.
     fn keep(&self, resident: Box<Resident>, place: ConnectionPlace) {
         let this = self.clone();
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             if let Some(resident) = resident.stay().await {
                 drop(place);
                 let to = this.dispatcher.placement.choose(Some(this.index));
@@ -184,11 +195,10 @@ impl RelayThread {
 fn open(arrival: Arrival, keepalive: Duration) -> io::Result<Option<(Stream, Peer)>> {
     Ok(match arrival {
         Arrival::Tcp(stream, peer) => {
-            let stream = TcpStream::from_std(stream)?;
             tune(&stream, keepalive);
-            Some((Stream::Plain(Socket::Tcp(stream)), Peer::Tcp(peer)))
+            Some((Stream::Plain(Socket::tcp(stream)?), Peer::Tcp(peer)))
         }
-        Arrival::Unix(stream) => Some((Stream::Plain(Socket::Unix(UnixStream::from_std(stream)?)), Peer::Unix)),
+        Arrival::Unix(stream) => Some((Stream::Plain(Socket::unix(stream)?), Peer::Unix)),
         Arrival::Resident(_) => None,
     })
 }

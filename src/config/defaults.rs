@@ -35,6 +35,7 @@ impl Default for Settings {
             listen: vec![ListenAddress::Tcp(loopback(DEFAULT_LISTEN_PORT))],
             http: Some(loopback(9632)),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            io_uring: true,
             tls: None,
             log: LogSettings::default(),
             front: FrontSettings::default(),

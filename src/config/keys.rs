@@ -55,6 +55,8 @@ pub(super) const TOP: &[Key<Settings>] = &[
         "Where clients connect: `\"ip:port\"`, `\"unix:/directory\"` (the socket is `.s.PGSQL.6432` in it), or a list of these."),
     key!(restart "http": HttpAddress = http, "Where `/metrics`, `/readyz` and the status page are served; `false` is nowhere."),
     key!(restart "workers": Workers = workers, "Threads that relay.", default "number of cores"),
+    key!(restart "io_uring": Flag = io_uring,
+        "What a thread sends at once goes by one system call, where the kernel has io_uring and allows it; `false` never uses it."),
     key!(reload "workers_min": Count<1, 1024> = front.workers_min,
         "Threads that are used even when fewer could carry the load. More spread a light load wider, at more CPU for each statement."),
     key!(reload "drain_timeout": Span<0> = drain_timeout,

@@ -24,6 +24,8 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// Relay threads, one run-time each. Default: the number of cores. Not reloadable.
     pub workers: usize,
+    /// Whether what a relay thread sends in a turn goes in one system call, where the kernel allows it. Default: yes. Not reloadable.
+    pub io_uring: bool,
     /// TLS towards clients; `None` answers SSLRequest with `N`. Certificates are re-read at a reload.
     pub tls: Option<ClientTlsSettings>,
     /// Logging. Level and slow-query threshold are reloadable, the format is not.

@@ -1,108 +1,206 @@
-//! Opening sockets and setting their options.
+//! A plain socket, and who watches it.
 
-use super::stream::Socket;
-use socket2::{SockRef, TcpKeepalive};
-use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use super::watched::WatchedSocket;
+use crate::runtime::is_relay_thread;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
-/// Turns Nagle's delay off and keep-alives on. A socket that refuses an option still works, so errors are dropped.
-pub fn tune(stream: &TcpStream, keepalive: Duration) {
-    let _ = stream.set_nodelay(true);
-    if !keepalive.is_zero() {
-        let options = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4).with_retries(4);
-        let _ = SockRef::from(stream).set_tcp_keepalive(&options);
-    }
-    if stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
-        control_congestion_locally(SockRef::from(stream));
+/// A plain socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// TCP or a Unix socket, watched by a relay thread.
+    Watched(WatchedSocket),
+    /// One end of a pipe within the process: no system calls, no address.
+    Memory(DuplexStream),
+}
+
+impl AsyncRead for Socket {
+    #[inline]
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.come_here()?;
+        match self.get_mut() {
+            Socket::Watched(s) => s.poll_read(cx, buf),
+            Socket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Socket::Memory(s) => Pin::new(s).poll_read(cx, buf),
+        }
     }
 }
 
-/// Between two processes of this machine nothing is lost and no line is shared: the simplest congestion control will do. What a
-/// system has chosen for far connections may cost more: BBR models the line at every acknowledgement and paces what is sent.
-#[cfg(target_os = "linux")]
-fn control_congestion_locally(socket: SockRef<'_>) {
-    // Every Linux has this one and lets everybody use it.
-    let _ = socket.set_tcp_congestion(b"reno");
+impl AsyncWrite for Socket {
+    #[inline]
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.come_here()?;
+        match self.get_mut() {
+            Socket::Watched(s) => s.poll_write(cx, buf),
+            Socket::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+            Socket::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Socket::Memory(s) => Pin::new(s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.come_here()?;
+        match self.get_mut() {
+            Socket::Watched(s) => s.poll_write_vectored(cx, bufs),
+            Socket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Socket::Memory(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            // Nothing is held back.
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Watched(_) => Poll::Ready(Ok(())),
+            Socket::Memory(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Watched(s) => Poll::Ready(s.shut_down()),
+            Socket::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Socket::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Socket::Memory(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn control_congestion_locally(_: SockRef<'_>) {}
-
-/// Connects to `address`: a DNS name, an IP address, or the directory of a Unix socket (starts with `/`). Names are resolved
-/// at each call.
-pub async fn connect(address: &str, port: u16, keepalive: Duration) -> io::Result<Socket> {
-    if address.starts_with('/') {
-        let path = Path::new(address).join(format!(".s.PGSQL.{port}"));
-        return UnixStream::connect(path).await.map(Socket::Unix);
+impl Socket {
+    /// A TCP connection, to be watched by the calling thread.
+    ///
+    /// # Errors
+    /// It can't be.
+    pub fn tcp(stream: std::net::TcpStream) -> io::Result<Socket> {
+        Ok(match is_relay_thread() {
+            true => Socket::Watched(WatchedSocket::tcp(stream.into())?),
+            false => Socket::Tcp(TcpStream::from_std(stream)?),
+        })
     }
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host((address.trim_start_matches('[').trim_end_matches(']'), port)).await? {
-        match connect_tcp(address).await {
-            Ok(stream) => {
-                tune(&stream, keepalive);
-                return Ok(Socket::Tcp(stream));
+
+    /// A connection by a Unix socket, to be watched by the calling thread.
+    ///
+    /// # Errors
+    /// It can't be.
+    pub fn unix(stream: std::os::unix::net::UnixStream) -> io::Result<Socket> {
+        // tokio asks for the user at the other end.
+        let mut socket = Socket::Unix(UnixStream::from_std(stream)?);
+        socket.come_here()?;
+        Ok(socket)
+    }
+
+    /// Whether the calling thread's kind of run-time watches it.
+    #[inline]
+    pub(super) fn is_here(&self) -> bool {
+        match self {
+            Socket::Watched(socket) => socket.is_here(),
+            Socket::Tcp(_) | Socket::Unix(_) => !is_relay_thread(),
+            Socket::Memory(_) => true,
+        }
+    }
+
+    /// Has it watched where it is polled: who polls it is woken by his own thread.
+    #[inline]
+    fn come_here(&mut self) -> io::Result<()> {
+        if self.is_here() { Ok(()) } else { self.rehome() }
+    }
+
+    /// Has the calling thread's run-time watch the socket from now on, in place of the one that did.
+    ///
+    /// # Errors
+    /// It can't be registered; the socket is unusable.
+    #[cold]
+    pub fn rehome(&mut self) -> io::Result<()> {
+        let (fd, is_tcp) = match self {
+            Socket::Memory(_) => return Ok(()),
+            Socket::Tcp(stream) => (stream.as_fd().try_clone_to_owned()?, true),
+            Socket::Unix(stream) => (stream.as_fd().try_clone_to_owned()?, false),
+            Socket::Watched(socket) => {
+                socket.leave()?;
+                (socket.as_fd().try_clone_to_owned()?, socket.is_tcp())
             }
-            Err(error) => failed = error,
-        }
+        };
+        *self = match (is_tcp, is_relay_thread()) {
+            (true, _) => Socket::tcp(fd.into())?,
+            (false, true) => Socket::Watched(WatchedSocket::unix(fd, self.peer_uid())?),
+            (false, false) => Socket::Unix(UnixStream::from_std(fd.into())?),
+        };
+        Ok(())
     }
-    Err(failed)
-}
 
-async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Before it is connected, so that the system's own choice never begins.
-    if address.ip().is_loopback() {
-        control_congestion_locally(SockRef::from(&socket));
-    }
-    socket.connect(address).await
-}
-
-/// Binds a TCP listener. The address is not shared (no SO_REUSEPORT), so that a second pgyard on the same port fails clearly.
-pub fn listen_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.ip().is_loopback() {
-        // Accepted connections inherit it.
-        control_congestion_locally(SockRef::from(&socket));
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn within_this_machine_the_simplest_congestion_control_is_used() {
-        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a listener");
-        let port = listener.local_addr().expect("its address").port();
-        let accepting = tokio::net::TcpListener::from_std(listener).expect("watched");
-        let (connected, accepted) = tokio::join!(connect("localhost", port, Duration::ZERO), accepting.accept());
-        let Ok(Socket::Tcp(connected)) = connected else { panic!("a TCP connection: {connected:?}") };
-        let (accepted, _) = accepted.expect("a connection");
-        for stream in [&connected, &accepted] {
-            let name = SockRef::from(stream).tcp_congestion().expect("its congestion control");
-            assert_eq!(name.split(|byte| *byte == 0).next(), Some(&b"reno"[..]));
+    /// Sends what waits for the end of the turn: before the socket goes to another thread.
+    ///
+    /// # Errors
+    /// It does not take all of it at once.
+    pub fn leave(&self) -> io::Result<()> {
+        match self {
+            Socket::Watched(socket) => socket.leave(),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Memory(_) => Ok(()),
         }
     }
 
-    #[tokio::test]
-    async fn a_refused_connection_is_an_error() {
-        let listener = listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a listener");
-        let port = listener.local_addr().expect("its address").port();
-        drop(listener);
-        let refused = connect("127.0.0.1", port, Duration::ZERO).await.expect_err("nobody listens");
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    /// The number of the user at the other end of a Unix socket, where the kernel tells it.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Socket::Unix(stream) => stream.peer_cred().ok().map(|credentials| credentials.uid()),
+            Socket::Watched(socket) => socket.peer_uid(),
+            Socket::Tcp(_) | Socket::Memory(_) => None,
+        }
+    }
+
+    /// Whether it is a TCP socket.
+    pub fn is_tcp(&self) -> bool {
+        match self {
+            Socket::Tcp(_) => true,
+            Socket::Watched(socket) => socket.is_tcp(),
+            Socket::Unix(_) | Socket::Memory(_) => false,
+        }
+    }
+
+    /// Whether it is a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        !self.is_tcp() && !matches!(self, Socket::Memory(_))
+    }
+
+    /// The first byte of what comes, which stays there; `None` at the end, and for a pipe.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn peek(&mut self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let count = std::future::poll_fn(|cx| {
+            self.come_here()?;
+            match self {
+                Socket::Watched(socket) => socket.poll_peek(cx, &mut byte),
+                Socket::Tcp(stream) => stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)),
+                Socket::Unix(_) | Socket::Memory(_) => Poll::Ready(Ok(0)),
+            }
+        });
+        Ok((count.await? > 0).then_some(byte[0]))
+    }
+
+    /// Whether something could be read, the end included; nothing is. The socket is asked only if whoever watches it was not told that it
+    /// is empty.
+    pub fn has_something(&self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match self {
+            Socket::Tcp(stream) => stream.poll_peek(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready(),
+            Socket::Unix(stream) => stream.poll_read_ready(&mut cx).is_ready(),
+            Socket::Watched(socket) => socket.has_something(),
+            Socket::Memory(_) => false,
+        }
     }
 }

@@ -1,24 +1,12 @@
 //! A connection to a client or a server: TCP or Unix socket, plain or TLS.
 
+use super::socket::Socket;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{client, server};
-
-/// A plain socket.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
-    /// One end of a pipe within the process: no system calls, no address.
-    Memory(DuplexStream),
-}
 
 /// A connection that the relay reads and writes.
 #[derive(Debug)]
@@ -30,9 +18,6 @@ pub enum Stream {
     /// TLS with a server.
     ServerTls(Box<client::TlsStream<Socket>>),
 }
-
-/// A write up to this length is tried before the run-time is asked whether the socket has room: it nearly always has. Bytes.
-const TRIED_MAX: usize = 16 * 1024;
 
 /// Bytes that a pipe within the process holds in each direction.
 const PIPE_LEN: usize = 32 * 1024;
@@ -79,9 +64,7 @@ impl std::fmt::Display for Peer {
 macro_rules! forward {
     ($self:ident, $method:ident $(, $argument:expr)*) => {
         match $self.get_mut() {
-            Stream::Plain(Socket::Tcp(s)) => Pin::new(s).$method($($argument),*),
-            Stream::Plain(Socket::Unix(s)) => Pin::new(s).$method($($argument),*),
-            Stream::Plain(Socket::Memory(s)) => Pin::new(s).$method($($argument),*),
+            Stream::Plain(s) => Pin::new(s).$method($($argument),*),
             Stream::ClientTls(s) => Pin::new(s.as_mut()).$method($($argument),*),
             Stream::ServerTls(s) => Pin::new(s.as_mut()).$method($($argument),*),
         }
@@ -96,14 +79,6 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Stream::Plain(Socket::Tcp(socket)) = &*self
-            && buf.len() <= TRIED_MAX
-        {
-            match socket.try_write(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
         forward!(self, poll_write, cx, buf)
     }
 
@@ -124,87 +99,23 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-            Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            Socket::Memory(s) => Pin::new(s).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-            Socket::Unix(s) => Pin::new(s).poll_write(cx, buf),
-            Socket::Memory(s) => Pin::new(s).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Socket::Memory(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(s) => Pin::new(s).poll_flush(cx),
-            Socket::Unix(s) => Pin::new(s).poll_flush(cx),
-            Socket::Memory(s) => Pin::new(s).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Socket::Unix(s) => Pin::new(s).poll_shutdown(cx),
-            Socket::Memory(s) => Pin::new(s).poll_shutdown(cx),
-        }
-    }
-}
-
-impl Socket {
-    /// Has the calling thread's run-time watch the socket from now on, in place of the one that did.
-    ///
-    /// # Errors
-    /// It can't be registered; the socket is unusable.
-    pub fn rehome(&mut self) -> io::Result<()> {
-        *self = match self {
-            Socket::Memory(_) => return Ok(()),
-            Socket::Tcp(stream) => {
-                let stream = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
-                Socket::Tcp(TcpStream::from_std(stream)?)
-            }
-            Socket::Unix(stream) => {
-                let stream = std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?);
-                Socket::Unix(UnixStream::from_std(stream)?)
-            }
-        };
-        Ok(())
-    }
-}
-
 impl Stream {
-    /// The address of the other end; `None` on a Unix socket.
-    pub fn peer_ip(&self) -> Option<IpAddr> {
-        let socket = match self {
+    fn socket(&self) -> &Socket {
+        match self {
             Stream::Plain(socket) => socket,
             Stream::ClientTls(tls) => tls.get_ref().0,
             Stream::ServerTls(tls) => tls.get_ref().0,
-        };
-        match socket {
-            Socket::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
-            Socket::Unix(_) | Socket::Memory(_) => None,
         }
+    }
+
+    /// The address of the other end; `None` on a Unix socket.
+    pub fn peer_ip(&self) -> Option<IpAddr> {
+        let address = match self.socket() {
+            Socket::Tcp(stream) => stream.peer_addr().ok(),
+            Socket::Watched(socket) => socket.peer_addr(),
+            Socket::Unix(_) | Socket::Memory(_) => None,
+        };
+        address.map(|address| address.ip().to_canonical())
     }
 
     /// Has the calling thread's run-time watch the socket from now on.
@@ -217,6 +128,48 @@ impl Stream {
             Stream::ClientTls(stream) => stream.get_mut().0.rehome(),
             Stream::ServerTls(stream) => stream.get_mut().0.rehome(),
         }
+    }
+
+    /// Whether a send of this socket waits for the end of its thread's turn. Of TLS nobody asks.
+    #[inline]
+    pub fn is_deferring(&self) -> bool {
+        matches!(self, Stream::Plain(Socket::Watched(socket)) if socket.is_deferring())
+    }
+
+    /// Whether the socket did not take all of a send that had waited.
+    pub fn has_refused(&self) -> bool {
+        matches!(self, Stream::Plain(Socket::Watched(socket)) if socket.has_refused())
+    }
+
+    /// Whether something can be read, the end included, of a connection of which nobody reads: it may be taken in.
+    pub fn has_something(&mut self) -> bool {
+        if let Stream::Plain(socket) = self {
+            return socket.has_something();
+        }
+        // It is not fetched from the thread that watches it for nothing.
+        if !self.socket().is_here() && !self.socket().has_something() {
+            return false;
+        }
+        // TLS sends records of its own (session tickets), so it has to take in what came to know whether the other end said anything.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
+    }
+
+    /// Ready when the socket has taken what was written, also what waited for the end of the turn.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.socket() {
+            Socket::Watched(socket) => socket.poll_sent(cx),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Memory(_) => Poll::Ready(()),
+        }
+    }
+
+    /// As [`Socket::leave`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn leave(&self) -> io::Result<()> {
+        self.socket().leave()
     }
 
     /// Writes `bytes` if the socket takes them at once: a last word, for which nobody waits.

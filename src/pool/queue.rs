@@ -246,6 +246,8 @@ impl Pool {
     /// The same, by one who knows what time it is.
     pub fn give_back_at(self: &Arc<Self>, mut connection: Box<ServerConnection>, now: Instant) {
         connection.returned = now;
+        // Whoever gets it may be on another thread.
+        connection.broken |= connection.stream.leave().is_err();
         let mut state = self.lock();
         let max_age = state.max_age;
         let too_old = !max_age.is_zero() && now.saturating_duration_since(connection.aged_from) > max_age;

@@ -1,7 +1,6 @@
 //! A logged-in connection to a server.
 
 use super::{OwnNames, ParameterSet, PreparedSet, ReplyQueue, ReportedParameters, ServerTarget};
-use crate::net::stream::Socket;
 use crate::net::{Buffer, Stream};
 use crate::wire::Cursor;
 use crate::wire::error_response::ErrorFields;
@@ -9,12 +8,10 @@ use crate::wire::frame::{HEADER_LEN, header, put_message, put_string};
 use crate::wire::reply::Report;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Context;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Largest message in the answer to a query of pgyard's own. Bytes.
 const OWN_ANSWER_MAX: usize = 1024 * 1024;
@@ -252,18 +249,7 @@ impl ServerConnection {
     /// Whether the server has closed the connection or said anything while nobody asked it: either way it is not used. The socket
     /// is not read: the reactor knows.
     pub fn has_spoken(&mut self) -> bool {
-        let is_silent = |read: io::Result<usize>| matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        match &mut self.stream {
-            Stream::Plain(Socket::Tcp(stream)) => !is_silent(stream.try_read(&mut [0])),
-            Stream::Plain(Socket::Unix(stream)) => !is_silent(stream.try_read(&mut [0])),
-            // No server is reached this way.
-            Stream::Plain(Socket::Memory(_)) => false,
-            // TLS sends records of its own (session tickets), so it has to take in what came to know whether the server said anything.
-            tls @ (Stream::ClientTls(_) | Stream::ServerTls(_)) => {
-                let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
-                Pin::new(tls).poll_read(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready()
-            }
-        }
+        self.stream.has_something()
     }
 
     /// Registers the socket with the reactor of the calling thread.

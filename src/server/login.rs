@@ -3,9 +3,9 @@
 use super::{ReportedParameters, ServerConnection, ServerKey, ServerTarget};
 use crate::auth::{AuthError, KeyCache, ServerCredential, ServerLogin, ServerLoginStep, TransportSecurity};
 use crate::config::ServerTlsMode;
-use crate::net::stream::Socket;
+use crate::net::socket::Socket;
 use crate::net::tls::{ServerTls, TlsError};
-use crate::net::{Stream, socket};
+use crate::net::{Stream, open};
 use crate::types::SqlState;
 use crate::wire::error_response::ErrorFields;
 use crate::wire::{Cursor, startup};
@@ -154,7 +154,7 @@ pub async fn open(target: &ServerTarget) -> Result<(Stream, TransportSecurity), 
         return shake_hands(target).await;
     }
     let failed = |source| ConnectError::Socket { target: target.to_string(), source };
-    let socket = socket::connect(&target.address, target.port, target.keepalive).await.map_err(failed)?;
+    let socket = open::connect(&target.address, target.port, target.keepalive).await.map_err(failed)?;
     let security = if target.is_unix() { TransportSecurity::UnixSocket } else { TransportSecurity::Plaintext };
     Ok((Stream::Plain(socket), security))
 }
@@ -162,7 +162,7 @@ pub async fn open(target: &ServerTarget) -> Result<(Stream, TransportSecurity), 
 /// Opens a socket and asks for TLS.
 async fn shake_hands(target: &ServerTarget) -> Result<(Stream, TransportSecurity), ConnectError> {
     let failed = |source| ConnectError::Socket { target: target.to_string(), source };
-    let mut socket = socket::connect(&target.address, target.port, target.keepalive).await.map_err(failed)?;
+    let mut socket = open::connect(&target.address, target.port, target.keepalive).await.map_err(failed)?;
     if !ask_for_tls(&mut socket).await.map_err(failed)? {
         return match target.tls.mode() {
             ServerTlsMode::Prefer => Ok((Stream::Plain(socket), TransportSecurity::Plaintext)),

@@ -5,13 +5,12 @@ use super::relay::{Answer, CopyPhase, take_chunk_for};
 use super::state::SessionState;
 use crate::net::scratch::poll_read_with;
 use crate::net::{Buffer, Stream};
+use crate::runtime::yield_turn;
 use crate::server::{Expected, ServerConnection};
 use crate::wire::WireError;
 use crate::wire::frame::put_message;
-use std::future::Future;
 use std::hint::cold_path;
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 /// Requests of the client that are read ahead while a server works. Bytes.
@@ -84,8 +83,8 @@ pub struct Exchange {
     pub unsent: bool,
     /// Bytes relayed in this turn.
     turn: u32,
-    /// It has let the sessions that were ready go first.
-    stepped_back: bool,
+    /// The unit's last bytes wait for the end of the thread's turn.
+    deferred: bool,
     /// Turns that ended because other sessions were to have theirs.
     pub full_turns: u32,
 }
@@ -104,14 +103,14 @@ impl Exchange {
             movable: false,
             unsent: false,
             turn: 0,
-            stepped_back: false,
+            deferred: false,
             full_turns: 0,
         }
     }
 
     /// The answers to queries of pgyard's own; what the client sends meanwhile waits.
     pub fn of_own_queries() -> Self {
-        Exchange { passes: false, stepped_back: true, ..Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false) }
+        Exchange { passes: false, ..Exchange::new(Answer { hidden: true, ..Answer::default() }, 0, false) }
     }
 
     /// The same for a unit whose last message is still to come in part: a Flush follows it.
@@ -124,16 +123,6 @@ impl Exchange {
         self.movable && !self.answer.forwarded()
     }
 
-    /// Whether the unit waits, once, until the sessions that are ready have had their turn. A server that is sent something may take
-    /// the core from the thread at once, and then does so when the thread has read and routed all that there was.
-    pub fn steps_back(&mut self, cx: &mut Context<'_>) -> bool {
-        if std::mem::replace(&mut self.stepped_back, true) {
-            return false;
-        }
-        cx.waker().wake_by_ref();
-        true
-    }
-
     /// Moves bytes until the exchange ends.
     pub fn poll(
         &mut self,
@@ -143,6 +132,10 @@ impl Exchange {
     ) -> Poll<ExchangeEnd> {
         self.turn = 0;
         let server = link.server();
+        if self.deferred && !server.stream.is_deferring() {
+            self.deferred = false;
+            self.unsent = server.stream.has_refused();
+        }
         server.mid_request |= self.has_rest(client);
         // Answers of pgyard's own that wait for nothing from the server.
         while let Some(tag) = server.incoming.replies.take_fake() {
@@ -191,6 +184,7 @@ impl Exchange {
             // Then the socket has not taken all of the unit, so the server can't have got a whole request.
             self.unsent = written.is_err() && !server.stream.is_tls();
             self.written += written?;
+            self.deferred = server.stream.is_deferring();
             return Ok(());
         }
         match server.stream.poll_drain(cx, &mut server.outbox) {
@@ -354,21 +348,12 @@ impl Exchange {
     }
 }
 
-/// Ends a turn: the sockets of the thread's other sessions are looked at before this task is polled again. Waking it here and
-/// now would put it into the queue of those that are ready, and while that is not empty the run-time looks at the sockets at
-/// every 61st turn only.
-fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
-    let waiting = pin!(tokio::task::yield_now()).poll(cx).is_pending();
-    debug_assert!(waiting, "a yield ends when the task is woken");
-    Poll::Pending
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Exchange, yield_turn};
+    use super::yield_turn;
     use std::future::poll_fn;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
     use std::task::Poll;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -397,25 +382,5 @@ mod tests {
         let served_at = runtime.block_on(quiet).expect("it does not panic");
         assert!(served_at <= WRITTEN_AT + 2, "served at turn {served_at}");
         runtime.block_on(busy).expect("it does not panic");
-    }
-
-    #[test]
-    fn units_are_sent_when_all_that_were_ready_are_read() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run-time");
-        let steps = Arc::new(Mutex::new(Vec::new()));
-        let session = |session: usize, steps: Arc<Mutex<Vec<_>>>| async move {
-            steps.lock().expect("no panic").push(("reads", session));
-            let mut exchange = Exchange::new(Answer::default(), 0, false);
-            poll_fn(|cx| if exchange.steps_back(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
-            steps.lock().expect("no panic").push(("sends", session));
-        };
-        runtime.block_on(async {
-            let tasks: Vec<_> = (0..3).map(|number| tokio::spawn(session(number, steps.clone()))).collect();
-            for task in tasks {
-                task.await.expect("it does not panic");
-            }
-        });
-        let expected = ["reads", "sends"].into_iter().flat_map(|step| (0..3).map(move |session| (step, session)));
-        assert_eq!(*steps.lock().expect("no panic"), expected.collect::<Vec<_>>());
     }
 }

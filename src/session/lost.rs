@@ -161,6 +161,6 @@ async fn takes_sessions(target: &ServerTarget, database: &str, role: &str) -> bo
 /// Whether nothing listens at a server's address: then its machine or its postmaster is gone, which no statement does. After a
 /// crash that a statement causes, the postmaster stays and says that it recovers.
 async fn is_gone(target: &ServerTarget) -> bool {
-    let connect = crate::net::socket::connect(&target.address, target.port, target.keepalive);
+    let connect = crate::net::open::connect(&target.address, target.port, target.keepalive);
     !matches!(tokio::time::timeout(GONE_CHECK_TIMEOUT, connect).await, Ok(Ok(_)))
 }

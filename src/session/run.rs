@@ -19,7 +19,7 @@ use crate::wire::reply::Report;
 use std::hint::cold_path;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// Why a session ended.
@@ -149,7 +149,8 @@ impl Session {
     /// Whether another thread could go on with the session here and now.
     fn may_move(&self) -> bool {
         let nothing_held = self.link.is_none() && self.lost.is_none() && self.state.transaction.is_none();
-        nothing_held && self.client.outbox.is_empty() && self.client.inbox.is_empty() && !self.client.ended
+        let nothing_waits = self.client.outbox.is_empty() && self.client.inbox.is_empty() && !self.client.ended;
+        nothing_held && nothing_waits && self.client.stream.leave().is_ok()
     }
 
     async fn next_unit(&mut self) -> Result<Unit, SessionEnd> {
@@ -172,7 +173,10 @@ impl Session {
             return;
         }
         let ClientSide { stream, outbox, .. } = &mut self.client;
-        let write = std::future::poll_fn(|cx| stream.poll_drain(cx, outbox));
+        let write = std::future::poll_fn(|cx| {
+            ready!(stream.poll_drain(cx, outbox))?;
+            stream.poll_sent(cx).map(Ok::<(), io::Error>)
+        });
         // A client that does not read is not waited for.
         let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
     }

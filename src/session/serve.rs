@@ -292,9 +292,6 @@ impl Session {
         let (client, state, entry, database) = (&mut self.client, &self.state, &self.entry, &self.database);
         let thread = self.placement.thread(self.worker);
         let mut turn = |exchange: &mut Exchange, cx: &mut Context<'_>| {
-            if exchange.steps_back(cx) {
-                return Poll::Pending;
-            }
             let full_turns = exchange.full_turns;
             if let Poll::Ready(end) = exchange.poll(cx, (client, Some(state)), link) {
                 return Poll::Ready(end);

@@ -9,7 +9,6 @@ use super::peers::cancel;
 use crate::auth::TransportSecurity;
 use crate::metrics::LoginFailureReason;
 use crate::net::Stream;
-use crate::net::stream::Socket;
 use crate::net::tls::ALPN_POSTGRESQL;
 use crate::server::ParameterSet;
 use crate::types::SqlState;
@@ -53,10 +52,8 @@ impl ClientIdentity {
                 let certificate = chain.and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
                 ClientIdentity { certificate, uid: None }
             }
-            Stream::Plain(Socket::Unix(socket)) => {
-                ClientIdentity { certificate: None, uid: socket.peer_cred().ok().map(|credentials| credentials.uid()) }
-            }
-            Stream::Plain(Socket::Tcp(_) | Socket::Memory(_)) | Stream::ServerTls(_) => ClientIdentity::default(),
+            Stream::Plain(socket) => ClientIdentity { certificate: None, uid: socket.peer_uid() },
+            Stream::ServerTls(_) => ClientIdentity::default(),
         }
     }
 }
@@ -65,10 +62,10 @@ impl ClientIdentity {
 pub async fn start(front: &Arc<Front>, stream: Stream) -> Result<Option<Started>, LoginEnd> {
     let mut stream = stream;
     let mut security = match &stream {
-        Stream::Plain(Socket::Unix(_)) => TransportSecurity::UnixSocket,
+        Stream::Plain(socket) if socket.is_unix() => TransportSecurity::UnixSocket,
         _ => TransportSecurity::Plaintext,
     };
-    if is_direct_tls(&stream).await? {
+    if is_direct_tls(&mut stream).await? {
         (stream, security) = shake_hands(front, stream, true).await?;
     }
     // SSLRequest, GSSENCRequest and StartupMessage: no client needs more than three packets, nor one of them twice.
@@ -110,11 +107,9 @@ pub async fn start(front: &Arc<Front>, stream: Stream) -> Result<Option<Started>
     Err(protocol(&mut stream, "no StartupMessage").await)
 }
 
-async fn is_direct_tls(stream: &Stream) -> Result<bool, LoginEnd> {
-    let Stream::Plain(Socket::Tcp(socket)) = stream else { return Ok(false) };
-    let mut first = [0];
-    socket.peek(&mut first).await.map_err(LoginEnd::gone)?;
-    Ok(first[0] == TLS_HANDSHAKE)
+async fn is_direct_tls(stream: &mut Stream) -> Result<bool, LoginEnd> {
+    let Stream::Plain(socket) = stream else { return Ok(false) };
+    Ok(socket.peek().await.map_err(LoginEnd::gone)? == Some(TLS_HANDSHAKE))
 }
 
 async fn shake_hands(front: &Front, stream: Stream, direct: bool) -> Result<(Stream, TransportSecurity), LoginEnd> {

@@ -6,6 +6,7 @@ use crate::net::Buffer;
 use crate::net::Stream;
 use crate::net::scratch::poll_read_with;
 use crate::net::stream::pipe;
+use crate::runtime::spawn;
 use crate::session::state::SessionState;
 use crate::session::{ClientSide, EntryPlace, Placement, Session, ShardedClient};
 use crate::types::SqlState;
@@ -91,7 +92,7 @@ impl Leg {
         let mut session = Box::new(Session::new(ClientSide::new(theirs), (database.clone(), role), entry.clone(), state, link));
         let place = EntryPlace { front: front.clone(), entry: entry.clone() };
         let connected = database.metrics.clients.hold();
-        tokio::spawn(async move {
+        spawn(async move {
             if AssertUnwindSafe(session.run()).catch_unwind().await.is_err() {
                 front.metrics.panics.increment();
                 tracing::error!("a session on a shard ended in a panic; please report it with the lines above");
