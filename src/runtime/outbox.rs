@@ -3,8 +3,9 @@
 use super::readiness::Watched;
 use super::ring::{NOT_TRIED, Ring, SENDS_MAX};
 use rustix::net::{SendFlags, send};
+use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Bytes of a send that may wait; a longer one is not worth the copy.
 pub(super) const DEFERRED_MAX: usize = 4096;
@@ -27,10 +28,7 @@ pub(super) struct Outbox {
 impl Outbox {
     /// One whose sends go by one system call, where the kernel allows it.
     pub(super) fn new(together: bool) -> Outbox {
-        let ring = together.then(Ring::new).and_then(|ring| {
-            ring.inspect_err(|error| tracing::info!(%error, "io_uring is not available: each send is a system call of its own"))
-                .ok()
-        });
+        let ring = together.then(Ring::new).and_then(|ring| ring.inspect_err(without_ring).ok());
         Outbox { ring, ..Outbox::default() }
     }
 
@@ -76,4 +74,12 @@ impl Outbox {
         }
         bytes.clear();
     }
+}
+
+/// Says once what every relay thread finds.
+fn without_ring(error: &io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::info!(%error, "io_uring is not available here: each send is a system call of its own (io_uring = false asks for none)");
+    });
 }
