@@ -18,7 +18,7 @@ mod remote;
 #[cfg_attr(not(target_os = "linux"), path = "runtime/no_ring.rs")]
 mod ring;
 
-pub use executor::{is_relay_thread, run, spawn, yield_turn};
+pub use executor::{can_spawn, is_relay_thread, run, spawn, yield_now, yield_turn};
 pub(crate) use readiness::Readiness;
 
 #[cfg(test)]

@@ -38,7 +38,13 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.come_here()?;
+        if !self.is_here() {
+            // A last word, most likely: it takes no watching if there is room.
+            if let Some(written) = self.write_from_afar(buf) {
+                return Poll::Ready(written);
+            }
+            self.rehome()?;
+        }
         match self.get_mut() {
             Socket::Watched(s) => s.poll_write(cx, buf),
             Socket::Tcp(s) => Pin::new(s).poll_write(cx, buf),
@@ -109,6 +115,15 @@ impl Socket {
             Socket::Watched(socket) => socket.is_here(),
             Socket::Tcp(_) | Socket::Unix(_) => !is_relay_thread(),
             Socket::Memory(_) => true,
+        }
+    }
+
+    /// Writes to a socket that another thread watches; `None` if there is no room.
+    #[cold]
+    fn write_from_afar(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        match self {
+            Socket::Watched(socket) => socket.write_from_afar(bytes),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Memory(_) => None,
         }
     }
 

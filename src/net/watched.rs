@@ -156,6 +156,17 @@ impl WatchedSocket {
         self.poll_send(cx, || rustix::net::send(self, bytes, SendFlags::empty()))
     }
 
+    /// Writes from a thread that does not watch it; `None` if there is no room.
+    pub(super) fn write_from_afar(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        if let Err(error) = self.readiness.leave() {
+            return Some(Err(error));
+        }
+        match rustix::net::send(self, bytes, SendFlags::empty()) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            written => Some(written.map_err(io::Error::from)),
+        }
+    }
+
     pub(super) fn poll_write_vectored(&self, cx: &Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.poll_send(cx, || rustix::io::writev(self, parts))
     }
@@ -184,7 +195,7 @@ impl WatchedSocket {
 #[cfg(test)]
 mod tests {
     use crate::net::socket::Socket;
-    use crate::runtime;
+    use crate::runtime::{self, yield_now};
     use futures_util::future::{join_all, poll_fn};
     use std::future::Future;
     use std::io::{Read, Write};
@@ -258,7 +269,7 @@ mod tests {
             // The socket's buffers are full when what was deferred meets them.
             while let Some(count) = poll_write(&mut socket, &[b'x'; 3001]).await {
                 sent.resize(sent.len() + count, b'x');
-                poll_fn(yield_once()).await;
+                yield_now().await;
             }
             for letter in b'a'..=b'z' {
                 assert_eq!(poll_write(&mut socket, &[letter; 10]).await, None, "nothing goes past what waits");
@@ -271,14 +282,9 @@ mod tests {
             });
             socket.write_all(&rest).await.expect("it is read now");
             sent.extend(rest);
-            poll_fn(yield_once()).await;
+            yield_now().await;
             assert!(reading.join().expect("no panic") == sent);
         });
-    }
-
-    fn yield_once() -> impl FnMut(&mut std::task::Context<'_>) -> Poll<()> {
-        let mut yielded = false;
-        move |cx| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { runtime::yield_turn(cx) }
     }
 
     #[test]
@@ -293,12 +299,33 @@ mod tests {
     }
 
     #[test]
+    fn a_last_word_may_be_said_by_any_thread() {
+        let ((near, mut far), (sender, receiver)) = (pair(), mpsc::channel());
+        let (stay, mut leave) = tokio::sync::mpsc::channel::<()>(1);
+        let thread = std::thread::spawn(move || {
+            let work = async move {
+                sender.send(Socket::tcp(near).expect("watched")).expect("it is waited for");
+                leave.recv().await;
+            };
+            runtime::run(work, true).expect("a reactor");
+        });
+        let mut stream = crate::net::Stream::Plain(receiver.recv().expect("a socket"));
+        stream.say_last(b"goodbye");
+        drop(stream);
+        let mut said = String::new();
+        far.read_to_string(&mut said).expect("it is there");
+        assert_eq!(said, "goodbye");
+        drop(stay);
+        thread.join().expect("no panic");
+    }
+
+    #[test]
     fn a_last_word_waits_for_room() {
         relay(|mut socket, mut far| async move {
             let mut sent = 0;
             while let Some(count) = poll_write(&mut socket, &[b'x'; 3001]).await {
                 sent += count;
-                poll_fn(yield_once()).await;
+                yield_now().await;
             }
             let reading = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(50));
@@ -318,12 +345,12 @@ mod tests {
         relay(|mut socket, far| async move {
             // Bytes that were not read make the close a reset.
             socket.write_all(b"unread").await.expect("written");
-            poll_fn(yield_once()).await;
+            yield_now().await;
             drop(far);
             for _ in 0..3 {
                 // The first error may come of a send as well as of a read.
                 let _ = socket.write_all(b"more").await;
-                poll_fn(yield_once()).await;
+                yield_now().await;
             }
             assert!(matches!(socket.read(&mut [0; 8]).await, Ok(0) | Err(_)));
         });

@@ -2,6 +2,7 @@
 
 use super::Pool;
 use super::share::PlaceDemand;
+use crate::runtime;
 use crate::server::ConnectError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,24 +69,20 @@ impl Pool {
     /// Starts one connection, for which the host has a place. False, and the place is free again, when the pool has none or there is
     /// no run-time to make it in.
     fn begin_connecting(self: &Arc<Self>) -> bool {
-        let runtime = tokio::runtime::Handle::try_current();
         let allowed = {
             let mut state = self.lock();
-            let allowed = runtime.is_ok() && !state.closed && state.open < state.quota;
+            let allowed = runtime::can_spawn() && !state.closed && state.open < state.quota;
             if allowed {
                 (state.open, state.connecting, state.granted) = (state.open + 1, state.connecting + 1, Some(Instant::now()));
             }
             allowed
         };
-        match runtime {
-            Ok(runtime) if allowed => {
-                let place = ConnectingPlace { pool: self.clone(), failed: true };
-                drop(runtime.spawn(place.connect(crate::metrics::worker_index().unwrap_or(0))));
-            }
-            _ => {
-                self.permits.logged_in();
-                self.permits.release();
-            }
+        if allowed {
+            let place = ConnectingPlace { pool: self.clone(), failed: true };
+            runtime::spawn(place.connect(crate::metrics::worker_index().unwrap_or(0)));
+        } else {
+            self.permits.logged_in();
+            self.permits.release();
         }
         allowed
     }

@@ -5,7 +5,7 @@ use super::readiness::Watched;
 use super::remote::{Note, Remote};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -132,6 +132,8 @@ pub(super) struct Here {
     /// Not tasks of this run-time but things within them.
     foreign: RefCell<Vec<Waker>>,
     outbox: RefCell<Outbox>,
+    /// No task is started any more.
+    is_ending: Cell<bool>,
 }
 
 impl Here {
@@ -278,7 +280,7 @@ struct Ending(Rc<Here>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // One may start another as it ends.
+        self.0.is_ending.set(true);
         loop {
             let next = self.0.tasks.borrow().iter().next().map(|(number, _)| number);
             let Some(number) = next else { break };
@@ -309,6 +311,7 @@ pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io
         notes: RefCell::default(),
         foreign: RefCell::default(),
         outbox: RefCell::new(Outbox::new(sends_together)),
+        is_ending: Cell::new(false),
     });
     THREAD.set(here.thread);
     HERE.with(|place| *place.borrow_mut() = Some(here.clone()));
@@ -343,12 +346,25 @@ impl Drop for SetOnDrop {
     }
 }
 
-/// Starts a task on the calling thread: on a relay thread it stays there, elsewhere it is tokio's.
+/// Whether [`spawn`] would start a task: on a relay thread until it ends, elsewhere where there is a run-time of tokio's.
+pub fn can_spawn() -> bool {
+    here().map_or_else(|| tokio::runtime::Handle::try_current().is_ok(), |here| !here.is_ending.get())
+}
+
+/// Starts a task on the calling thread: on a relay thread it stays there, elsewhere it is tokio's. When the thread is ending the task
+/// is dropped.
 pub fn spawn(job: impl Future<Output = ()> + Send + 'static) {
     match here() {
+        Some(here) if here.is_ending.get() => drop(job),
         Some(here) => here.spawn(Box::pin(job)),
         None => drop(tokio::spawn(job)),
     }
+}
+
+/// Lets the thread's other tasks and sockets have a turn.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { yield_turn(cx) }).await;
 }
 
 /// Ends a turn: the sockets of the thread's other tasks are looked at before this one is polled again.

@@ -199,7 +199,9 @@ impl Readiness {
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Readiness> {
         let Some(here) = here() else { return Err(io::Error::other("not a relay thread")) };
         let (reader, writer) = (Waiting::nobody(), Waiting::nobody());
-        let watched = Arc::new(Watched { fd, state: AtomicU8::new(WRITE), reader, writer, rest: Mutex::default() });
+        // Who had it before may not have been told of what came.
+        let state = AtomicU8::new(READ | WRITE);
+        let watched = Arc::new(Watched { fd, state, reader, writer, rest: Mutex::default() });
         let number = here.watch(watched.clone())?;
         Ok(Readiness { watched, number, thread: thread_number(), remote: here.remote().clone() })
     }

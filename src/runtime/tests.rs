@@ -1,4 +1,4 @@
-use super::{is_relay_thread, run, spawn, yield_turn};
+use super::{is_relay_thread, run, spawn, yield_now};
 use futures_util::future::join_all;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -47,15 +47,10 @@ fn the_main_task_ends_it_and_drops_the_others() {
                 std::future::pending::<()>().await;
             });
         }
-        poll_fn(yield_once()).await;
+        yield_now().await;
     });
     assert_eq!(dropped.load(Ordering::Relaxed), 5);
     assert!(!is_relay_thread());
-}
-
-fn yield_once() -> impl FnMut(&mut Context<'_>) -> Poll<()> {
-    let mut yielded = false;
-    move |cx| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { yield_turn(cx) }
 }
 
 #[test]
@@ -84,11 +79,11 @@ fn tasks_are_polled_once_however_often_they_are_woken_and_none_is_forgotten() {
                 .await;
             });
         }
-        poll_fn(yield_once()).await;
+        yield_now().await;
         for _ in 0..3 {
             wakers.lock().unwrap().clone().iter().for_each(Waker::wake_by_ref);
         }
-        poll_fn(yield_once()).await;
+        yield_now().await;
         polls.set(wakers.lock().unwrap().len());
         polls.get()
     });
@@ -130,7 +125,7 @@ fn no_wake_up_of_another_thread_is_lost() {
                 let found = loop {
                     match from_thread.try_recv() {
                         Ok(found) => break found,
-                        Err(_) => poll_fn(yield_once()).await,
+                        Err(_) => yield_now().await,
                     }
                 };
                 assert_eq!(found, number);

@@ -271,7 +271,7 @@ impl Session {
         let CheckoutError::Connect(connect) = &error else {
             if matches!(error, CheckoutError::Closed) && !self.hold(attempt)?.is_zero() {
                 // The host was taken out of the configuration a moment ago; the next snapshot does not have it.
-                tokio::task::yield_now().await;
+                crate::runtime::yield_now().await;
                 return Ok(());
             }
             return Err(AttachError::Refused(checkout_report(&error)));

@@ -4,6 +4,7 @@ use crate::cluster::Host;
 use crate::database::ClientEntry;
 use crate::metrics::QueryRoute;
 use crate::pool::Pool;
+use crate::runtime;
 use crate::server::{NO_WRITER, ServerConnection, TransactionStatus, cancel};
 use std::io;
 use std::sync::Arc;
@@ -85,9 +86,10 @@ impl Drop for Link {
         }
         let quiet = server.incoming.is_quiet() && server.outbox.is_empty() && !server.mid_request;
         let pool = self.pool.clone();
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !server.broken && undisturbed && quiet && !self.is_spent => drop(runtime.spawn(reset(server, pool))),
-            Ok(runtime) if !server.broken && !quiet => drop(runtime.spawn(interrupt(server, pool))),
+        let usable = !server.broken && runtime::can_spawn();
+        match quiet {
+            true if usable && undisturbed && !self.is_spent => runtime::spawn(reset(server, pool)),
+            false if usable => runtime::spawn(interrupt(server, pool)),
             _ => pool.discard(server),
         }
     }

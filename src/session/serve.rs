@@ -40,6 +40,10 @@ impl Session {
             cold_path();
             return Err(SessionEnd::Terminated);
         }
+        if self.entry.take_canceled() {
+            // It was for the unit before, which got its server at the same moment.
+            cold_path();
+        }
         if self.answers_itself(&unit) {
             cold_path();
             self.client.inbox.consume(unit.len);
