@@ -22,16 +22,22 @@ pub enum Socket {
     Memory(DuplexStream),
 }
 
+macro_rules! forward {
+    ($self:ident, $method:ident, $cx:ident, $bytes:ident) => {
+        match $self.get_mut() {
+            Socket::Watched(s) => s.$method($cx, $bytes),
+            Socket::Tcp(s) => Pin::new(s).$method($cx, $bytes),
+            Socket::Unix(s) => Pin::new(s).$method($cx, $bytes),
+            Socket::Memory(s) => Pin::new(s).$method($cx, $bytes),
+        }
+    };
+}
+
 impl AsyncRead for Socket {
     #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.come_here()?;
-        match self.get_mut() {
-            Socket::Watched(s) => s.poll_read(cx, buf),
-            Socket::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-            Socket::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            Socket::Memory(s) => Pin::new(s).poll_read(cx, buf),
-        }
+        forward!(self, poll_read, cx, buf)
     }
 }
 
@@ -45,22 +51,12 @@ impl AsyncWrite for Socket {
             }
             self.rehome()?;
         }
-        match self.get_mut() {
-            Socket::Watched(s) => s.poll_write(cx, buf),
-            Socket::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-            Socket::Unix(s) => Pin::new(s).poll_write(cx, buf),
-            Socket::Memory(s) => Pin::new(s).poll_write(cx, buf),
-        }
+        forward!(self, poll_write, cx, buf)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.come_here()?;
-        match self.get_mut() {
-            Socket::Watched(s) => s.poll_write_vectored(cx, bufs),
-            Socket::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Socket::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Socket::Memory(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-        }
+        forward!(self, poll_write_vectored, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -207,13 +203,13 @@ impl Socket {
         Ok((count.await? > 0).then_some(byte[0]))
     }
 
-    /// Whether something could be read, the end included; nothing is. The socket is asked only if whoever watches it was not told that it
-    /// is empty.
+    /// Whether something could be read, the end included; of TCP nothing is, since TLS may still want it. The socket is asked only if
+    /// whoever watches it was not told that it is empty.
     pub fn has_something(&self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match self {
             Socket::Tcp(stream) => stream.poll_peek(&mut cx, &mut ReadBuf::new(&mut [0])).is_ready(),
-            Socket::Unix(stream) => stream.poll_read_ready(&mut cx).is_ready(),
+            Socket::Unix(stream) => !stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
             Socket::Watched(socket) => socket.has_something(),
             Socket::Memory(_) => false,
         }

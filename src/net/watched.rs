@@ -102,7 +102,7 @@ impl WatchedSocket {
         match rustix::net::recv(self, &mut [0; 1][..], RecvFlags::PEEK) {
             Err(rustix::io::Errno::AGAIN) => {
                 if self.is_here() {
-                    self.readiness.is_empty();
+                    self.readiness.found_empty();
                 }
                 false
             }

@@ -228,7 +228,7 @@ impl Readiness {
 
     /// A read found nothing, and nobody waits for more yet.
     #[inline]
-    pub(crate) fn is_empty(&self) {
+    pub(crate) fn found_empty(&self) {
         self.watched.change(READ, 0);
     }
 
