@@ -18,6 +18,7 @@ pub mod slot;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+pub mod wait;
 mod waiters;
 
 pub use connector::{Connector, IdentityCheck};
@@ -25,3 +26,4 @@ pub use figures::{CheckoutError, PoolKey, PoolLimits, PoolStats};
 pub use permits::{HostPermits, HostPlace};
 pub use queue::Pool;
 pub use slot::WaitSlot;
+pub use wait::{PoolWait, Turn};

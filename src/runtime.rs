@@ -13,12 +13,14 @@
 
 mod executor;
 mod outbox;
+mod prefetch;
 mod readiness;
 mod remote;
 #[cfg_attr(not(target_os = "linux"), path = "runtime/no_ring.rs")]
 mod ring;
 
 pub use executor::{can_spawn, is_relay_thread, run, spawn, yield_now, yield_turn};
+pub(crate) use prefetch::prefetch;
 pub(crate) use readiness::Readiness;
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The pool: idle connections, waiting sessions, and who gets what.
 
 use super::expiry::expire_waiters;
-use super::slot::WaitEnd;
 use super::waiters::{Waiter, Waiters};
-use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, WaitSlot};
+use super::{CheckoutError, Connector, HostPermits, PoolKey, PoolLimits, PoolStats, PoolWait, Turn, WaitSlot};
 use crate::server::{ConnectError, ServerCard, ServerConnection, ServerTarget};
 use std::hint::cold_path;
 use std::net::IpAddr;
@@ -199,7 +198,18 @@ impl Pool {
     /// # Cancel safety
     /// A connection that was handed over and not taken goes back to the pool.
     pub async fn checkout(self: &Arc<Self>, slot: &Arc<WaitSlot>, worker: usize) -> Result<Box<ServerConnection>, CheckoutError> {
-        let limits = self.limits.load();
+        match self.line_up(slot, worker)? {
+            Turn::Now(connection) => Ok(connection),
+            Turn::Later(mut wait) => std::future::poll_fn(|cx| wait.poll(cx)).await,
+        }
+    }
+
+    /// An idle connection, or a place in the queue of those who wait for one.
+    ///
+    /// # Errors
+    /// The pool is closed, or too many wait.
+    pub fn line_up(self: &Arc<Self>, slot: &Arc<WaitSlot>, worker: usize) -> Result<Turn, CheckoutError> {
+        let max_waiting = self.limits.load().max_waiting;
         let opens = self.opens_beside_kept();
         let (wait, may_connect) = {
             let mut state = self.lock();
@@ -209,12 +219,12 @@ impl Pool {
                 && let Some(connection) = state.take_idle(worker).or_else(|| if opens { None } else { state.take_kept() })
             {
                 state.checkouts += 1;
-                return Ok(connection);
+                return Ok(Turn::Now(connection));
             }
             if state.closed {
                 return Err(CheckoutError::Closed);
             }
-            if waiting >= limits.max_waiting {
+            if waiting >= max_waiting {
                 self.overflows.fetch_add(1, Ordering::Relaxed);
                 let (host, role) = (self.key.host.clone(), self.key.role.clone());
                 return Err(CheckoutError::TooManyWaiting { waiting, host, role });
@@ -224,18 +234,12 @@ impl Pool {
             if !std::mem::replace(&mut state.expiring, true) {
                 tokio::spawn(expire_waiters(Arc::downgrade(self)));
             }
-            (PoolWait { pool: self, slot, worker, ticket, since }, state.open < state.size)
+            (PoolWait::new(self.clone(), slot.clone(), worker, (ticket, since)), state.open < state.size)
         };
-        drop(limits);
         if may_connect {
             self.connect_for_waiters();
         }
-        let outcome = std::future::poll_fn(|cx| slot.poll(cx)).await;
-        drop(wait);
-        if outcome.is_ok() {
-            self.lock().checkouts += 1;
-        }
-        outcome
+        Ok(Turn::Later(wait))
     }
 
     /// Takes a connection back: hands it to a waiting session, keeps it idle, or closes it.
@@ -265,7 +269,10 @@ impl Pool {
         let stays = connection.is_kept && state.connecting >= state.waiting.len();
         while !stays && let Some(waiter) = state.waiting.next(connection.worker, now) {
             match waiter.slot.fill(waiter.ticket, connection) {
-                Ok(()) => return,
+                Ok(()) => {
+                    state.checkouts += 1;
+                    return;
+                }
                 Err(back) => connection = back,
             }
         }
@@ -376,27 +383,4 @@ impl Pool {
 #[expect(clippy::vec_box, reason = "connections are handed on as boxes: moving one would copy it")]
 fn take_free(idle: &mut Vec<Box<ServerConnection>>) -> Option<Box<ServerConnection>> {
     if idle.last()?.is_kept { None } else { idle.pop() }
-}
-
-/// A session's wait; ending it puts back what came too late, and leaves the queue.
-struct PoolWait<'a> {
-    pool: &'a Arc<Pool>,
-    slot: &'a WaitSlot,
-    /// Its thread.
-    worker: usize,
-    ticket: u64,
-    since: Instant,
-}
-
-impl Drop for PoolWait<'_> {
-    fn drop(&mut self) {
-        match self.slot.end() {
-            WaitEnd::Over => {}
-            WaitEnd::Filled(connection) => self.pool.give_back(connection),
-            WaitEnd::Waiting => {
-                let own = |waiter: &Waiter| waiter.ticket == self.ticket && std::ptr::eq(&*waiter.slot, self.slot);
-                self.pool.lock().waiting.leave(self.worker, self.since, own);
-            }
-        }
-    }
 }

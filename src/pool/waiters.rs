@@ -1,6 +1,7 @@
 //! The sessions that wait at a pool, and whose turn it is.
 
 use super::WaitSlot;
+use crate::runtime::prefetch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,8 +66,12 @@ impl Waiters {
             (None, Some(other)) => other,
             (None, None) => return None,
         };
-        let waiter = self.queues[from].pop_front();
+        let queue = &mut self.queues[from];
+        let waiter = queue.pop_front();
         self.count -= usize::from(waiter.is_some());
+        if let Some(next) = queue.front() {
+            prefetch(&*next.slot);
+        }
         waiter
     }
 

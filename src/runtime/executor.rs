@@ -1,6 +1,7 @@
 //! The tasks of a relay thread, and its loop: poll what is ready, look at the sockets, and again.
 
 use super::outbox::Outbox;
+use super::prefetch::prefetch;
 use super::readiness::Watched;
 use super::remote::{Note, Remote};
 use std::cell::{Cell, RefCell};
@@ -16,10 +17,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// Tasks polled between two looks at the sockets, at most.
-const POLLS_MAX: usize = 61;
-/// Events taken at one look. What is left comes with the next.
-const EVENTS_MAX: usize = 1024;
+/// Tasks polled between two looks at the sockets, at most. Few: what they send goes then, so that servers do not idle meanwhile.
+const POLLS_MAX: usize = 16;
+/// Events taken at one look. What is left comes with the next. Few: what the kernel touches to tell of an event is touched again by the
+/// read that follows, and should still be in the caches.
+const EVENTS_MAX: usize = 32;
+/// A task's memory is fetched when its turn is so many away.
+const AHEAD: usize = 3;
 /// Announces notes of other threads.
 const NOTES: mio::Token = mio::Token(usize::MAX);
 /// The number of no thread.
@@ -184,8 +188,33 @@ impl Here {
     fn put_into_queue(&self, handle: &Handle) {
         if !handle.queued.load(Ordering::Relaxed) {
             handle.queued.store(true, Ordering::Relaxed);
-            self.queue.borrow_mut().push_back(handle.number);
+            let mut queue = self.queue.borrow_mut();
+            queue.push_back(handle.number);
+            if queue.len() < AHEAD {
+                self.fetch(handle.number);
+            }
         }
+    }
+
+    /// Has a task's memory fetched, which is polled soon.
+    #[inline]
+    fn fetch(&self, number: u32) {
+        if let Ok(tasks) = self.tasks.try_borrow()
+            && let Some(Task { parts: Some(parts), .. }) = tasks.get(number as usize)
+        {
+            prefetch(&*parts.job);
+        }
+    }
+
+    /// Takes the task that is next, and has that fetched which is a few places behind it.
+    #[inline]
+    fn next(&self) -> Option<u32> {
+        let mut queue = self.queue.borrow_mut();
+        let number = queue.pop_front()?;
+        if let Some(later) = queue.get(AHEAD - 2) {
+            self.fetch(*later);
+        }
+        Some(number)
     }
 
     /// Wakes it once all events were noticed: what a waker does, and what is dropped with it, is not known here.
@@ -324,8 +353,7 @@ pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io
     }));
     loop {
         for _ in 0..POLLS_MAX {
-            let next = here.queue.borrow_mut().pop_front();
-            let Some(number) = next else { break };
+            let Some(number) = here.next() else { break };
             here.poll(number);
         }
         here.flush();

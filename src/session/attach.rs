@@ -8,9 +8,10 @@ use super::send::put_parameters;
 use crate::cluster::{Fleet, Host, NoHost};
 use crate::config::{PoolMode, ReadsOnPrimary, ReuseUnnamed};
 use crate::database::{ClientState, DatabaseView, HeldStatement, HoldLimits, StopRequest, with_view};
-use crate::metrics::{QueryReason, QueryRoute};
-use crate::pool::{CheckoutError, Pool};
+use crate::metrics::{GaugeHold, QueryReason, QueryRoute};
+use crate::pool::{CheckoutError, Pool, PoolWait, Turn};
 use crate::route::Need;
+use crate::runtime::prefetch;
 use crate::server::ServerConnection;
 use crate::sql::TableSet;
 use crate::types::SqlState;
@@ -134,16 +135,27 @@ impl Session {
                     attempt.crowded = Some(place.host.id);
                     continue;
                 }
-                None => match aside(|| self.check_out(&pool, &place.host, attempt.same_server)).await? {
-                    Ok(server) => {
-                        attempt.waited = attempt.since.elapsed();
-                        server
+                None => {
+                    cold_path();
+                    let outcome = match self.line_up(&pool, &place.host, attempt.same_server) {
+                        Ok(Line::Served(server)) => Ok(server),
+                        Ok(Line::Waits(mut waiting)) => std::future::poll_fn(|cx| self.poll_turn(&mut waiting, cx)).await?,
+                        Err(error) => Err(error),
+                    };
+                    match outcome {
+                        Ok(server) => {
+                            // It may have died while it was idle.
+                            let Some(server) = adopt(&pool, server, self.worker) else { continue };
+                            self.state_is(ClientState::Active);
+                            attempt.waited = attempt.since.elapsed();
+                            server
+                        }
+                        Err(error) => {
+                            aside(|| self.checkout_failed(error, attempt, place.host.id, place.route)).await?;
+                            continue;
+                        }
                     }
-                    Err(error) => {
-                        aside(|| self.checkout_failed(error, attempt, place.host.id, place.route)).await?;
-                        continue;
-                    }
-                },
+                }
             };
             attempt.need.reason = place.reason;
             let mut link = Link::new(server, pool, place.host, place.route, self.entry.clone());
@@ -219,35 +231,36 @@ impl Session {
         Ok(())
     }
 
-    /// A connection that is alive and watched by this thread.
-    async fn check_out(
-        &mut self,
-        pool: &Arc<Pool>,
-        host: &Host,
-        same: bool,
-    ) -> Result<Result<Box<ServerConnection>, CheckoutError>, AttachError> {
-        loop {
-            let wanted = if same { pool.try_checkout_exactly(self.state.own_server()) } else { None };
-            let server = match wanted {
-                Some(server) => server,
-                None => {
-                    self.state_is(ClientState::Waiting);
-                    let (waiting, slot, worker) = (pool.clone(), self.slot(), self.worker);
-                    let queued = Queued::at(host);
-                    let checkout = async move {
-                        let _queued = queued;
-                        waiting.checkout(&slot, worker).await
-                    };
-                    match self.or_interrupted(checkout).await? {
-                        Ok(server) => server,
-                        Err(error) => return Ok(Err(error)),
-                    }
-                }
-            };
-            if let Some(server) = adopt(pool, server, self.worker) {
-                self.state_is(ClientState::Active);
-                return Ok(Ok(server));
+    /// A connection, or a place in the queue of the pool.
+    #[inline(never)]
+    fn line_up(&mut self, pool: &Arc<Pool>, host: &Host, same: bool) -> Result<Line, CheckoutError> {
+        if same && let Some(server) = pool.try_checkout_exactly(self.state.own_server()) {
+            return Ok(Line::Served(server));
+        }
+        let (slot, worker) = (self.slot(), self.worker);
+        Ok(match pool.line_up(&slot, worker)? {
+            Turn::Now(server) => Line::Served(server),
+            Turn::Later(place) => {
+                self.state_is(ClientState::Waiting);
+                Line::Waits(Waiting { place, _counted: (Queued::at(host), self.database.metrics.clients_waiting.hold()) })
             }
+        })
+    }
+
+    /// Ready when the pool has a connection for the session or none to expect, or when the session is not to wait any more.
+    #[inline(never)]
+    fn poll_turn(
+        &mut self,
+        waiting: &mut Waiting,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Result<Box<ServerConnection>, CheckoutError>, AttachError>> {
+        match waiting.place.poll(cx) {
+            Poll::Ready(outcome) => {
+                // The statement has waited as well, and is sent next.
+                prefetch(self.client.inbox.as_slice());
+                Poll::Ready(Ok(outcome))
+            }
+            Poll::Pending => self.poll_interrupt(cx).map(Err),
         }
     }
 
@@ -317,6 +330,18 @@ impl Session {
             _ => Poll::Pending,
         }
     }
+}
+
+/// What a session finds that asks a pool for a connection.
+enum Line {
+    Served(Box<ServerConnection>),
+    Waits(Waiting),
+}
+
+/// A session that waits for a connection. Not in a box, as what is rare is: where a pool is full, nearly every statement waits.
+struct Waiting {
+    place: PoolWait,
+    _counted: (Queued, GaugeHold),
 }
 
 /// A statement that waits for a connection of a host; counted there until it is dropped, so that the balance sees queues.

@@ -12,6 +12,7 @@ use crate::database::{ClientEntry, ClientState, Database, RolePools, StopRequest
 use crate::metrics::TimeoutKind;
 use crate::net::scratch::poll_read_with;
 use crate::pool::{Pool, WaitSlot};
+use crate::runtime::prefetch;
 use crate::sql::Pins;
 use crate::types::SqlState;
 use crate::wire::WireError;
@@ -224,6 +225,8 @@ impl Session {
     }
 
     fn poll_unit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Unit, SessionEnd>> {
+        // Touched by every unit, once it is read.
+        prefetch(&*self.entry);
         loop {
             if !self.client.outbox.is_empty() {
                 let ClientSide { stream, outbox, .. } = &mut self.client;
