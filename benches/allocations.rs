@@ -34,12 +34,29 @@ const TRACED: u64 = 2;
 /// How long pgyard may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// Name, messages up to each ReadyForQuery, and how many allocations one transaction may cost.
-const PATHS: &[(&str, &[&[Message]], u64)] = &[
-    ("a simple query", &[&[QUERY]], 0),
-    ("an unnamed statement", &[&[PARSE, BIND, DESCRIBE, EXECUTE, SYNC]], 0),
-    ("a prepared statement", &[&[BIND_NAMED, EXECUTE, SYNC]], 0),
-    ("a transaction block", &[&[BEGIN], &[QUERY], &[COMMIT]], 2),
+/// Part of a transaction.
+enum Step {
+    /// The first client sends these and waits for ReadyForQuery.
+    Ask(&'static [Message]),
+    /// The second client sends these, and does not wait.
+    Start(&'static [Message]),
+    /// The second client waits for ReadyForQuery.
+    Await,
+}
+
+use Step::{Ask, Await, Start};
+
+/// Name, steps, and how many allocations one transaction may cost. There is one server connection.
+const PATHS: &[(&str, &[Step], u64)] = &[
+    ("a simple query", &[Ask(&[QUERY])], 0),
+    ("an unnamed statement", &[Ask(&[PARSE, BIND, DESCRIBE, EXECUTE, SYNC])], 0),
+    ("a prepared statement", &[Ask(&[BIND_NAMED, EXECUTE, SYNC])], 0),
+    ("a transaction block", &[Ask(&[BEGIN]), Ask(&[QUERY]), Ask(&[COMMIT])], 2),
+    (
+        "a transaction block, and a query that waits for its end",
+        &[Ask(&[BEGIN]), Start(&[QUERY]), Ask(&[QUERY]), Ask(&[COMMIT]), Await],
+        2,
+    ),
 ];
 
 type Message = (u8, &'static [u8]);
@@ -120,12 +137,19 @@ fn main() -> ExitCode {
 
 /// True: no path is over its budget.
 fn run(explains: bool) -> Result<bool, Failure> {
-    let mut client = log_in(start_pgyard()?)?;
-    send(&mut client, &[PARSE_NAMED, SYNC])?;
+    let port = start_pgyard()?;
+    let (mut client, mut second) = (log_in(port)?, log_in(port)?);
+    ask(&mut client, &[PARSE_NAMED, SYNC])?;
     let mut good = true;
     for (name, steps, budget) in PATHS {
         let mut transaction = |count: u64| -> Result<(), Failure> {
-            (0..count).try_for_each(|_| steps.iter().try_for_each(|messages| send(&mut client, messages)))
+            (0..count).try_for_each(|_| {
+                steps.iter().try_for_each(|step| match step {
+                    Ask(messages) => ask(&mut client, messages),
+                    Start(messages) => send(&mut second, messages),
+                    Await => until_ready(&mut second),
+                })
+            })
         };
         transaction(WARM_UP)?;
         let before = COUNT.load(Ordering::Relaxed);
@@ -173,7 +197,7 @@ fn start_pgyard() -> Result<u16, Failure> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let text = format!(
         "listen = '127.0.0.1:{port}'\nhttp = 'off'\nworkers = 1\n[log]\nlevel = 'error'\n[databases.bench]\nuser = 'bench'\n\
-         password = 'bench'\nsslmode = 'disable'\nauth = 'trust'\nprimary = '127.0.0.1:{server_port}'\n"
+         password = 'bench'\nsslmode = 'disable'\nauth = 'trust'\nprimary = '127.0.0.1:{server_port}'\npool_size = 1\n"
     );
     let loaded = parse(&text, "allocations.toml", &|_: &str| None).map_err(|report| report.to_string())?;
     let log = logging::start(&loaded.settings.log)?;
@@ -210,7 +234,11 @@ fn send(client: &mut TcpStream, messages: &[Message]) -> Result<(), Failure> {
         bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
         bytes.extend_from_slice(body);
     }
-    client.write_all(&bytes)?;
+    client.write_all(&bytes).map_err(Failure::from)
+}
+
+fn ask(client: &mut TcpStream, messages: &[Message]) -> Result<(), Failure> {
+    send(client, messages)?;
     until_ready(client)
 }
 

@@ -22,8 +22,10 @@ const POLLS_MAX: usize = 16;
 /// Events taken at one look. What is left comes with the next. Few: what the kernel touches to tell of an event is touched again by the
 /// read that follows, and should still be in the caches.
 const EVENTS_MAX: usize = 32;
-/// A task's memory is fetched when its turn is so many away.
+/// A task's memory is fetched when its turn is so many away ...
 const AHEAD: usize = 3;
+/// ... if the thread has so many tasks: fewer stay in the caches.
+const CACHED_MAX: usize = 64;
 /// Announces notes of other threads.
 const NOTES: mio::Token = mio::Token(usize::MAX);
 /// The number of no thread.
@@ -200,6 +202,7 @@ impl Here {
     #[inline]
     fn fetch(&self, number: u32) {
         if let Ok(tasks) = self.tasks.try_borrow()
+            && tasks.len() > CACHED_MAX
             && let Some(Task { parts: Some(parts), .. }) = tasks.get(number as usize)
         {
             prefetch(&*parts.job);

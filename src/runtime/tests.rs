@@ -1,12 +1,14 @@
-use super::{is_relay_thread, run, spawn, yield_now};
+use super::{Readiness, is_relay_thread, run, spawn, yield_now};
 use futures_util::future::join_all;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -150,4 +152,45 @@ fn timers_are_those_of_the_run_time_that_was_entered() {
         begun.elapsed()
     });
     assert!(waited >= Duration::from_millis(20), "{waited:?}");
+}
+
+/// More sockets than are told of at one look become ready at the same moment, each once.
+#[test]
+fn every_socket_that_became_ready_is_told_of() {
+    const SOCKETS: usize = 200;
+    let ended = on_a_relay_thread(|| async {
+        let (ended, mut others) = (Arc::new(AtomicUsize::new(0)), Vec::new());
+        for _ in 0..SOCKETS {
+            let (own, other) = UnixStream::pair().expect("a pair of sockets");
+            own.set_nonblocking(true).expect("it is a socket");
+            others.push(other);
+            let (ended, readiness) = (ended.clone(), Readiness::new(own.into()).expect("it is watched"));
+            spawn(async move {
+                poll_fn(|cx| match rustix::io::read(&readiness, &mut [0_u8; 8][..]) {
+                    Ok(count) => {
+                        assert_eq!(count, 1);
+                        Poll::Ready(())
+                    }
+                    Err(error) => {
+                        assert_eq!(error, rustix::io::Errno::AGAIN);
+                        readiness.wait_to_read(cx);
+                        Poll::Pending
+                    }
+                })
+                .await;
+                ended.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        // All of them wait by now.
+        for _ in 0..SOCKETS {
+            yield_now().await;
+        }
+        assert_eq!(ended.load(Ordering::Relaxed), 0);
+        others.iter_mut().for_each(|other| other.write_all(b"x").expect("it is connected"));
+        for _ in 0..SOCKETS {
+            yield_now().await;
+        }
+        ended.load(Ordering::Relaxed)
+    });
+    assert_eq!(ended, SOCKETS);
 }
