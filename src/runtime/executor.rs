@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// Tasks polled between two looks at the sockets, at most. Few: what they send goes then, so that servers do not idle meanwhile.
-const POLLS_MAX: usize = 16;
-/// Events taken at one look. What is left comes with the next. Few: what the kernel touches to tell of an event is touched again by the
-/// read that follows, and should still be in the caches.
-const EVENTS_MAX: usize = 32;
-/// A task's memory is fetched when its turn is so many away ...
-const AHEAD: usize = 3;
-/// ... if the thread has so many tasks: fewer stay in the caches.
+/// Tasks polled between two looks at the sockets, and events taken at one look, at most. What is left comes with the next.
+const TURN: (usize, usize) = (61, 1024);
+/// The same where there are many tasks. What the tasks of a turn send goes at its end: servers are not to idle while others' requests
+/// are read that can only wait. And what the kernel touches to tell of an event should still be in the caches when it is read.
+const CROWDED_TURN: (usize, usize) = (16, 32);
+/// Tasks of a thread that stay in the caches from turn to turn; with more of them it is crowded.
 const CACHED_MAX: usize = 64;
+/// On a crowded thread a task's memory is fetched when its turn is so many away.
+const AHEAD: usize = 3;
 /// Announces notes of other threads.
 const NOTES: mio::Token = mio::Token(usize::MAX);
 /// The number of no thread.
@@ -140,6 +140,8 @@ pub(super) struct Here {
     outbox: RefCell<Outbox>,
     /// No task is started any more.
     is_ending: Cell<bool>,
+    /// There are many tasks.
+    is_crowded: Cell<bool>,
 }
 
 impl Here {
@@ -192,7 +194,7 @@ impl Here {
             handle.queued.store(true, Ordering::Relaxed);
             let mut queue = self.queue.borrow_mut();
             queue.push_back(handle.number);
-            if queue.len() < AHEAD {
+            if queue.len() < AHEAD && self.is_crowded.get() {
                 self.fetch(handle.number);
             }
         }
@@ -202,7 +204,6 @@ impl Here {
     #[inline]
     fn fetch(&self, number: u32) {
         if let Ok(tasks) = self.tasks.try_borrow()
-            && tasks.len() > CACHED_MAX
             && let Some(Task { parts: Some(parts), .. }) = tasks.get(number as usize)
         {
             prefetch(&*parts.job);
@@ -214,7 +215,9 @@ impl Here {
     fn next(&self) -> Option<u32> {
         let mut queue = self.queue.borrow_mut();
         let number = queue.pop_front()?;
-        if let Some(later) = queue.get(AHEAD - 2) {
+        if self.is_crowded.get()
+            && let Some(later) = queue.get(AHEAD - 2)
+        {
             self.fetch(*later);
         }
         Some(number)
@@ -332,7 +335,8 @@ impl Drop for Ending {
 /// The kernel's means to watch sockets could not be had.
 pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io::Result<()> {
     static THREADS: AtomicU32 = AtomicU32::new(NO_THREAD + 1);
-    let (mut poll, mut events) = (mio::Poll::new()?, mio::Events::with_capacity(EVENTS_MAX));
+    let mut poll = mio::Poll::new()?;
+    let [mut events, mut few_events] = [TURN, CROWDED_TURN].map(|(_, events)| mio::Events::with_capacity(events));
     let here = Rc::new(Here {
         thread: THREADS.fetch_add(1, Ordering::Relaxed),
         remote: Arc::new(Remote::new(&poll, NOTES)?),
@@ -344,6 +348,7 @@ pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io
         foreign: RefCell::default(),
         outbox: RefCell::new(Outbox::new(sends_together)),
         is_ending: Cell::new(false),
+        is_crowded: Cell::new(false),
     });
     THREAD.set(here.thread);
     HERE.with(|place| *place.borrow_mut() = Some(here.clone()));
@@ -355,7 +360,10 @@ pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io
         main.await;
     }));
     loop {
-        for _ in 0..POLLS_MAX {
+        let is_crowded = here.tasks.borrow().len() > CACHED_MAX;
+        here.is_crowded.set(is_crowded);
+        let ((polls_max, _), events) = if is_crowded { (CROWDED_TURN, &mut few_events) } else { (TURN, &mut events) };
+        for _ in 0..polls_max {
             let Some(number) = here.next() else { break };
             here.poll(number);
         }
@@ -364,7 +372,7 @@ pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io
             drop(ending);
             return Ok(());
         }
-        here.look(&mut poll, &mut events)?;
+        here.look(&mut poll, events)?;
     }
 }
 

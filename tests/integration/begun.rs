@@ -73,8 +73,9 @@ fn a_first_statement_that_is_turned_away_runs_where_its_transaction_begins_anew(
     let fleet = own_fleet(0);
     let primary = fleet.primary();
     primary.sql("SET ROLE app; CREATE TABLE t AS SELECT 0 AS n").unwrap();
-    let yard = Pgyard::start(&fleet, &[]);
+    // Before any connection of pgyard's: a server that shuts down tells the oldest backend last, and nobody gets the lock that way.
     let mut holder = RawClient::log_in(primary.port(), "app", fleet.app_password().reveal(), "app").unwrap();
+    let yard = Pgyard::start(&fleet, &[]);
     holder.column("BEGIN").unwrap();
     holder.column("LOCK TABLE t").unwrap();
     std::thread::scope(|scope| {
