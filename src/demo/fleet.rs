@@ -337,7 +337,8 @@ fn write_settings(primary: &LocalHost, options: &FleetOptions, throw_away: bool)
          log_line_prefix = '%m [%p] %q%u@%d '\nlog_checkpoints = off\n"
     );
     if throw_away {
-        text.push_str("fsync = off\nfull_page_writes = off\n");
+        // Pages are still written whole to the log: a process that is killed may have written half of one.
+        text.push_str("fsync = off\n");
     }
     if options.log_statements {
         text.push_str("log_statement = all\n");

@@ -204,6 +204,8 @@ impl LocalHost {
     pub fn kill(&self) -> Result<(), FleetError> {
         let mut process = self.process();
         let mut child = process.take().ok_or_else(|| self.not_running())?;
+        // It makes no session any more that would be missed, and would go on writing beside a new server.
+        send_signal("STOP", &[child.id()])?;
         let family = family_of(child.id());
         send_signal("KILL", &family)?;
         child.wait().map_err(|source| FleetError::Spawn { program: "postgres".into(), source })?;

@@ -34,7 +34,16 @@ fn transfer(client: &mut RawClient, (from, to): (&str, &str), id: usize) -> std:
     let mut well = true;
     for step in steps {
         let replies = client.run(Protocol::Simple, &step)?;
-        well &= error_of(&replies).is_none();
+        if let Some(error) = error_of(&replies) {
+            well = false;
+            // What comes next would be a transaction of its own.
+            if step == "BEGIN" {
+                return Ok(false);
+            }
+            let status = replies.iter().find(|reply| reply.tag == b'Z').map(|reply| reply.body.clone());
+            let goes_on = step != "COMMIT";
+            assert_eq!(status.as_deref() == Some(b"E"), goes_on, "{step}: {error:?}");
+        }
     }
     Ok(well)
 }
