@@ -140,8 +140,6 @@ pub(super) struct Here {
     outbox: RefCell<Outbox>,
     /// No task is started any more.
     is_ending: Cell<bool>,
-    /// There are many tasks.
-    is_crowded: Cell<bool>,
 }
 
 impl Here {
@@ -194,16 +192,17 @@ impl Here {
             handle.queued.store(true, Ordering::Relaxed);
             let mut queue = self.queue.borrow_mut();
             queue.push_back(handle.number);
-            if queue.len() < AHEAD && self.is_crowded.get() {
+            if queue.len() < AHEAD {
                 self.fetch(handle.number);
             }
         }
     }
 
-    /// Has a task's memory fetched, which is polled soon.
+    /// Has a task's memory fetched, which is polled soon, where that is worth it.
     #[inline]
     fn fetch(&self, number: u32) {
         if let Ok(tasks) = self.tasks.try_borrow()
+            && is_crowded(&tasks)
             && let Some(Task { parts: Some(parts), .. }) = tasks.get(number as usize)
         {
             prefetch(&*parts.job);
@@ -215,9 +214,7 @@ impl Here {
     fn next(&self) -> Option<u32> {
         let mut queue = self.queue.borrow_mut();
         let number = queue.pop_front()?;
-        if self.is_crowded.get()
-            && let Some(later) = queue.get(AHEAD - 2)
-        {
+        if let Some(later) = queue.get(AHEAD - 2) {
             self.fetch(*later);
         }
         Some(number)
@@ -305,6 +302,12 @@ impl Here {
     }
 }
 
+/// Whether there are more tasks than stay in the caches.
+#[inline]
+fn is_crowded(tasks: &slab::Slab<Task>) -> bool {
+    tasks.len() > CACHED_MAX
+}
+
 /// Drops a future; if that panics, it is its own affair.
 fn end(parts: Parts) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(parts)));
@@ -348,7 +351,6 @@ pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io
         foreign: RefCell::default(),
         outbox: RefCell::new(Outbox::new(sends_together)),
         is_ending: Cell::new(false),
-        is_crowded: Cell::new(false),
     });
     THREAD.set(here.thread);
     HERE.with(|place| *place.borrow_mut() = Some(here.clone()));
@@ -360,8 +362,7 @@ pub fn run(main: impl Future<Output = ()> + 'static, sends_together: bool) -> io
         main.await;
     }));
     loop {
-        let is_crowded = here.tasks.borrow().len() > CACHED_MAX;
-        here.is_crowded.set(is_crowded);
+        let is_crowded = is_crowded(&here.tasks.borrow());
         let ((polls_max, _), events) = if is_crowded { (CROWDED_TURN, &mut few_events) } else { (TURN, &mut events) };
         for _ in 0..polls_max {
             let Some(number) = here.next() else { break };
