@@ -11,11 +11,18 @@ const TURN: u64 = 1 << 20;
 /// Turns that a host may be behind the others and still make good. It bounds the burst on a host that comes back.
 const CREDIT_TURNS: u64 = 16;
 
+/// Turns that a host may be ahead of the others under `round_robin` while it has less to do than they.
+const LEEWAY_TURNS: u64 = 4;
+
 /// The state of one way of balancing.
 ///
 /// Turns are kept as a bill for each host: the cheapest candidate is next, and pays. So a host that a floor or a failure kept
 /// out of some turns makes them good, and shares stay even although the candidates change from pick to pick. A bill that fell
 /// far behind is raised: a host that was away for an hour does not get an hour's worth of statements at once.
+///
+/// Under `round_robin` the host with the fewest statements under way goes first, as long as it is less than [`LEEWAY_TURNS`] ahead. One
+/// client sees strict alternation; of many, whose statements end in any order, no host gets the most at once while another idles,
+/// and each keeps fewer connections warm.
 #[derive(Debug)]
 pub struct Balancer {
     balance: Balance,
@@ -37,18 +44,18 @@ impl Balancer {
     /// One of `candidates`, `None` if there is none. `client_hash` counts for `ip_hash` only.
     pub(super) fn choose(&self, fleet: &Fleet, candidates: HostSet, client_hash: u64) -> Option<usize> {
         let host = |index: usize| fleet.hosts.get(index).map(|view| view.host.as_ref());
+        let load = |index: usize| host(index).map_or(u32::MAX, |host| host.in_flight.load(Ordering::Relaxed));
         match self.balance {
-            Balance::RoundRobin => self.next_turn(candidates, |_| TURN),
+            Balance::RoundRobin => self.next_turn(candidates, |_| TURN, Some(&load)),
             Balance::Weighted => {
                 let weight = |index| host(index).map_or(0, |host| u64::from(host.settings.weight));
                 let wanted = candidates.filter(|index| weight(index) > 0);
                 let among = if wanted.is_empty() { candidates } else { wanted };
-                self.next_turn(among, |index| TURN / weight(index).clamp(1, TURN))
+                self.next_turn(among, |index| TURN / weight(index).clamp(1, TURN), None)
             }
             Balance::LeastConnections => {
-                let load = |index| host(index).map_or(u32::MAX, |host| host.in_flight.load(Ordering::Relaxed));
                 let least = candidates.iter().map(load).min()?;
-                self.next_turn(candidates.filter(|index| load(index) == least), |_| TURN)
+                self.next_turn(candidates.filter(|index| load(index) == least), |_| TURN, None)
             }
             Balance::Random => candidates.nth(self.roll(candidates.len())),
             Balance::IpHash => {
@@ -70,20 +77,30 @@ impl Balancer {
         candidates.iter().fold(chosen, |best, index| if load(index) < load(best) { index } else { best })
     }
 
-    fn next_turn(&self, candidates: HostSet, price: impl Fn(usize) -> u64) -> Option<usize> {
+    /// The candidate with the least bill, which then pays; with `load`, the one with the least load of those with a little more.
+    fn next_turn(&self, candidates: HostSet, price: impl Fn(usize) -> u64, load: Option<&dyn Fn(usize) -> u32>) -> Option<usize> {
         let bill = |index: usize| self.bills[index].load(Ordering::Relaxed);
-        let (mut cheapest, mut dearest_bill) = (None, 0);
+        let (mut chosen, mut least, mut dearest) = (candidates.iter().next()?, u64::MAX, 0);
         for index in candidates.iter() {
             let owed = bill(index);
-            dearest_bill = dearest_bill.max(owed);
-            if cheapest.is_none_or(|(_, least)| owed < least) {
-                cheapest = Some((index, owed));
+            dearest = dearest.max(owed);
+            if owed < least {
+                (chosen, least) = (index, owed);
             }
         }
-        let (chosen, owed) = cheapest?;
-        let least = dearest_bill.saturating_sub(CREDIT_TURNS * TURN);
-        if owed < least {
-            self.bills[chosen].fetch_max(least, Ordering::Relaxed);
+        if let Some(load) = load {
+            let affordable = least + LEEWAY_TURNS * TURN;
+            let mut lowest = (load(chosen), least);
+            for index in candidates.iter() {
+                let rank = (load(index), bill(index));
+                if rank.1 < affordable && rank < lowest {
+                    (chosen, lowest) = (index, rank);
+                }
+            }
+        }
+        let floor = dearest.saturating_sub(CREDIT_TURNS * TURN);
+        if bill(chosen) < floor {
+            self.bills[chosen].fetch_max(floor, Ordering::Relaxed);
         }
         self.bills[chosen].fetch_add(price(chosen), Ordering::Relaxed);
         Some(chosen)
@@ -161,6 +178,17 @@ mod tests {
         let (fleet, balancer) = (fixtures::fleet(&[1000, 1000, 1000]), Balancer::new(Balance::RoundRobin, 1));
         let picks: Vec<_> = (0..6).map(|_| balancer.choose(&fleet, set(&[1, 2, 3]), 0).unwrap()).collect();
         assert_eq!(picks, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn round_robin_takes_the_idle_first_within_its_leeway() {
+        let (fleet, balancer) = (fixtures::fleet(&[1000, 1000]), Balancer::new(Balance::RoundRobin, 1));
+        fleet.hosts[1].host.in_flight.store(1, Ordering::Relaxed);
+        let picks: Vec<_> = (0..8).map(|_| balancer.choose(&fleet, set(&[1, 2]), 0).unwrap()).collect();
+        assert_eq!(picks, [2, 2, 2, 2, 1, 2, 1, 2], "however slow the other is, it keeps its share");
+        fleet.hosts[1].host.in_flight.store(0, Ordering::Relaxed);
+        let even = counts(&balancer, &fleet, set(&[1, 2]), 100);
+        assert!(even[1].abs_diff(even[2]) <= LEEWAY_TURNS as usize, "{even:?}");
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub(super) const DATABASE: &[Key<DatabaseSettings>] = &[
         "A transaction that waits for its client longer than this is rolled back."),
     key!(reload "query_timeout": SpanOrNever = pool.query_timeout, "A statement that runs longer than this is cancelled."),
     key!(reload "split": Flag = routing.split, "`false` sends everything to the primary."),
-    key!(reload "balance": Choice<super::Balance> = routing.balance, "How one of several eligible replicas is chosen. Where the chosen one has no free connection, a read goes to the eligible host with the fewest statements under way and waiting; under `weighted` and `ip_hash` it waits."),
+    key!(reload "balance": Choice<super::Balance> = routing.balance, "How one of several eligible replicas is chosen. `round_robin` gives each as many reads; the one with the fewest statements under way goes first, at most four reads ahead of the others. Where the chosen one has no free connection, a read goes to the eligible host with the fewest statements under way and waiting; under `weighted` and `ip_hash` it waits."),
     key!(reload "reads_on_primary": Choice<super::ReadsOnPrimary> = routing.reads_on_primary,
         "Whether the primary serves reads: when no replica is eligible, as one of the hosts in turn, or never (reads then wait)."),
     key!(reload "consistency": Choice<super::Consistency> = routing.consistency,

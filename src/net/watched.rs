@@ -366,10 +366,12 @@ mod tests {
                 socket.read_exact(&mut read).await.expect("it comes");
                 read[0]
             });
+            // Each is written when the one before has been found.
+            let (found_one, is_found) = mpsc::channel();
             let writing = std::thread::spawn(move || {
                 for (number, far) in fars.iter_mut().enumerate().rev() {
-                    std::thread::sleep(Duration::from_millis(3));
                     far.write_all(&[u8::try_from(number).expect("small"); 3]).expect("written");
+                    is_found.recv().expect("it looks for them");
                 }
                 fars
             });
@@ -379,6 +381,7 @@ mod tests {
             let mut found = Vec::new();
             while let Some(number) = futures_util::StreamExt::next(&mut many).await {
                 found.push(number);
+                found_one.send(()).expect("it writes");
             }
             assert_eq!(found, [4, 3, 2, 1, 0]);
             writing.join().expect("no panic");
