@@ -20,7 +20,7 @@ const LEEWAY_TURNS: u64 = 4;
 /// out of some turns makes them good, and shares stay even although the candidates change from pick to pick. A bill that fell
 /// far behind is raised: a host that was away for an hour does not get an hour's worth of statements at once.
 ///
-/// Under `round_robin` the host with the fewest statements under way goes first, as long as it is less than [`LEEWAY_TURNS`] ahead. One
+/// Under `round_robin` the host with the fewest statements under way goes first, as long as it is less than four turns ahead. One
 /// client sees strict alternation; of many, whose statements end in any order, no host gets the most at once while another idles,
 /// and each keeps fewer connections warm.
 #[derive(Debug)]
