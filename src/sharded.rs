@@ -13,6 +13,7 @@ mod answers;
 mod context;
 mod copy_in;
 mod copy_out;
+mod decision;
 mod extended;
 mod gather;
 mod handler;

@@ -1,5 +1,6 @@
 //! Transactions over several shards: begun on a leg with its first statement there, ended on all.
 
+use super::decision::{Decision, before_decision, is_final, rolled_back_instead};
 use super::leg::LegTransaction;
 use super::session::ShardedSession;
 use super::sets::quote_name;
@@ -268,7 +269,10 @@ impl ShardedSession {
         self.leg(writer).query("COMMIT");
         let answer = self.finish(writer, false).await?;
         self.leg(writer).transaction = LegTransaction::Outside;
-        rolled_back_instead(answer.check()?.tag.as_str())
+        match answer.check()?.tag.as_str() {
+            "ROLLBACK" => Err(rolled_back_instead()),
+            _ => Ok(()),
+        }
     }
 
     /// Two-phase commit: see [`crate::twophase`].
@@ -282,13 +286,18 @@ impl ShardedSession {
             self.leg(shard).query(&format!("PREPARE TRANSACTION '{}'", hold.id.prepared(shard)));
         }
         let mut outcome = Ok(());
+        // Whether one may have prepared without a word of it.
+        let mut all_ended = true;
         self.may_die(FaultPoint::Preparing, others).await?;
         for &shard in others {
             match self.finish(shard, false).await.and_then(|answer| answer.check()) {
                 Ok(answer) if answer.tag == "PREPARE TRANSACTION" => prepared.push(shard),
-                Ok(answer) => outcome = outcome.and(rolled_back_instead(&answer.tag)),
-                Err(Trouble::Failed(message)) => outcome = outcome.and(Err(Trouble::Failed(message))),
-                Err(end) => return Err(end),
+                Ok(_) => outcome = outcome.and(Err(rolled_back_instead())),
+                Err(Trouble::End(end)) => return Err(Trouble::End(end)),
+                Err(trouble) => {
+                    all_ended &= is_final(&trouble);
+                    outcome = outcome.and(Err(before_decision(trouble)));
+                }
             }
             if let Some(leg) = self.legs[shard].as_mut() {
                 leg.transaction = LegTransaction::Outside;
@@ -298,9 +307,11 @@ impl ShardedSession {
         if outcome.is_ok() {
             self.leg(decider).query(&record_commit(&hold.id));
             self.may_die(FaultPoint::Deciding, &[decider]).await?;
-            outcome = match self.finish(decider, false).await {
-                Ok(answer) => answer.check().and_then(|answer| rolled_back_instead(&answer.tag)),
-                Err(Trouble::Failed(_)) => {
+            let answer = self.finish(decider, false).await;
+            outcome = match Decision::read(answer)? {
+                Decision::Committed => Ok(()),
+                Decision::RolledBack(trouble) => Err(trouble),
+                Decision::Unknown => {
                     // It may have been committed: recovery finds out, and ends the others alike.
                     drop(hold);
                     let report = Report::error(
@@ -311,7 +322,6 @@ impl ShardedSession {
                         .detail("It was committed on all shards, or it will be rolled back on all of them.")
                         .into());
                 }
-                Err(end) => return Err(end),
             };
         }
         let verb = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
@@ -319,7 +329,6 @@ impl ShardedSession {
             self.leg(decider).transaction = LegTransaction::Outside;
             self.may_die(FaultPoint::Decided, &[]).await?;
         }
-        let mut all_ended = true;
         for &shard in &prepared {
             self.leg(shard).query(&format!("{verb} PREPARED '{}'", hold.id.prepared(shard)));
         }
@@ -423,14 +432,4 @@ pub enum SavepointStep<'a> {
     Release(&'a str),
     /// ROLLBACK TO.
     RollBackTo(&'a str),
-}
-
-/// A server answers ROLLBACK to the COMMIT of a transaction that had failed.
-fn rolled_back_instead(tag: &str) -> Result<(), Trouble> {
-    match tag {
-        "ROLLBACK" => {
-            Err(Trouble::error(SqlState::IN_FAILED_SQL_TRANSACTION, "the transaction had failed on a shard and was rolled back"))
-        }
-        _ => Ok(()),
-    }
 }

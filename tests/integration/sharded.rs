@@ -3,6 +3,7 @@
 mod answers;
 mod beside;
 mod copying;
+mod cut_ways;
 mod figures;
 mod merging;
 pub mod stage;
