@@ -14,6 +14,9 @@ const CREDIT_TURNS: u64 = 16;
 /// Turns that a host may be ahead of the others under `round_robin` while it has less to do than they.
 const LEEWAY_TURNS: u64 = 4;
 
+/// For ways of taking turns that look at bills only.
+const NO_LOAD: Option<fn(usize) -> u32> = None;
+
 /// The state of one way of balancing.
 ///
 /// Turns are kept as a bill for each host: the cheapest candidate is next, and pays. So a host that a floor or a failure kept
@@ -46,16 +49,16 @@ impl Balancer {
         let host = |index: usize| fleet.hosts.get(index).map(|view| view.host.as_ref());
         let load = |index: usize| host(index).map_or(u32::MAX, |host| host.in_flight.load(Ordering::Relaxed));
         match self.balance {
-            Balance::RoundRobin => self.next_turn(candidates, |_| TURN, Some(&load)),
+            Balance::RoundRobin => self.next_turn(candidates, |_| TURN, Some(load)),
             Balance::Weighted => {
                 let weight = |index| host(index).map_or(0, |host| u64::from(host.settings.weight));
                 let wanted = candidates.filter(|index| weight(index) > 0);
                 let among = if wanted.is_empty() { candidates } else { wanted };
-                self.next_turn(among, |index| TURN / weight(index).clamp(1, TURN), None)
+                self.next_turn(among, |index| TURN / weight(index).clamp(1, TURN), NO_LOAD)
             }
             Balance::LeastConnections => {
                 let least = candidates.iter().map(load).min()?;
-                self.next_turn(candidates.filter(|index| load(index) == least), |_| TURN, None)
+                self.next_turn(candidates.filter(|index| load(index) == least), |_| TURN, NO_LOAD)
             }
             Balance::Random => candidates.nth(self.roll(candidates.len())),
             Balance::IpHash => {
@@ -77,29 +80,30 @@ impl Balancer {
         candidates.iter().fold(chosen, |best, index| if load(index) < load(best) { index } else { best })
     }
 
-    /// The candidate with the least bill, which then pays; with `load`, the one with the least load of those with a little more.
-    fn next_turn(&self, candidates: HostSet, price: impl Fn(usize) -> u64, load: Option<&dyn Fn(usize) -> u32>) -> Option<usize> {
-        let bill = |index: usize| self.bills[index].load(Ordering::Relaxed);
-        let (mut chosen, mut least, mut dearest) = (candidates.iter().next()?, u64::MAX, 0);
+    /// The candidate with the least bill, which then pays; with `load`, the one with the least load if its bill is little more.
+    fn next_turn(&self, candidates: HostSet, price: impl Fn(usize) -> u64, load: Option<impl Fn(usize) -> u32>) -> Option<usize> {
+        let (mut cheapest, mut emptiest, mut dearest) = (None, None, 0);
         for index in candidates.iter() {
-            let owed = bill(index);
+            let owed = self.bills[index].load(Ordering::Relaxed);
             dearest = dearest.max(owed);
-            if owed < least {
-                (chosen, least) = (index, owed);
+            if cheapest.is_none_or(|(_, least)| owed < least) {
+                cheapest = Some((index, owed));
             }
-        }
-        if let Some(load) = load {
-            let affordable = least + LEEWAY_TURNS * TURN;
-            let mut lowest = (load(chosen), least);
-            for index in candidates.iter() {
-                let rank = (load(index), bill(index));
-                if rank.1 < affordable && rank < lowest {
-                    (chosen, lowest) = (index, rank);
+            if let Some(load) = &load {
+                let rank = (load(index), owed);
+                if emptiest.is_none_or(|(_, lowest)| rank < lowest) {
+                    emptiest = Some((index, rank));
                 }
             }
         }
+        let (mut chosen, mut owed) = cheapest?;
+        if let Some((index, (_, its))) = emptiest
+            && its < owed + LEEWAY_TURNS * TURN
+        {
+            (chosen, owed) = (index, its);
+        }
         let floor = dearest.saturating_sub(CREDIT_TURNS * TURN);
-        if bill(chosen) < floor {
+        if owed < floor {
             self.bills[chosen].fetch_max(floor, Ordering::Relaxed);
         }
         self.bills[chosen].fetch_add(price(chosen), Ordering::Relaxed);
