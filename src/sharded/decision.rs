@@ -45,8 +45,11 @@ impl Decision {
 /// Spec: PostgreSQL documentation, appendix "PostgreSQL Error Codes".
 pub(super) fn is_final(trouble: &Trouble) -> bool {
     const COMPLETION_UNKNOWN: SqlState = SqlState(*b"40003");
-    trouble.state().is_some_and(|state| {
-        state != COMPLETION_UNKNOWN && matches!(&state.class(), b"22" | b"23" | b"25" | b"40" | b"42" | b"44" | b"P0")
+    trouble.state().is_some_and(|state| match &state.class() {
+        b"22" | b"23" | b"25" | b"42" | b"44" | b"53" | b"55" | b"P0" => true,
+        b"40" => state != COMPLETION_UNKNOWN,
+        b"57" => state == SqlState::QUERY_CANCELED,
+        _ => false,
     })
 }
 
@@ -90,10 +93,12 @@ mod tests {
         check(answer("COMMIT", None), "Committed");
         check(answer("COMMIT", Some(b"57P01")), "Committed");
         check(answer("ROLLBACK", None), "RolledBack");
-        for state in [b"23505", b"23503", b"40001", b"40P01", b"25P02", b"42501", b"P0001", b"22012"] {
+        for state in
+            [b"23505", b"23503", b"40001", b"40P01", b"25P02", b"42501", b"P0001", b"22012", b"57014", b"53100", b"55P03"]
+        {
             check(answer("INSERT 0 1", Some(state)), "RolledBack");
         }
-        for state in [b"08007", b"08006", b"57P01", b"57P02", b"57014", b"40003", b"XX000", b"53100", b"58030"] {
+        for state in [b"08007", b"08006", b"57P01", b"57P02", b"57P05", b"40003", b"XX000", b"58030"] {
             check(answer("INSERT 0 1", Some(state)), "Unknown");
         }
         // The answer broke off.

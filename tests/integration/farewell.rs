@@ -1,9 +1,9 @@
 //! A server that is told to end when a client's work is done and its answer is not: what it has committed was committed.
 
 use super::harness::client::{Protocol, RawClient, Reply};
+use super::harness::way::{pass, way_to};
 use super::harness::{Pgyard, config, eventually, own_fleet};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,38 +18,24 @@ struct Way {
 
 impl Way {
     fn to(server: u16) -> Way {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (port, has_kept) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)));
+        let has_kept = Arc::new(AtomicBool::new(false));
         let told = has_kept.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
-                let (from, to, told) = (client.try_clone().unwrap(), server.try_clone().unwrap(), told.clone());
-                std::thread::spawn(move || pass(from, to, Some(&told)));
-                std::thread::spawn(move || pass(server, client, None));
-            }
+        let port = way_to(server, move || {
+            let told = told.clone();
+            (move |request: &[u8], to: &mut TcpStream| pass(without_sync(request, &told), to), pass)
         });
         Way { port, has_kept }
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, keeps: Option<&AtomicBool>) {
-    let mut chunk = [0; 16384];
-    while let Ok(count @ 1..) = from.read(&mut chunk) {
-        let mut bytes = &chunk[..count];
-        if let Some(told) = keeps
-            && bytes.windows(7).any(|window| window == b"COMMIT\0")
-            && let Some(head) = bytes.strip_suffix(&SYNC[..])
-        {
-            bytes = head;
-            told.store(true, Ordering::SeqCst);
-        }
-        if to.write_all(bytes).is_err() {
-            break;
-        }
+fn without_sync<'a>(request: &'a [u8], told: &AtomicBool) -> &'a [u8] {
+    if request.windows(7).any(|window| window == b"COMMIT\0")
+        && let Some(head) = request.strip_suffix(&SYNC[..])
+    {
+        told.store(true, Ordering::SeqCst);
+        return head;
     }
-    // Either may be closed already.
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    request
 }
 
 /// What a simple query had committed when its server was lost stays with the session; what it had not is gone.

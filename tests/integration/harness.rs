@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod readers;
 pub mod secure;
 pub mod server_log;
+pub mod way;
 
 pub use client::RawClient;
 pub use proxy::Pgyard;

@@ -2,9 +2,9 @@
 
 use super::harness::proxy::host_of;
 use super::harness::readers::{PROBE_TIMEOUT, while_reading};
+use super::harness::way::{pass, way_to};
 use super::harness::{Pgyard, config, eventually, own_fleet, promised};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -95,17 +95,14 @@ struct SlowWay {
 
 impl SlowWay {
     fn to(server: u16) -> SlowWay {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (port, pace) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU8::new(0)));
+        let pace = Arc::new(AtomicU8::new(0));
         let shared = pace.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
-                let (from, to, pace) = (client.try_clone().unwrap(), server.try_clone().unwrap(), shared.clone());
-                std::thread::spawn(move || pass(from, to, &pace, false));
-                let pace = shared.clone();
-                std::thread::spawn(move || pass(server, client, &pace, true));
-            }
+        let port = way_to(server, move || {
+            let (there, back) = (shared.clone(), shared.clone());
+            (
+                move |piece: &[u8], to: &mut TcpStream| pass_slowly(piece, to, &there, false),
+                move |piece: &[u8], to: &mut TcpStream| pass_slowly(piece, to, &back, true),
+            )
         });
         SlowWay { port, pace }
     }
@@ -115,26 +112,19 @@ impl SlowWay {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, pace: &AtomicU8, is_answer: bool) {
-    let (mut chunk, pause) = ([0; 16384], Duration::from_millis(20));
+fn pass_slowly(piece: &[u8], to: &mut TcpStream, pace: &AtomicU8, is_answer: bool) -> bool {
+    let (came, pause) = (Instant::now(), Duration::from_millis(20));
     let is = |wanted: Pace| pace.load(Ordering::Relaxed) == wanted as u8;
-    while let Ok(count @ 1..) = from.read(&mut chunk) {
-        let came = Instant::now();
-        while is(Pace::Silent) || (is(Pace::Late) && came.elapsed() < Duration::from_secs(5)) {
-            std::thread::sleep(pause);
-        }
-        let mut rest = &chunk[..count];
-        while is(Pace::Trickle) && is_answer && !rest.is_empty() {
-            if to.write_all(&rest[..1]).is_err() {
-                return;
-            }
-            rest = &rest[1..];
-            std::thread::sleep(pause);
-        }
-        if to.write_all(rest).is_err() {
-            break;
-        }
+    while is(Pace::Silent) || (is(Pace::Late) && came.elapsed() < Duration::from_secs(5)) {
+        std::thread::sleep(pause);
     }
-    // Either may be closed already.
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    let mut rest = piece;
+    while is(Pace::Trickle) && is_answer && !rest.is_empty() {
+        if !pass(&rest[..1], to) {
+            return false;
+        }
+        rest = &rest[1..];
+        std::thread::sleep(pause);
+    }
+    pass(rest, to)
 }

@@ -1,11 +1,12 @@
 //! Commits over two shards whose way to a server is cut in the middle: what one shard has, the other has.
 
 use super::super::harness::programs::psql;
+use super::super::harness::way::{pass, way_to};
 use super::super::harness::{Pgyard, eventually};
 use super::stage::{SHARDS, app_url, config, server, shard_url, wait_for_decisions};
 use super::{error_of, run};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,18 +32,19 @@ struct Way {
 
 impl Way {
     fn to(server: u16) -> Way {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (port, cut) = (listener.local_addr().unwrap().port(), Arc::default());
-        let shared = Arc::clone(&cut);
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
-                let (answers, to_client, cut) = (server.try_clone().unwrap(), client.try_clone().unwrap(), Arc::clone(&shared));
-                let silent = Arc::new(Mutex::new(false));
-                let hush = silent.clone();
-                std::thread::spawn(move || pass_answers(answers, to_client, &silent));
-                std::thread::spawn(move || pass_requests(client, server, &cut, &hush));
-            }
+        let cut: Arc<Mutex<Option<(&'static str, Cut)>>> = Arc::default();
+        let shared = cut.clone();
+        let port = way_to(server, move || {
+            let (cut, is_last) = (shared.clone(), Arc::new(AtomicBool::new(false)));
+            let answer_is_lost = is_last.clone();
+            let requests = move |piece: &[u8], to: &mut TcpStream| {
+                let said = String::from_utf8_lossy(piece);
+                let here = cut.lock().unwrap().take_if(|(words, _)| said.contains(*words)).map(|(_, cut)| cut);
+                is_last.fetch_or(here.is_some(), Ordering::SeqCst);
+                !matches!(here, Some(Cut::Before)) && pass(piece, to)
+            };
+            let answers = move |piece: &[u8], to: &mut TcpStream| !answer_is_lost.load(Ordering::SeqCst) && pass(piece, to);
+            (requests, answers)
         });
         Way { port, cut }
     }
@@ -50,33 +52,6 @@ impl Way {
     fn cut_at(&self, words: &'static str, cut: Cut) {
         *self.cut.lock().unwrap() = Some((words, cut));
     }
-}
-
-fn pass_requests(mut client: TcpStream, mut server: TcpStream, cut: &Mutex<Option<(&'static str, Cut)>>, hush: &Mutex<bool>) {
-    let mut chunk = [0; 16384];
-    while let Ok(count @ 1..) = client.read(&mut chunk) {
-        let said = String::from_utf8_lossy(&chunk[..count]).into_owned();
-        let here = cut.lock().unwrap().take_if(|(words, _)| said.contains(*words)).map(|(_, cut)| cut);
-        *hush.lock().unwrap() |= here.is_some();
-        if matches!(here, Some(Cut::Before)) || server.write_all(&chunk[..count]).is_err() {
-            break;
-        }
-        if here.is_some() {
-            // It ends when the server has answered.
-            return;
-        }
-    }
-    let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
-}
-
-fn pass_answers(mut server: TcpStream, mut client: TcpStream, silent: &Mutex<bool>) {
-    let mut chunk = [0; 16384];
-    while let Ok(count @ 1..) = server.read(&mut chunk) {
-        if *silent.lock().unwrap() || client.write_all(&chunk[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
 }
 
 #[test]
